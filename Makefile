@@ -1,0 +1,47 @@
+# Every target sets up what it needs; nothing but git, make and Python >= 3.11 is expected.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STORE := stores/embedded
+
+.PHONY: setup pretrain test test-all lint clean
+
+setup: $(VENV)/.installed
+	@:
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: Python 3.11 or newer is needed, $$($(PYTHON) --version) was found; give another one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: requirements.txt pyproject.toml $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+# The main job: a tokenizer and a token store from the text that every installation has on disk,
+# then a small GLM pretrained on it. Run again, it goes on where it stopped.
+$(STORE)/metadata.json: | $(VENV)/.installed
+	$(BIN)/glm-jax prepare embedded --out=$(STORE) --train_tokenizer=4080
+
+pretrain: $(VENV)/.installed $(STORE)/metadata.json
+	$(BIN)/glm-jax pretrain --gin_file=configs/runs/demo.gin
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) stores runs

@@ -1,0 +1,119 @@
+"""Fixtures that several folders of tests use."""
+
+from __future__ import annotations
+
+import os
+import pydoc_data.topics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+TINY_RUN = """
+model.vocab_size = 512
+model.num_layers = 2
+model.hidden_size = 32
+model.num_attention_heads = 2
+model.max_sequence_length = 32
+model.embedding_dropout = 0.0
+model.hidden_dropout = 0.0
+model.attention_dropout = 0.0
+data.store = {store!r}
+data.sequence_length = 32
+data.batch_size = 8
+blanks.token = 0.5
+blanks.sentence = 0.3
+blanks.document = 0.2
+blanks.task_masks = True
+optimizer.learning_rate = 1e-2
+optimizer.decay_steps = 40
+train.run_folder = {run_folder!r}
+train.num_steps = 6
+train.log_every = 1
+evaluation.every = 100
+evaluation.num_batches = 2
+evaluation.fill_examples = 1
+checkpoint.every = 100
+"""
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of recorded numbers; tests that need it are skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("no recorded numbers here: the folder shared/ beside the checkout is missing")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory) -> Path:
+    """A small token store of real prose with a tokenizer of 400 pieces."""
+    from glm_jax.data.store import write_store
+    from glm_jax.tokenizer import train_sentencepiece
+
+    folder = tmp_path_factory.mktemp("store")
+    texts = [text for _, text in sorted(pydoc_data.topics.topics.items())]
+    tokenizer = train_sentencepiece(texts[:20], folder / "tokenizer", vocab_size=400)
+    start, end = tokenizer.special["ENC"], tokenizer.special["eos"]
+    documents = [[start, *tokenizer.encode_text(text), end] for text in texts]
+    path = folder / "store"
+    write_store(path, {"train": documents[6:40], "validation": documents[:6]}, tokenizer)
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_tiny_run(tiny_store) -> Callable[[Path], Path]:
+    """Writes the gin file of a run of seconds into a folder; its run folder is `run` beside it."""
+
+    def write(folder: Path) -> Path:
+        path = folder / "tiny.gin"
+        run_folder = str(folder / "run")
+        path.write_text(TINY_RUN.format(store=str(tiny_store), run_folder=run_folder))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def tiny_run(write_tiny_run, tmp_path) -> Path:
+    """A gin file of a run of seconds, whose run folder is `run` beside it."""
+    return write_tiny_run(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def start_command() -> Callable[..., subprocess.Popen[str]]:
+    """Starts `glm-jax` with arguments as a real process, on some number of virtual devices."""
+
+    def start(arguments: Sequence[object], devices: int = 1) -> subprocess.Popen[str]:
+        environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "glm_jax", *map(str, arguments)],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_command(start_command) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `glm-jax` with arguments to its end."""
+
+    def run(arguments: Sequence[object], devices: int = 1) -> subprocess.CompletedProcess[str]:
+        process = start_command(arguments, devices)
+        output, errors = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    return run
