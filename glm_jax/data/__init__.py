@@ -1,0 +1,1 @@
+"""Text on disk, token stores, and the batches made from them."""

@@ -1,0 +1,122 @@
+"""One-dimensional arrays on disk or in a bucket, written in order and checked when read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from glm_jax.errors import RunError
+
+# A shard is a file. A chunk is what one read fetches and one checksum covers: 16 KiB of uint16 ids.
+SHARD_ELEMENTS = 1 << 22
+CHUNK_ELEMENTS = 1 << 13
+
+
+class ArrayWriter:
+    """Appends to a one-dimensional array on disk, a shard at a time."""
+
+    def __init__(self, folder: Path, data_type: str) -> None:
+        self._folder = folder
+        self._buffer = np.empty(SHARD_ELEMENTS, data_type)
+        self._num_buffered = 0
+        self._num_written = 0
+        with _failing_as(f"{folder} cannot be written"):
+            self._array = ts.open(_new_array(folder, data_type)).result()
+
+    @property
+    def length(self) -> int:
+        return self._num_written + self._num_buffered
+
+    def append(self, values: np.ndarray) -> None:
+        while len(values):
+            fitting = values[: SHARD_ELEMENTS - self._num_buffered]
+            end = self._num_buffered + len(fitting)
+            self._buffer[self._num_buffered : end] = fitting
+            self._num_buffered = end
+            if end == SHARD_ELEMENTS:
+                self.flush()
+            values = values[len(fitting) :]
+
+    def flush(self) -> None:
+        """Write what is buffered; only the last shard may be short."""
+        end = self.length
+        with _failing_as(f"{self._folder} cannot be written"):
+            self._array = self._array.resize(exclusive_max=[end], expand_only=True).result()
+            self._array[self._num_written : end].write(self._buffer[: self._num_buffered]).result()
+        self._num_written = end
+        self._num_buffered = 0
+
+
+def _new_array(folder: Path, data_type: str) -> dict[str, Any]:
+    """TensorStore's description of an empty array to be made in ``folder``."""
+    checked: list[dict[str, Any]] = [
+        {"name": "bytes", "configuration": {"endian": "little"}},
+        {"name": "crc32c"},
+    ]
+    sharding = {
+        "chunk_shape": [CHUNK_ELEMENTS],
+        "codecs": checked,
+        "index_codecs": checked,
+        "index_location": "end",
+    }
+    return {
+        "driver": "zarr3",
+        "kvstore": key_value_store(str(folder)),
+        "metadata": {
+            "shape": [0],
+            "data_type": data_type,
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": [SHARD_ELEMENTS]},
+            },
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        },
+        # A chunk of zeros is stored like any other, so that a missing one is always a fault.
+        "store_data_equal_to_fill_value": True,
+        "create": True,
+    }
+
+
+def open_array(location: str, length: int, context: ts.Context) -> ts.TensorStore:
+    spec = {
+        "driver": "zarr3",
+        "kvstore": key_value_store(location),
+        "fill_missing_data_reads": False,
+        "recheck_cached_data": False,
+        "recheck_cached_metadata": False,
+    }
+    with _failing_as(f"array {location} is missing or damaged"):
+        array = ts.open(spec, read=True, context=context).result()
+    if array.shape != (length,):
+        raise RunError(
+            f"array {location} holds {array.shape} values, but the store's metadata says {length}"
+        )
+    return array
+
+
+def read_array(array: ts.TensorStore, location: str) -> np.ndarray:
+    with _failing_as(f"array {location} is damaged"):
+        return array.read().result()
+
+
+def key_value_store(location: str) -> str | dict[str, str]:
+    if "://" in location:
+        return f"{location}/"
+    return {"driver": "file", "path": f"{Path(location).absolute()}/"}
+
+
+@contextmanager
+def _failing_as(sentence: str) -> Iterator[None]:
+    """Turn TensorStore's failures (it raises ValueError for all of them) into one sentence."""
+    try:
+        yield
+    except ValueError as error:
+        raise RunError(f"{sentence}: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """TensorStore's own words, without the description of the array that it appends."""
+    return str(error).partition(" [")[0]
