@@ -1,0 +1,44 @@
+"""Multi-head attention over a fully visible prefix."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from glm_jax.model.mask import prefix_mask
+
+# What the original gives hidden scores: the lowest fp16 number.
+MASKED_SCORE = -65504.0
+
+
+def attend(
+    query: Float[Array, "B L H K"],
+    key: Float[Array, "B L H K"],
+    value: Float[Array, "B L H K"],
+    prefix_length: Int[Array, "B"],
+    *,
+    dropout_rate: float = 0.0,
+    dropout_rng: Array | None = None,
+) -> Float[Array, "B L H K"]:
+    """Scaled dot-product attention under the prefix mask, written for XLA.
+
+    Scores and softmax are float32 whatever the dtype of the inputs; the probabilities take the
+    dtype of `value` for the second product, which is also the dtype of the result.
+
+    Args:
+      query, key, value: one vector per position and head.
+      prefix_length: leading positions that every position of that example sees.
+      dropout_rate: rate on the probabilities; used only with `dropout_rng`.
+      dropout_rng: random key of the dropout, None for no dropout.
+    """
+    length, head_size = query.shape[1], query.shape[3]
+    scores = jnp.einsum(
+        "blhk,bmhk->bhlm", query * head_size**-0.5, key, preferred_element_type=jnp.float32
+    )
+    scores = jnp.where(prefix_mask(prefix_length, length), scores, MASKED_SCORE)
+    probabilities = jax.nn.softmax(scores, axis=-1)
+    if dropout_rng is not None and dropout_rate > 0.0:
+        kept = jax.random.bernoulli(dropout_rng, 1.0 - dropout_rate, probabilities.shape)
+        probabilities = jnp.where(kept, probabilities / (1.0 - dropout_rate), 0.0)
+    return jnp.einsum("bhlm,bmhk->blhk", probabilities.astype(value.dtype), value)
