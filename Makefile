@@ -27,7 +27,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 # The main job: a tokenizer and a token store from the text that every installation has on disk,
 # then a small GLM pretrained on it. Run again, it goes on where it stopped.
 $(STORE)/metadata.json: | $(VENV)/.installed
-	$(BIN)/glm-jax prepare embedded --out=$(STORE) --train_tokenizer=4080
+	$(BIN)/glm-jax prepare embedded --out=$(STORE) --train_tokenizer=4080 --validation_fraction=0.05
 
 pretrain: $(VENV)/.installed $(STORE)/metadata.json
 	$(BIN)/glm-jax pretrain --gin_file=configs/runs/demo.gin

@@ -6,4 +6,4 @@ class UsageError(Exception):
 
 
 class RunError(Exception):
-    """A run that was asked for correctly but failed: the command prints the sentence, exits with 1."""
+    """Rightly asked for, but failed: the command prints the sentence and exits with 1."""

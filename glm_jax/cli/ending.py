@@ -1,0 +1,63 @@
+"""What a pretraining run shows at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from glm_jax.cli.pretrain import continue_command
+from glm_jax.configure import RunConfig
+from glm_jax.data.store import open_store
+from glm_jax.generate.fill import fill
+from glm_jax.generate.held_out import held_out_blanks
+from glm_jax.load import load
+from glm_jax.metrics import read_metrics
+from glm_jax.tokenizer import load_tokenizer
+from glm_jax.train.pretrain import Outcome
+
+
+def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, examples: bool) -> None:
+    """Prints the result, filled blanks of a finished run, and where everything lies."""
+    folder = Path(config.train.run_folder)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    if not outcome.finished:
+        say(f"stopped after step {outcome.steps} of {config.train.num_steps}, and saved")
+    elif outcome.steps == outcome.steps_before:
+        say(f"this run is done: all {outcome.steps} steps of {folder}")
+    validation = [r for r in read_metrics(folder / "metrics.jsonl") if r["kind"] == "validation"]
+    if validation:
+        last = validation[-1]
+        say(
+            f"validation loss {last['loss']:.3f} nats per target at step {last['step']}, "
+            f"{last['unigram_entropy'] - last['loss']:.3f} below the unigram entropy "
+            f"{last['unigram_entropy']:.3f} of the same targets"
+        )
+    if outcome.finished and examples and config.evaluation.fill_examples:
+        _show_filled(folder, config, console)
+    say(f"run folder  {folder}")
+    say(f"picture     {folder / 'loss.png'}")
+    if outcome.finished:
+        say(f"continue    {continue_command(folder, 2 * config.train.num_steps)}")
+    else:
+        say(f"continue    {continue_command(folder, config.train.num_steps)}")
+
+
+def _show_filled(folder: Path, config: RunConfig, console: Console) -> None:
+    """Held-out sentences with one blank each, filled by the newest checkpoint."""
+    tokenizer = load_tokenizer(str(folder))
+    model, params = load(folder)
+    validation = open_store(config.data.store).split("validation")
+    blanks = held_out_blanks(validation, tokenizer, config.evaluation.fill_examples)
+    filled = fill(model, params, tokenizer, [blank.text for blank in blanks])
+    console.print(
+        "held-out sentences, their blanks filled by the model just trained:", style="bold"
+    )
+    for blank, result in zip(blanks, filled, strict=True):
+        console.print(Text.assemble("  ", blank.text.replace("[MASK]", "____")))
+        answer = (result.blanks[0].text.strip() or "(nothing)", "bold green")
+        console.print(Text.assemble("    filled: ", answer, "    was: ", blank.answer))

@@ -1,0 +1,71 @@
+"""Evaluate the newest checkpoint of a run on held-out text.
+
+    glm-jax evaluate runs/demo --num_batches=200
+
+Prints loss in nats per target and accuracy, in all and per objective, beside the unigram entropy of
+the same targets. --gin.SECTION.NAME=VALUE overrides the run's own configuration, for instance
+--gin.data.store=OTHER to evaluate on another store of the same tokenizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from glm_jax.errors import UsageError
+
+HELP = "loss and accuracy of a run's newest checkpoint on held-out text"
+TAKES_GIN = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder")
+    parser.add_argument("--split", default="validation", help="part of the store to read")
+    parser.add_argument("--num_batches", type=int, metavar="N", help="batches to evaluate on")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Restores, evaluates, prints."""
+    folder = arguments.run_folder
+    if not (folder / "config.gin").is_file():
+        raise UsageError(f"{folder} is not a run folder: it has no config.gin")
+    overrides = list(arguments.bindings)
+    if arguments.num_batches is not None:
+        overrides.append(f"evaluation.num_batches={arguments.num_batches}")
+
+    from glm_jax.configure import read_configuration
+
+    config = read_configuration([folder / "config.gin"], overrides)
+
+    import jax
+
+    from glm_jax.evaluate import evaluate
+    from glm_jax.load import load
+    from glm_jax.parallel.mesh import check_batch_size, make_mesh
+    from glm_jax.tokenizer import load_tokenizer
+    from glm_jax.train.inputs import open_inputs
+    from glm_jax.train.program import compile_evaluation
+
+    inputs = open_inputs(config.data, config.blanks, config.model.vocab_size)
+    if load_tokenizer(str(folder)).fingerprint != inputs.tokenizer.fingerprint:
+        raise UsageError(
+            f"the store {config.data.store} was built with another tokenizer than the run {folder}"
+        )
+    mesh = make_mesh(config.mesh)
+    check_batch_size(config.data.batch_size, mesh)
+    with jax.set_mesh(mesh):
+        model, params = load(folder, mesh=mesh)
+        shardings = jax.tree.map(lambda array: array.sharding, params)
+        evaluation = evaluate(
+            compile_evaluation(model, shardings, mesh),
+            params,
+            inputs.read(arguments.split, mesh, num_steps=config.evaluation.num_batches),
+        )
+    if arguments.json:
+        print(json.dumps({"split": arguments.split, **evaluation.metrics()}))
+    else:
+        print(f"{arguments.split} {evaluation.describe()}")
+    return 0

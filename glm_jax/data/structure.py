@@ -1,0 +1,71 @@
+"""Where the documents and the sentences of a text lie."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Bool, Int32
+
+_BEYOND = 2**30  # a place beyond every text
+
+
+def find_documents(
+    text: Int32[tf.Tensor, "B T"],
+    text_length: Int32[tf.Tensor, "B"],
+    special: Mapping[str, int],
+) -> tuple[Int32[tf.Tensor, "B documents"], Int32[tf.Tensor, "B documents"]]:
+    """The documents of each text, the longest last, as (start, length) of what blanks may cover.
+
+    ENC, eos and the text's last token are never covered. Of equally long documents the later comes
+    first, as in the original code. A text with fewer documents than another of the batch has empty
+    ones (length -1) in front.
+    """
+    place = tf.range(tf.shape(text)[1])[None, :]
+    end = _places(tf.equal(text, special["eos"]) & (place < text_length[:, None]))
+    end = tf.pad(end, [[0, 0], [0, 1]], constant_values=_BEYOND)
+    start = tf.pad(end[:, :-1] + 1, [[0, 0], [1, 0]])
+    exists = tf.pad(end[:, :-1], [[0, 0], [1, 0]]) < _BEYOND
+    start += _is_token(text, start, special["ENC"])
+    length = tf.minimum(end, text_length[:, None] - 1) - start
+    length = tf.where(exists, tf.maximum(length, 0), -1)
+
+    number = tf.shape(text)[1] + 1  # sorts by (length, from the last to the first document)
+    index = tf.range(tf.shape(end)[1])[None, :]
+    order = tf.argsort(length * number - index, axis=1)
+    return tf.gather(start, order, batch_dims=1), tf.gather(length, order, batch_dims=1)
+
+
+def find_sentences(
+    text: Int32[tf.Tensor, "B T"],
+    special: Mapping[str, int],
+    sentence_end: Bool[np.ndarray, "V"],
+) -> tuple[Int32[tf.Tensor, "B N"], Int32[tf.Tensor, "B N"], Bool[tf.Tensor, "B N"]]:
+    """The pieces between sentence ends and document ends.
+
+    Returns:
+      first, end [B,N]: the piece is [first, end), without ENC and eos; whole [B,N]: it ends with a
+      sentence end. The last piece of each row is open: its end is beyond every text.
+    """
+    is_eos = tf.equal(text, special["eos"])
+    stop = _places(tf.gather(tf.constant(sentence_end), text) | is_eos)
+    stop = tf.pad(stop, [[0, 0], [0, 1]], constant_values=_BEYOND)
+    first = tf.pad(stop[:, :-1] + 1, [[0, 0], [1, 0]])
+    first += _is_token(text, first, special["ENC"])
+    whole = tf.equal(_is_token(text, stop, special["eos"]), 0) & (stop < _BEYOND)
+    return first, stop + tf.cast(whole, tf.int32), whole
+
+
+def _is_token(text: tf.Tensor, place: tf.Tensor, token: int) -> tf.Tensor:
+    """1 where the token at `place` [B,N] is `token`, else 0; no token is beyond the text."""
+    inside = place < tf.shape(text)[1]
+    found = tf.gather(text, tf.where(inside, place, 0), batch_dims=1)
+    return tf.cast(inside & tf.equal(found, token), tf.int32)
+
+
+def _places(flags: Bool[tf.Tensor, "B T"]) -> Int32[tf.Tensor, "B N"]:
+    """The places of the True values of each row in order; others are _BEYOND."""
+    found = tf.where(flags)
+    places = tf.RaggedTensor.from_value_rowids(
+        tf.cast(found[:, 1], tf.int32), found[:, 0], nrows=tf.shape(flags, tf.int64)[0]
+    )
+    return places.to_tensor(default_value=_BEYOND)

@@ -1,0 +1,267 @@
+"""Batches of a token stream: their form, their text, and that nothing else decides on them."""
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glm_jax.data.objectives import BlankConfig, Objective
+from glm_jax.data.pipeline import batches, read_windows
+from glm_jax.errors import RunError, UsageError
+
+MIXED = BlankConfig(
+    token=0.5,
+    sentence=0.3,
+    document=0.2,
+    block_mask_probability=0.1,
+    single_span_probability=0.1,
+    task_masks=True,
+)
+
+
+@pytest.fixture(scope="module")
+def make_batches(make_split, special, sentence_end):
+    split = make_split(20_000, 100, 400)
+
+    def make(**changes):
+        settings = {
+            "split": split,
+            "blanks": MIXED,
+            "special": special,
+            "sentence_end": sentence_end,
+            "sequence_length": 128,
+            "batch_size": 8,
+            "seed": 7,
+            **changes,
+        }
+        return batches(settings.pop("split"), **settings)
+
+    return make
+
+
+def take(iterator, count):
+    return [
+        {name: np.array(values) for name, values in batch.items()}
+        for batch in itertools.islice(iterator, count)
+    ]
+
+
+def assert_same(left, right):
+    assert len(left) == len(right)
+    for one, other in zip(left, right, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def reference(make_batches):
+    """The first 33 steps of one reader; the stream is 156 windows long, 19 steps and a half."""
+    return take(make_batches(), 33)
+
+
+def test_form(reference):
+    batch = reference[0]
+    form = {name: (values.shape, values.dtype.name) for name, values in batch.items()}
+    assert form == {
+        "tokens": ((8, 128), "int32"),
+        "targets": ((8, 128), "int32"),
+        "loss_mask": ((8, 128), "float32"),
+        "position_ids": ((8, 2, 128), "int32"),
+        "prefix_length": ((8,), "int32"),
+        "objective": ((8,), "int32"),
+    }
+
+
+@pytest.mark.parametrize("readers", [2, 4])
+def test_readers_share_a_batch(make_batches, reference, readers):
+    whole = reference[:4]
+    size = 8 // readers
+    parts = [take(make_batches(rows=range(i * size, (i + 1) * size)), 4) for i in range(readers)]
+    joined = [
+        {name: np.concatenate([part[name] for part in step]) for name in step[0]}
+        for step in zip(*parts, strict=True)
+    ]
+    assert_same(joined, whole)
+
+
+def test_rows_that_do_not_follow_each_other(make_batches, reference):
+    strided = take(make_batches(rows=range(1, 8, 3)), 4)
+    expected = [{k: v[1::3] for k, v in batch.items()} for batch in reference[:4]]
+    assert_same(strided, expected)
+
+
+def test_starting_at_a_later_step(make_batches, reference):
+    """Step 30 lies in the second epoch."""
+    assert_same(take(make_batches(start_step=30), 3), reference[30:])
+
+
+def test_threads_do_not_change_batches(make_batches, reference):
+    assert_same(take(make_batches(threads=3), 33), reference)
+
+
+def test_number_of_steps(make_batches):
+    assert len(take(make_batches(start_step=5, num_steps=3), 10)) == 3
+    assert len(take(make_batches(start_step=2**40), 2)) == 2
+
+
+def test_seeds_differ(make_batches, reference):
+    (other,) = take(make_batches(seed=8), 1)
+    assert (reference[0]["tokens"] != other["tokens"]).any(axis=1).all()
+
+
+@pytest.mark.parametrize("length", [128, 512])
+def test_short_documents_leave_no_padding(make_batches, length):
+    found = take(make_batches(sequence_length=length), 20)
+    used = np.concatenate([batch["position_ids"].sum(axis=1)[:, 1:] > 0 for batch in found])
+    assert used.all()
+
+
+def test_every_example_is_text_of_the_stream(make_batches, make_split, special):
+    """Putting the blanks back gives, after ENC, tokens that follow each other in the ring."""
+    split = make_split(3_000, 20, 90)
+    ring = np.concatenate([split.ids, split.ids]).astype(np.int32)
+    masks = {special["MASK"], special["sMASK"], special["gMASK"]}
+    objectives = set()
+    for batch in take(make_batches(split=split, sequence_length=64), 25):
+        for i in range(8):
+            objectives.add(Objective(batch["objective"][i]))
+            prefix = batch["prefix_length"][i]
+            spans: dict[int, list[int]] = {}
+            for place in range(prefix, 64):
+                spans.setdefault(batch["position_ids"][i, 0, place], []).append(
+                    int(batch["targets"][i, place])
+                )
+            text: list[int] = []
+            for place, token in enumerate(batch["tokens"][i, :prefix]):
+                span = spans.pop(place, None)
+                assert (span is not None) == (int(token) in masks)
+                text += [int(token)] if span is None else span
+            text = [token for token in text if token != special["eop"]]
+            assert not spans
+            assert text[0] == special["ENC"]
+            stream = np.array(text[1:], np.int32).tobytes()
+            found = ring.tobytes().find(stream)
+            assert found >= 0 and found % 4 == 0
+    assert objectives == {Objective.TOKEN, Objective.SENTENCE, Objective.DOCUMENT}
+
+
+def test_proportions_and_masks_of_objectives(make_batches, special):
+    found = take(make_batches(batch_size=64, blanks=MIXED), 30)
+    objective = np.concatenate([batch["objective"] for batch in found])
+    share = np.bincount(objective, minlength=3) / len(objective)
+    # A tenth are single spans; the others are mixed 5 : 3 : 2. Four standard deviations.
+    np.testing.assert_allclose(share, [0.55, 0.27, 0.18], atol=4 * 0.5 / len(objective) ** 0.5)
+    tokens = np.concatenate([batch["tokens"] for batch in found])
+    for kind, mask in enumerate(("MASK", "sMASK", "gMASK")):
+        assert (tokens[objective == kind] == special[mask]).any(axis=1).all()
+        assert not (tokens[objective != kind] == special[mask]).any()
+
+
+def test_block_masks_are_of_token_examples_only(make_batches, special):
+    found = take(make_batches(batch_size=64), 20)
+    objective = np.concatenate([batch["objective"] for batch in found])
+    tokens = np.concatenate([batch["tokens"] for batch in found])
+    learned = np.concatenate([batch["loss_mask"] for batch in found]) > 0
+    hidden = tokens == special["dBLOCK"]
+    assert not hidden[objective != Objective.TOKEN].any()
+    assert not hidden[~learned].any()
+    of_spans = learned & (tokens != special["sop"]) & (objective == Objective.TOKEN)[:, None]
+    assert hidden[of_spans].mean() == pytest.approx(0.1, abs=0.02)
+
+
+def test_windows_of_the_ring(make_split, special):
+    split = make_split(200, 10, 20)
+    size = split.num_tokens
+    windows = read_windows(split, np.array([0, 5, size - 3]), 12, special["ENC"])
+    np.testing.assert_array_equal(windows[0], split.ids[:12])
+    np.testing.assert_array_equal(windows[1], [special["ENC"], *split.ids[5:16]])
+    over = [*split.ids[-3:], *split.ids[:8]]
+    np.testing.assert_array_equal(windows[2], [special["ENC"], *over])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"sequence_length": 8}, "sequence length is 8"),
+        ({"sequence_length": 50_000}, "one example needs 50000"),
+        ({"rows": range(4, 12)}, "batch of 8 rows"),
+        ({"rows": range(0)}, "batch of 8 rows"),
+        ({"special": {"MASK": 1}}, "no token sMASK"),
+    ],
+)
+def test_impossible_settings(make_batches, changes, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        make_batches(**changes)
+
+
+def test_block_masks_need_their_token(make_batches, special):
+    without = {name: id for name, id in special.items() if name != "dBLOCK"}
+    with pytest.raises(UsageError, match="no token dBLOCK"):
+        make_batches(special=without)
+
+
+class SlowSplit:
+    """A split whose reading takes a while, or fails."""
+
+    def __init__(self, split, failure=None):
+        self.num_tokens = split.num_tokens
+        self._split, self._failure = split, failure
+
+    def read(self, starts, length):
+        time.sleep(0.002)
+        if self._failure is not None:
+            raise self._failure
+        return self._split.read(starts, length)
+
+
+def test_failures_of_reading_reach_the_user(make_batches, make_split):
+    broken = SlowSplit(make_split(1_000, 100, 400), RunError("piece 3 of the store is damaged"))
+    with pytest.raises(RunError, match=r"^piece 3 of the store is damaged$"):
+        next(make_batches(split=broken))
+
+
+DROPPING = """
+import sys
+from conftest import MemorySplit
+from test_pipeline import SlowSplit
+import numpy as np
+from glm_jax.data.objectives import BlankConfig
+from glm_jax.data.pipeline import batches
+
+special = {"eos": 0, "ENC": 1, "MASK": 2, "sop": 3, "eop": 4}
+split = SlowSplit(MemorySplit(np.arange(5000, dtype=np.int32) % 90 + 10))
+kept = []
+for count in range(12):
+    iterator = batches(
+        split, blanks=BlankConfig(token=0, document=1), special=special,
+        sentence_end=np.zeros(100, bool), sequence_length=32, batch_size=2, seed=0,
+        threads=1 + count % 2,
+    )
+    for _ in range(count % 3):
+        next(iterator)
+    if count % 4 == 3:
+        kept.append(iterator)
+    del iterator
+sys.exit(3)
+"""
+
+
+def test_dropped_iterators_do_not_hang():
+    """Neither when they are dropped while reading, nor when the interpreter exits."""
+    here, root = Path(__file__).parent, Path(__file__).parents[2]
+    path = os.pathsep.join([str(here), str(root), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPING],
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=120,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,77 @@
+"""The same run on one device, on many in every layout, and on several processes."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+
+STEPS = 5
+RELATIVE = 1e-5  # float32 sums in another order
+
+LAYOUTS = {
+    "data=8": (8, ["mesh.data=8"]),
+    "fsdp=8": (8, ["mesh.data=1", "mesh.fsdp=8"]),
+    "tensor=2, fsdp=4": (8, ["mesh.data=1", "mesh.fsdp=4", "mesh.tensor=2"]),
+    "data=2, accumulated over 4": (2, ["mesh.data=2", "train.accumulation_steps=4"]),
+    "one device, accumulated over 4": (1, ["train.accumulation_steps=4"]),
+}
+
+
+def arguments(gin_file, run_folder, bindings) -> list[str]:
+    common = [f"train.num_steps={STEPS}", f"train.run_folder={run_folder}"]
+    return [
+        "pretrain",
+        f"--gin_file={gin_file}",
+        *(f"--gin.{binding}" for binding in (*common, *bindings)),
+    ]
+
+
+def losses(run_folder) -> list[float]:
+    records = map(json.loads, (run_folder / "metrics.jsonl").read_text().splitlines())
+    return [record["loss"] for record in records if record["kind"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def reference(run_command, write_tiny_run, tmp_path_factory):
+    """The gin file of a run, and its losses in one process on one device."""
+    folder = tmp_path_factory.mktemp("layouts")
+    gin_file = write_tiny_run(folder)
+    finished = run_command(arguments(gin_file, folder / "one", []))
+    assert finished.returncode == 0, finished.stderr
+    values = losses(folder / "one")
+    assert len(values) == STEPS and values[-1] < values[0]
+    return gin_file, values
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_gives_the_losses_of_one_device(layout, reference, run_command, tmp_path):
+    gin_file, expected = reference
+    devices, bindings = LAYOUTS[layout]
+    finished = run_command(arguments(gin_file, tmp_path / "run", bindings), devices)
+    assert finished.returncode == 0, finished.stderr
+    np.testing.assert_allclose(losses(tmp_path / "run"), expected, rtol=RELATIVE)
+
+
+@pytest.mark.parametrize("bindings", [["mesh.fsdp=8"], ["mesh.data=2", "mesh.fsdp=4"]], ids=str)
+def test_two_processes_give_the_losses_of_one(bindings, reference, start_command, tmp_path):
+    gin_file, expected = reference
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [
+        start_command(
+            [
+                *arguments(gin_file, tmp_path / "run", bindings),
+                f"--coordinator={address}",
+                "--num_processes=2",
+                f"--process_id={number}",
+            ],
+            devices=4,
+        )
+        for number in range(2)
+    ]
+    ended = [process.communicate(timeout=300) for process in processes]
+    for process, (_, errors) in zip(processes, ended, strict=True):
+        assert process.returncode == 0, errors
+    np.testing.assert_allclose(losses(tmp_path / "run"), expected, rtol=RELATIVE)

@@ -1,0 +1,130 @@
+"""Configuration: every file parses, what is written reads back, mistakes get one sentence."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from glm_jax.configure import gin_text, json_text, read_configuration
+from glm_jax.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = sorted((ROOT / "configs" / "runs").glob("*.gin"))
+DEMO = ROOT / "configs" / "runs" / "demo.gin"
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_every_run_is_valid_and_reads_back(path, tmp_path):
+    config = read_configuration([path])
+    written = tmp_path / "config.gin"
+    written.write_text(gin_text(config))
+    assert read_configuration([written]) == config
+    assert json.loads(json_text(config)) == dataclasses.asdict(config)
+
+
+@pytest.mark.parametrize("folder", ["models", "optim", "data"])
+def test_every_part_fits_into_a_run(folder):
+    parts = sorted((ROOT / "configs" / folder).glob("*.gin"))
+    assert parts
+    for part in parts:
+        # The published models are all longer than the demo's sequences.
+        read_configuration([DEMO, part])
+
+
+def test_the_promised_runs_exist():
+    assert {"demo", "glm_base", "glm_large", "glm_10b"} <= {path.stem for path in RUNS}
+
+
+def test_runs_use_the_recipes_of_the_original():
+    base, large, giant = (
+        read_configuration([ROOT / "configs" / "runs" / f"glm_{name}.gin"])
+        for name in ("base", "large", "10b")
+    )
+    assert (base.optimizer.learning_rate, base.optimizer.decay_steps) == (4e-4, 120_000)
+    assert (base.train.num_steps, base.data.batch_size) == (150_000, 1024)
+    assert (large.optimizer.learning_rate, large.train.num_steps) == (2e-4, 200_000)
+    assert (giant.optimizer.beta2, giant.optimizer.epsilon) == (0.95, 1e-8)
+    assert (giant.blanks.token, giant.blanks.sentence, giant.blanks.document) == (0.5, 0.3, 0.2)
+    assert giant.blanks.task_masks and giant.blanks.block_mask_probability == 0.1
+
+
+def test_later_files_and_bindings_win(tmp_path):
+    later = tmp_path / "later.gin"
+    later.write_text("train.num_steps = 7\noptimizer.beta1 = 0.5\n")
+    config = read_configuration(
+        [DEMO, later], ["optimizer.beta1=0.6", "train.run_folder=runs/other"]
+    )
+    assert (config.train.num_steps, config.optimizer.beta1) == (7, 0.6)
+    assert config.train.run_folder == "runs/other"
+
+
+def test_whole_numbers_serve_as_floats():
+    assert read_configuration([DEMO], ["optimizer.clip_norm=2"]).optimizer.clip_norm == 2.0
+
+
+def test_macros_can_be_overridden_but_not_invented(tmp_path):
+    path = tmp_path / "macro.gin"
+    path.write_text("include 'configs/runs/demo.gin'\nBATCH = 8\ndata.batch_size = %BATCH\n")
+    assert read_configuration([path], ["BATCH=32"]).data.batch_size == 32
+    with pytest.raises(UsageError, match="names no section"):
+        read_configuration([path], ["BACTH=32"])
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("optimiser.beta1=0.5", "unknown section 'optimiser'; did you mean 'optimizer'"),
+        ("optimizer.beta3=0.5", "unknown name 'beta3' in section optimizer; did you mean"),
+        ("optimizer.learning_rate=fast", "'fast', of type str; expected type float"),
+        ("train.num_steps=1.5", "train.num_steps is 1.5, of type float; expected type int"),
+        ("blanks.task_masks=1", "expected type bool"),
+        ("train.num_steps=0", "train.num_steps is 0; expected at least 1"),
+        ("optimizer.decay=steep", "optimizer.decay is 'steep'; expected one of"),
+        ("optimizer.learning_rate=-1.0", "expected a positive number"),
+        ("data.sequence_length=4096", "model.max_sequence_length = 128"),
+        ("train.accumulation_steps=3", "does not divide data.batch_size = 16"),
+        ("model.num_attention_heads=3", "num_attention_heads"),
+        ("mesh.data=0", "mesh.data is 0"),
+        ("train.num_steps", "has no value"),
+    ],
+)
+def test_a_wrong_binding_is_one_sentence(binding, message):
+    with pytest.raises(UsageError) as caught:
+        read_configuration([DEMO], [binding])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("include 'configs/none.gin'\n", "line 1, includes configs/none.gin, which does not exist"),
+        ("\noptimizer.beta3 = 1\n", "line 2"),
+        ("optimizer.beta1 = = 3\n", "can't be read"),
+        ("train.num_steps = 3\n", "is not set, and it has no default"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(text, message, tmp_path):
+    path = tmp_path / "wrong.gin"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_configuration([path])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(UsageError, match=r"nowhere\.gin does not exist"):
+        read_configuration(["nowhere.gin"])
+
+
+def test_gin_is_imported_in_one_file_only():
+    importing = [
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "glm_jax").rglob("*.py")
+        if any(
+            line.startswith(("import gin", "from gin")) for line in path.read_text().splitlines()
+        )
+    ]
+    assert importing == ["glm_jax/configure.py"]

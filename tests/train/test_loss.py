@@ -1,0 +1,32 @@
+"""The loss is a sum over masked targets, whatever the batch is split into."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glm_jax.train.loss import mask_normalizer, masked_loss_sum, objective_sums, token_losses
+
+
+def test_token_losses_are_negative_log_probabilities():
+    logits = jax.random.normal(jax.random.key(0), (2, 3, 5))
+    targets = jnp.array([[0, 1, 2], [3, 4, 0]])
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = -np.log(np.take_along_axis(probabilities, np.array(targets)[..., None], -1)[..., 0])
+    np.testing.assert_allclose(token_losses(logits, targets), expected, rtol=1e-5)
+
+
+def test_an_empty_mask_has_loss_zero_and_no_gradient():
+    targets, mask = jnp.zeros((1, 2), jnp.int32), jnp.zeros((1, 2))
+
+    def loss(logits):
+        return masked_loss_sum(logits, targets, mask) / mask_normalizer(mask)
+
+    value, gradient = jax.value_and_grad(loss)(jnp.ones((1, 2, 4)))
+    assert value == 0.0
+    assert not np.any(gradient)
+
+
+def test_objective_sums_add_the_rows_of_each_objective():
+    values = jnp.array([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]])
+    sums = objective_sums(values, jnp.array([2, 0, 2]), 4)
+    np.testing.assert_array_equal(sums, [30.0, 0.0, 303.0, 0.0])

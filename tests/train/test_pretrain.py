@@ -1,0 +1,188 @@
+"""A whole run: what it leaves, that it goes on exactly, and what stops it."""
+
+import io
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from glm_jax.checkpoint import Checkpoints
+from glm_jax.configure import RunConfig, read_configuration
+from glm_jax.errors import RunError, UsageError
+from glm_jax.load import load
+from glm_jax.metrics import read_metrics
+from glm_jax.train import loop
+from glm_jax.train.pretrain import Outcome, pretrain
+
+
+def run(gin_file: Path, *bindings: str) -> tuple[Outcome, RunConfig, str]:
+    output = io.StringIO()
+    config = read_configuration([gin_file], bindings)
+    outcome = pretrain(config, Console(file=output))
+    return outcome, config, output.getvalue()
+
+
+def final_params(config: RunConfig) -> dict[str, np.ndarray]:
+    _, params = load(config.train.run_folder)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def train_records(config: RunConfig) -> list[dict]:
+    records = read_metrics(Path(config.train.run_folder) / "metrics.jsonl")
+    return [record for record in records if record["kind"] == "train"]
+
+
+def assert_same_params(one: RunConfig, other: RunConfig) -> None:
+    expected, found = final_params(one), final_params(other)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        np.testing.assert_array_equal(expected[name], found[name], err_msg=name)
+
+
+def test_a_run_leaves_its_folder_and_learns(tiny_run):
+    outcome, config, output = run(tiny_run, "train.num_steps=30", "evaluation.every=15")
+    assert outcome == Outcome(steps_before=0, steps=30, finished=True)
+    folder = Path(config.train.run_folder)
+    assert read_configuration([folder / "config.gin"]) == config
+    assert json.loads((folder / "config.json").read_text())["train"]["num_steps"] == 30
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert list((folder / "tensorboard").iterdir())
+    records = train_records(config)
+    assert [record["step"] for record in records] == list(range(1, 31))
+    assert records[-1]["loss"] < records[0]["loss"] - 0.5
+    for name in ("learning_rate", "gradient_norm", "tokens_per_second", "target_tokens"):
+        assert records[-1][name] > 0
+    validations = [r for r in read_metrics(folder / "metrics.jsonl") if r["kind"] == "validation"]
+    assert [record["step"] for record in validations] == [15, 30]
+    assert {"loss_token", "loss_sentence", "loss_document", "accuracy"} <= validations[0].keys()
+    assert "step 30/30" in output and "validation loss" in output
+    record = Checkpoints(folder / "checkpoints").read_record(30)
+    assert record["data_seed"] == config.data.seed and len(record["tokenizer_fingerprint"]) == 64
+
+
+def test_a_run_in_parts_equals_an_uninterrupted_one_bit_for_bit(tiny_run, tmp_path):
+    dropout = ("model.hidden_dropout=0.1", "model.attention_dropout=0.1")
+    _, whole, _ = run(tiny_run, *dropout)
+    elsewhere = f"train.run_folder={tmp_path / 'parts'}"
+    run(tiny_run, *dropout, elsewhere, "train.num_steps=2")
+    run(tiny_run, *dropout, elsewhere, "train.num_steps=4")
+    outcome, parts, output = run(tiny_run, *dropout, elsewhere)
+    assert outcome == Outcome(steps_before=4, steps=6, finished=True)
+    assert "going on at step 4" in output
+    assert_same_params(whole, parts)
+    losses = [[r["loss"] for r in train_records(config)] for config in (whole, parts)]
+    assert losses[0] == losses[1]
+
+
+def test_a_finished_run_is_left_as_it_is(tiny_run):
+    _, config, _ = run(tiny_run)
+    folder = Path(config.train.run_folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    outcome, _, _ = run(tiny_run)
+    assert outcome == Outcome(steps_before=6, steps=6, finished=True)
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def test_accumulation_does_not_change_the_losses(tiny_run, tmp_path):
+    _, whole, _ = run(tiny_run)
+    elsewhere = f"train.run_folder={tmp_path / 'accumulated'}"
+    _, accumulated, _ = run(tiny_run, elsewhere, "train.accumulation_steps=4")
+    np.testing.assert_allclose(
+        [record["loss"] for record in train_records(whole)],
+        [record["loss"] for record in train_records(accumulated)],
+        rtol=1e-5,
+    )
+
+
+def test_a_step_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tiny_run, monkeypatch):
+    _, config, _ = run(tiny_run)
+    good = final_params(config)
+    poison(monkeypatch)
+    with pytest.raises(RunError, match=r"step 7: loss nan.*max_skipped_steps is 0"):
+        run(tiny_run, "train.num_steps=9")
+    for name, values in final_params(config).items():
+        np.testing.assert_array_equal(values, good[name])
+
+
+def test_steps_that_are_not_finite_are_skipped_up_to_the_allowed_number(tiny_run, monkeypatch):
+    _, config, _ = run(tiny_run)
+    good = final_params(config)
+    poison(monkeypatch)
+    outcome, config, _ = run(tiny_run, "train.num_steps=9", "train.max_skipped_steps=3")
+    assert outcome.steps == 9
+    assert train_records(config)[-1]["skipped_steps"] == 3
+    for name, values in final_params(config).items():
+        np.testing.assert_array_equal(values, good[name])
+
+
+def poison(monkeypatch) -> None:
+    """Makes every training batch's loss mask infinite from now on."""
+    from glm_jax.train import inputs
+
+    original = inputs.batches
+
+    def poisoned(split, *, num_steps, **arguments):
+        for batch in original(split, num_steps=num_steps, **arguments):
+            training = num_steps is None
+            factor = np.float32(np.inf if training else 1)
+            yield batch | {"loss_mask": batch["loss_mask"] + factor - 1}
+
+    monkeypatch.setattr(inputs, "batches", poisoned)
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("model.hidden_size=64", "has model.hidden_size = 32, but the configuration says 64"),
+        ("model.num_layers=3", "model.num_layers"),
+        ("model.vocab_size=640", "model.vocab_size"),
+    ],
+)
+def test_a_changed_model_does_not_resume(tiny_run, binding, message):
+    run(tiny_run, "train.num_steps=1")
+    with pytest.raises(UsageError, match=message):
+        run(tiny_run, binding)
+
+
+def test_a_store_of_another_tokenizer_does_not_resume(tiny_run, tmp_path):
+    from glm_jax.data.store import write_store
+    from glm_jax.tokenizer import train_sentencepiece
+
+    run(tiny_run, "train.num_steps=1")
+    tokenizer = train_sentencepiece(["some other text " * 50], tmp_path / "t", vocab_size=300)
+    ids = [tokenizer.special["ENC"], *tokenizer.encode_text("other text " * 50)]
+    write_store(tmp_path / "other", {"train": [ids], "validation": [ids]}, tokenizer)
+    with pytest.raises(UsageError, match="was trained with the tokenizer"):
+        run(tiny_run, f"data.store={tmp_path / 'other'}")
+
+
+def test_a_vocabulary_larger_than_the_models_is_refused(tiny_run):
+    with pytest.raises(UsageError, match=r"more than model\.vocab_size = 128"):
+        run(tiny_run, "model.vocab_size=128")
+
+
+def test_a_mesh_that_does_not_fit_is_refused(tiny_run):
+    with pytest.raises(UsageError, match="devices"):
+        run(tiny_run, "mesh.fsdp=3")
+
+
+def test_a_store_whose_tokenizer_was_exchanged_is_refused(tiny_run, tiny_store, tmp_path):
+    import shutil
+
+    from glm_jax.tokenizer import train_sentencepiece
+
+    exchanged = tmp_path / "exchanged"
+    shutil.copytree(tiny_store, exchanged)
+    shutil.rmtree(exchanged / "tokenizer")
+    train_sentencepiece(["some other text " * 50], exchanged / "tokenizer", vocab_size=300)
+    with pytest.raises(UsageError, match="was built with the tokenizer"):
+        run(tiny_run, f"data.store={exchanged}")
+
+
+def test_progress_line_has_step_loss_speed_and_time_left():
+    line = loop.progress_line(30, 150, {"loss": 1.23456, "tokens_per_second": 12345.6}, 0.5)
+    assert line == "step  30/150  loss 1.235  12,346 tokens/s  1m00s left"
