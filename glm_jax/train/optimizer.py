@@ -10,9 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PyTree
 
 from glm_jax.errors import UsageError
+
+Schedule = Callable[[ArrayLike], Float[Array, ""]]
 
 # What is left of the way from the peak to the floor, given the progress from 0 to 1.
 DECAYS: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {
@@ -20,8 +23,6 @@ DECAYS: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {
     "linear": lambda progress: 1 - progress,
     "constant": lambda progress: jnp.ones_like(progress),
 }
-
-Schedule = Callable[[Int[Array, ""] | int], Float[Array, ""]]
 
 
 @dataclasses.dataclass(frozen=True)

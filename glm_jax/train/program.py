@@ -102,7 +102,7 @@ def abstract_params(model: GLM, mesh: Mesh) -> PyTree:
 def process_rows(mesh: Mesh, batch_size: int) -> range:
     """The rows of the global batch that this process's devices hold."""
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
-    bounds = [index[0].indices(batch_size)[:2] for index in slices]
+    bounds = [index[0].indices(batch_size)[:2] for index in slices if index is not None]
     return range(min(start for start, _ in bounds), max(stop for _, stop in bounds))
 
 

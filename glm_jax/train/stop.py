@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -14,7 +15,7 @@ class StopRequest:
 
     def __init__(self):
         self._asked = False
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         # With several processes the coordination service watches SIGTERM and agrees on one step.

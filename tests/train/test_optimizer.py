@@ -1,6 +1,7 @@
 """Schedules, decay groups and the update, against recorded numbers and plain arithmetic."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +87,7 @@ def test_only_matrices_and_embeddings_decay():
 def test_update_is_adam_with_decoupled_decay_after_clipping():
     settings = config(clip_norm=0.5, warmup_fraction=0.0, decay="constant", weight_decay=0.1)
     optimizer = make_optimizer(settings)
-    params = {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([3.0])}
+    params: Any = {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([3.0])}
     state = optimizer.init(params)
     expected = {name: np.array(value, np.float64) for name, value in params.items()}
     first = {name: np.zeros_like(value) for name, value in expected.items()}

@@ -1,0 +1,120 @@
+"""The update: micro-batches add up to the whole batch, bad updates are left out."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from glm_jax.model import GLM, GLMConfig
+from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
+from glm_jax.train.state import initial_state
+from glm_jax.train.step import make_loss_function, make_train_step, micro_batches
+
+CONFIG = GLMConfig(
+    vocab_size=64,
+    num_layers=2,
+    hidden_size=16,
+    num_attention_heads=2,
+    max_sequence_length=12,
+    embedding_dropout=0.0,
+    hidden_dropout=0.0,
+    attention_dropout=0.0,
+)
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, decay_steps=10, warmup_fraction=0.0)
+
+
+def random_batch(seed=0, size=8, length=12):
+    draw = np.random.default_rng(seed)
+    return {
+        "tokens": jnp.array(draw.integers(0, 64, (size, length))),
+        "targets": jnp.array(draw.integers(0, 64, (size, length))),
+        # Very different numbers of targets, so that a mean of means would differ.
+        "loss_mask": jnp.array(np.arange(length) >= draw.integers(1, length, (size, 1)), jnp.float32),
+        "position_ids": jnp.array(draw.integers(0, length, (size, 2, length))),
+        "prefix_length": jnp.array(draw.integers(0, length, size)),
+        "objective": jnp.zeros(size, jnp.int32),
+    }
+
+
+@pytest.fixture(scope="module")
+def start():
+    model, optimizer = GLM(CONFIG), make_optimizer(OPTIMIZER)
+    batch = random_batch()
+    variables = model.init(
+        jax.random.key(0), batch["tokens"], batch["position_ids"], batch["prefix_length"]
+    )
+    return model, optimizer, initial_state(nn.unbox(variables)["params"], optimizer)
+
+
+def step_of(model, optimizer, accumulation_steps=1):
+    return make_train_step(
+        make_loss_function(model),
+        optimizer,
+        learning_rate_schedule(OPTIMIZER),
+        seed=0,
+        accumulation_steps=accumulation_steps,
+    )
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_micro_batches_give_the_same_loss_gradient_and_update(start, count):
+    model, optimizer, state = start
+    batch = random_batch()
+    whole, whole_metrics = step_of(model, optimizer)(state, batch)
+    split, split_metrics = step_of(model, optimizer, count)(state, batch)
+    for name in ("loss", "gradient_norm", "target_tokens"):
+        np.testing.assert_allclose(whole_metrics[name], split_metrics[name], rtol=1e-5)
+    # The moments are gradients and their squares; Adam's quotient would magnify roundings.
+    first, second = whole.optimizer_state[1], split.optimizer_state[1]
+    for expected, found in zip(jax.tree.leaves(first.mu), jax.tree.leaves(second.mu), strict=True):
+        np.testing.assert_allclose(expected, found, rtol=1e-4, atol=1e-7)
+
+
+def test_micro_batches_hold_every_row_once():
+    batch = {"tokens": jnp.arange(24).reshape(12, 2)}
+    split = micro_batches(batch, 3)["tokens"]
+    assert split.shape == (3, 4, 2)
+    np.testing.assert_array_equal(split[1], batch["tokens"][1::3])
+
+
+def test_the_loss_is_the_mean_over_all_targets(start):
+    model, optimizer, state = start
+    batch = random_batch()
+    _, metrics = step_of(model, optimizer)(state, batch)
+    logits = model.apply(
+        {"params": state.params}, batch["tokens"], batch["position_ids"], batch["prefix_length"]
+    )
+    losses = -jax.nn.log_softmax(logits)[
+        np.arange(8)[:, None], np.arange(12)[None], batch["targets"]
+    ]
+    mask = np.array(batch["loss_mask"], bool)
+    assert float(metrics["loss"]) == pytest.approx(float(np.mean(np.array(losses)[mask])), rel=1e-5)
+
+
+def test_an_update_that_is_not_finite_is_left_out_and_counted(start):
+    model, optimizer, state = start
+    bad = random_batch() | {"loss_mask": jnp.full((8, 12), jnp.inf)}
+    after, metrics = step_of(model, optimizer)(state, bad)
+    assert not np.isfinite(metrics["loss"])
+    assert (int(after.step), int(after.skipped), int(metrics["skipped_steps"])) == (1, 1, 1)
+    unchanged = (state.params, state.optimizer_state), (after.params, after.optimizer_state)
+    for before, now in zip(*map(jax.tree.leaves, unchanged), strict=True):
+        np.testing.assert_array_equal(before, now)
+    _, metrics = step_of(model, optimizer)(after, random_batch())
+    assert np.isfinite(metrics["loss"])
+
+
+def test_dropout_is_drawn_anew_every_step_and_again_the_same():
+    model = GLM(GLMConfig(**{**vars(CONFIG), "hidden_dropout": 0.5}))
+    optimizer = make_optimizer(OPTIMIZER)
+    batch = random_batch()
+    variables = model.init(
+        jax.random.key(0), batch["tokens"], batch["position_ids"], batch["prefix_length"]
+    )
+    state = initial_state(nn.unbox(variables)["params"], optimizer)
+    step = step_of(model, optimizer)
+    first, again = step(state, batch)[1]["loss"], step(state, batch)[1]["loss"]
+    other = step(state.replace(step=jnp.asarray(1)), batch)[1]["loss"]
+    assert first == again
+    assert first != other
