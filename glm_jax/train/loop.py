@@ -21,7 +21,7 @@ class Hooks:
     Attributes:
       log: (step, metrics) every `log_every` steps and at the end.
       show: (line, logged) after every step.
-      evaluate: (state) every `evaluate_every` steps and at the end.
+      evaluate: (step, state) every `evaluate_every` steps and at the end.
       save: (step, state) every `save_every` steps, at the end and before stopping early.
       stop_asked: (step) -> whether to stop after this step.
     """

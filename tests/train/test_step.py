@@ -30,7 +30,9 @@ def random_batch(seed=0, size=8, length=12):
         "tokens": jnp.array(draw.integers(0, 64, (size, length))),
         "targets": jnp.array(draw.integers(0, 64, (size, length))),
         # Very different numbers of targets, so that a mean of means would differ.
-        "loss_mask": jnp.array(np.arange(length) >= draw.integers(1, length, (size, 1)), jnp.float32),
+        "loss_mask": jnp.array(
+            np.arange(length) >= draw.integers(1, length, (size, 1)), jnp.float32
+        ),
         "position_ids": jnp.array(draw.integers(0, length, (size, 2, length))),
         "prefix_length": jnp.array(draw.integers(0, length, size)),
         "objective": jnp.zeros(size, jnp.int32),
