@@ -36,7 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from glm_jax.configure import read_configuration
-    from glm_jax.data.draw import draw_example, render_example
+    from glm_jax.data.draw import draw_example
+    from glm_jax.data.show import render_example
     from glm_jax.train.inputs import open_inputs
 
     config = read_configuration(arguments.gin_file, arguments.bindings)

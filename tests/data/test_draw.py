@@ -5,10 +5,15 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 from rich.console import Console
 
-from glm_jax.data.draw import draw_example, render_example
+from glm_jax.data.draw import draw_example, example_figure
+from glm_jax.data.show import render_example
+
+# The fonts at hand may lack a letter of the examples.
+pytestmark = pytest.mark.filterwarnings("ignore:Glyph")
 
 
 class Names:
@@ -106,41 +111,108 @@ def test_example_without_blanks():
     assert "Part B 0 in 0 blocks" in printed(plain)
 
 
-def test_picture_shows_who_sees_whom(example, tmp_path):
-    draw_example(example, Names(), tmp_path / "picture.png")
-    pixels = imread(tmp_path / "picture.png")[:, :, :3]
-    height, width = pixels.shape[:2]
-    # The matrix is 15 cells of 0.17 inches at 160 dots, 1 inch from the left and the top.
-    cell = 0.17 * 160
-    left = 160
+def painted(figure):
+    """The colour at a point of an axes' data, as the picture has it."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[:, :, :3] / 255
 
-    def cell_colour(row, column):
-        bottom = height - (2 * 0.22 + 0.6) * 160
-        return pixels[round(bottom - (14.5 - row) * cell), round(left + (column + 0.5) * cell)]
+    def colour(axes, x, y):
+        column, row = axes.transData.transform((x, y))
+        return pixels[int(len(pixels) - row), int(column)]
 
-    grey = cell_colour(0, 14)
+    return colour
+
+
+def written(axes):
+    """The texts and labels of the axes that are not empty."""
+    ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]
+    return [text.get_text() for text in (*axes.texts, *ticks) if text.get_text()]
+
+
+@pytest.mark.parametrize("crop", [None, 12])
+def test_picture_shows_who_sees_whom(example, crop):
+    figure = example_figure(example, Names(), crop=crop)
+    matrix, first = figure.axes[0], 0 if crop is None else 3
+    colour = painted(figure)
+    grey = colour(matrix, 14, first)
     assert np.ptp(grey) < 0.01
-    for row in range(15):
-        for column in range(15):
+    for row in range(first, 15):
+        for column in range(first, 15):
             seen = column <= row or column < 9
-            assert (np.abs(cell_colour(row, column) - grey).max() > 0.1) == seen
-    assert np.abs(cell_colour(14, 9) - cell_colour(14, 13)).max() > 0.2  # blocks differ
-    assert width < 1000
+            # Beside the middle of the cell, as a line is drawn between cells only.
+            assert (np.abs(colour(matrix, column + 0.1, row + 0.1) - grey).max() > 0.1) == seen
+    assert np.abs(colour(matrix, 9, 14) - colour(matrix, 13, 14)).max() > 0.2  # blocks differ
 
 
-def test_long_sequences_and_crops_stay_small(make_split, special, sentence_end, tmp_path):
-    from glm_jax.data.objectives import BlankConfig
-    from glm_jax.data.pipeline import batches
+def test_short_sequences_have_all_numbers_and_tokens(example):
+    matrix, numbers = example_figure(example, Names()).axes
+    expected = [str(value) for value in example["position_ids"][:, :15].ravel()]
+    assert written(numbers) == [*expected, "position", "block position"]
+    tokens = ["w2", "$x$", "[MASK]", "↵", "[MASK]", "w9", "w10", "w11", "w12"]
+    tokens += ["sop", "。", "·", "·", "sop", "[bold]"]
+    assert written(matrix) == ["Part A", "Part A", "Part B", "Part B", *tokens, *tokens]
 
-    batch = next(
-        batches(
-            make_split(2_000, 300, 400), blanks=BlankConfig(), special=special,
-            sentence_end=sentence_end, sequence_length=512, batch_size=1, seed=0,
-        )
-    )  # fmt: skip
-    example = {name: values[0] for name, values in batch.items()}
-    for name, crop in (("whole.png", None), ("crop.png", 40)):
-        draw_example(example, Names(), tmp_path / name, crop=crop)
-        height, width = imread(tmp_path / name).shape[:2]
-        assert max(height, width) < 2700
-    assert imread(tmp_path / "crop.png").shape[0] < imread(tmp_path / "whole.png").shape[0]
+
+def test_example_without_blanks_has_no_part_b():
+    plain = {
+        "tokens": np.array([2, 3, 4]),
+        "position_ids": np.array([[0, 1, 2], [0, 0, 0]]),
+        "prefix_length": np.int32(3),
+        "objective": np.int32(1),
+    }
+    matrix, _ = example_figure(plain, Names()).axes
+    assert "Part A" in written(matrix)
+    assert "Part B" not in written(matrix)
+
+
+@pytest.fixture(scope="module")
+def long_example():
+    """Text 0 to 299 with the spans [280, 282), [40, 50) and [60, 63), in this order."""
+    spans = {280: 2, 40: 10, 60: 3}
+    text = [*range(40), 93, *range(50, 60), 93, *range(63, 280), 93, *range(282, 300)]
+    masks = {start: text.index(start - 1) + 1 for start in spans}
+    part_b = [token for start, size in spans.items() for token in [91, *range(start, start + size)]]
+    position = [masks[start] for start, size in spans.items() for _ in range(size + 1)]
+    block_position = [1 + i for size in spans.values() for i in range(size + 1)]
+    return {
+        "tokens": np.array(text + part_b) % 100,
+        "position_ids": np.array(
+            [[*range(len(text)), *position], [0] * len(text) + block_position]
+        ),
+        "prefix_length": np.int32(len(text)),
+        "objective": np.int32(0),
+    }
+
+
+def test_long_sequences_have_positions_as_lines(long_example):
+    figure = example_figure(long_example, Names())
+    matrix, *rows = figure.axes
+    length = len(long_example["tokens"])
+    for axes, values in zip(rows, long_example["position_ids"], strict=True):
+        assert axes.get_xlim() == matrix.get_xlim() == (-0.5, length - 0.5)
+        drawn = np.full(length, -1.0)
+        for line in axes.patches:
+            heights, edges, _ = line.get_data()
+            drawn[round(edges[0] + 0.5) : round(edges[-1] + 0.5)] = heights
+        np.testing.assert_array_equal(drawn, values)
+    assert [axes.get_ylabel() for axes in rows] == ["position", "block\nposition"]
+    # Under its line a block has its own colour, not Part A's.
+    colour, start = painted(figure), int(long_example["prefix_length"])
+    assert np.abs(colour(rows[0], start + 1, 20) - colour(rows[0], 150, 20)).max() > 0.1
+
+
+def test_long_sequences_label_parts_masks_and_blocks(long_example):
+    labels = written(example_figure(long_example, Names()).axes[0])
+    assert labels.count("Part A") == labels.count("Part B") == 2
+    assert labels.count("[MASK]") == 2 * 3
+    assert 2 <= labels.count("sop") <= 2 * 3
+    assert len(labels) < 20
+
+
+@pytest.mark.parametrize("crop", [None, 81, 80, 40])
+def test_pictures_are_written_and_stay_small(long_example, crop, tmp_path):
+    draw_example(long_example, Names(), tmp_path / "picture.png", crop=crop)
+    height, width = imread(tmp_path / "picture.png").shape[:2]
+    assert 500 < width <= 1600
+    assert 500 < height <= 2000
