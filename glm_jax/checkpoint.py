@@ -36,7 +36,7 @@ class CheckpointConfig:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder."""
+    """The checkpoints of one run folder; leaving it as a context waits for saves under way."""
 
     def __init__(self, folder: Path, config: CheckpointConfig | None = None):
         """Opens the folder; without a configuration it is only read."""
@@ -47,6 +47,12 @@ class Checkpoints:
             )
         self._folder = folder.resolve()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_error) -> None:
+        self._manager.close()
 
     def latest_step(self) -> int | None:
         """The newest complete checkpoint's step, None where there is none."""
@@ -117,14 +123,6 @@ class Checkpoints:
                 f"checkpoint {self._folder / str(step)} can't be restored: {_first_line(error)}"
             ) from error
         return restored["state"]
-
-    def wait(self) -> None:
-        """Returns once every save that was started is complete on disk."""
-        self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Waits for running saves and releases the folder."""
-        self._manager.close()
 
 
 def abstract_with_shardings(shapes: PyTree, shardings: PyTree) -> PyTree:

@@ -31,13 +31,12 @@ def load(path: str | Path, *, mesh: jax.sharding.Mesh | None = None) -> tuple[GL
     folder = Path(path) / "checkpoints"
     if not folder.is_dir():
         raise UsageError(f"{path} is not a run folder: it has no checkpoints/")
-    checkpoints = Checkpoints(folder)
-    step = checkpoints.latest_step()
-    if step is None:
-        raise UsageError(f"{folder} holds no complete checkpoint")
-    record = checkpoints.read_record(step)
-    model = GLM(GLMConfig(**record["configuration"]["model"]))
-    mesh = make_mesh(MeshConfig()) if mesh is None else mesh
-    restored = checkpoints.restore(step, {"params": abstract_params(model, mesh)})
-    checkpoints.close()
+    with Checkpoints(folder) as checkpoints:
+        step = checkpoints.latest_step()
+        if step is None:
+            raise UsageError(f"{folder} holds no complete checkpoint")
+        record = checkpoints.read_record(step)
+        model = GLM(GLMConfig(**record["configuration"]["model"]))
+        mesh = make_mesh(MeshConfig()) if mesh is None else mesh
+        restored = checkpoints.restore(step, {"params": abstract_params(model, mesh)})
     return model, restored["params"]

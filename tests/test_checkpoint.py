@@ -32,10 +32,9 @@ def shapes(tree):
 @pytest.fixture
 def folder(tmp_path):
     """Checkpoints of steps 1 to 4, of which the last two are kept."""
-    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep=2))
-    for step in range(1, 5):
-        checkpoints.save(step, state(step), {"configuration": {"model": {"num_layers": 2}}})
-    checkpoints.close()
+    with Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep=2)) as checkpoints:
+        for step in range(1, 5):
+            checkpoints.save(step, state(step), {"configuration": {"model": {"num_layers": 2}}})
     return tmp_path / "checkpoints"
 
 
@@ -62,13 +61,12 @@ def test_the_newest_are_kept_with_their_record(folder):
 
 def test_saving_overlaps_with_changing_the_saved_arrays(tmp_path):
     """A donated buffer that is used again must not reach the checkpoint still being written."""
-    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep=9))
     add = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
     current = {"params": jnp.zeros((512, 512))}
-    for step in range(1, 5):
-        checkpoints.save(step, current, {})
-        current = add(add(current))
-    checkpoints.close()
+    with Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep=9)) as checkpoints:
+        for step in range(1, 5):
+            checkpoints.save(step, current, {})
+            current = add(add(current))
     reader = Checkpoints(tmp_path / "checkpoints")
     for step in range(1, 5):
         restored = reader.restore(step, {"params": shapes(current["params"])})
@@ -98,5 +96,3 @@ def test_a_damaged_checkpoint_is_named(folder):
 def test_an_unfinished_save_is_not_seen(folder):
     shutil.copytree(folder / "4", folder / "9.orbax-checkpoint-tmp")
     assert Checkpoints(folder).latest_step() == 4
-    Checkpoints(folder, CheckpointConfig()).close()
-    assert not list(folder.glob("*tmp*"))

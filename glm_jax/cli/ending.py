@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from glm_jax.cli.pretrain import continue_command
 from glm_jax.configure import RunConfig
 from glm_jax.data.store import open_store
 from glm_jax.generate.fill import fill
@@ -25,9 +25,10 @@ def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, exampl
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    trained = outcome.steps > outcome.steps_before
     if not outcome.finished:
         say(f"stopped after step {outcome.steps} of {config.train.num_steps}, and saved")
-    elif outcome.steps == outcome.steps_before:
+    elif not trained:
         say(f"this run is done: all {outcome.steps} steps of {folder}")
     validation = [r for r in read_metrics(folder / "metrics.jsonl") if r["kind"] == "validation"]
     if validation:
@@ -37,14 +38,20 @@ def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, exampl
             f"{last['unigram_entropy'] - last['loss']:.3f} below the unigram entropy "
             f"{last['unigram_entropy']:.3f} of the same targets"
         )
-    if outcome.finished and examples and config.evaluation.fill_examples:
+    if outcome.finished and trained and examples and config.evaluation.fill_examples:
         _show_filled(folder, config, console)
     say(f"run folder  {folder}")
     say(f"picture     {folder / 'loss.png'}")
-    if outcome.finished:
-        say(f"continue    {continue_command(folder, 2 * config.train.num_steps)}")
-    else:
-        say(f"continue    {continue_command(folder, config.train.num_steps)}")
+    num_steps = config.train.num_steps * (2 if outcome.finished else 1)
+    say(f"continue    {continue_command(folder, num_steps)}")
+
+
+def continue_command(run_folder: Path, num_steps: int) -> str:
+    """What to type to go on to `num_steps`, by the name that the command was started with."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "glm-jax" else "glm-jax"
+    return (
+        f"{program} pretrain --gin_file={run_folder}/config.gin --gin.train.num_steps={num_steps}"
+    )
 
 
 def _show_filled(folder: Path, config: RunConfig, console: Console) -> None:

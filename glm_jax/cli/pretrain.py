@@ -10,7 +10,6 @@ Several processes, each with its own devices, form one run when every one of the
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from glm_jax.errors import UsageError
 
@@ -65,8 +64,3 @@ def join_processes(arguments: argparse.Namespace) -> None:
     import jax
 
     jax.distributed.initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
-
-
-def continue_command(run_folder: Path, num_steps: int) -> str:
-    """What to type to train a finished run for longer."""
-    return f"glm-jax pretrain --gin_file={run_folder}/config.gin --gin.train.num_steps={num_steps}"

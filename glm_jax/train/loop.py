@@ -19,7 +19,7 @@ class Hooks:
     """What the loop calls; the loop itself only counts.
 
     Attributes:
-      log: (step, metrics) every `log_every` steps and at the end.
+      log: (step, metrics) every `log_every` steps, at the end and before stopping early.
       show: (line, logged) after every step.
       evaluate: (step, state) every `evaluate_every` steps and at the end.
       save: (step, state) every `save_every` steps, at the end and before stopping early.
@@ -78,14 +78,14 @@ def train(
     first_step: int,
     pace: Pace,
     hooks: Hooks,
-) -> tuple[TrainState, int]:
+) -> int:
     """Runs from `first_step` to `pace.num_steps`, or until asked to stop.
 
     While the devices work on a step the host prepares the next one's batch; metrics are read one
     step late so that neither waits for the other.
 
     Returns:
-      The last state and the number of steps done.
+      The number of steps done.
 
     Raises:
       RunError: more updates than allowed were left out because loss or gradients were not finite.
@@ -93,11 +93,11 @@ def train(
     clock = Clock()
     step, running = first_step, None
 
-    def finish(running: tuple[int, Metrics]) -> None:
-        done, metrics = running[0], {n: float(v) for n, v in jax.device_get(running[1]).items()}
+    def finish(done: int, running: Metrics, *, last: bool) -> None:
+        metrics = {name: float(value) for name, value in jax.device_get(running).items()}
         clock.tick()
         _check_finite(done, metrics, pace.max_skipped_steps)
-        logged = done % pace.log_every == 0 or done == pace.num_steps
+        logged = done % pace.log_every == 0 or last
         if clock.seconds_per_step:
             metrics["tokens_per_second"] = pace.tokens_per_step / clock.seconds_per_step
         hooks.show(progress_line(done, pace.num_steps, metrics, clock.seconds_per_step), logged)
@@ -107,15 +107,15 @@ def train(
     while step < pace.num_steps:
         state, metrics = train_step(state, next(batches))
         step += 1
-        if running:
-            finish(running)
-        running = (step, metrics)
+        if running is not None:
+            finish(step - 1, running, last=False)
+        running = metrics
         stopping = hooks.stop_asked(step)
         last = stopping or step == pace.num_steps
         evaluating = step % pace.evaluate_every == 0 or step == pace.num_steps
         saving = step % pace.save_every == 0 or last
         if evaluating or saving:
-            finish(running)
+            finish(step, running, last=last)
             running = None
             if evaluating:
                 hooks.evaluate(step, state)
@@ -124,7 +124,7 @@ def train(
             clock.pause()
         if stopping:
             break
-    return state, step
+    return step
 
 
 def progress_line(

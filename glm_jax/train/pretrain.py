@@ -66,15 +66,29 @@ def pretrain(config: RunConfig, console: Console) -> Outcome:
     inputs = open_inputs(config.data, config.blanks, config.model.vocab_size)
     mesh = make_mesh(config.mesh)
     check_batch_size(config.data.batch_size // config.train.accumulation_steps, mesh)
-    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint)
-    first_step = checkpoints.latest_step() or 0
-    if first_step:
-        fingerprint = inputs.tokenizer.fingerprint
-        check_same_run(checkpoints.read_record(first_step), config.model, fingerprint)
-    if first_step >= config.train.num_steps:
-        checkpoints.close()
-        return Outcome(first_step, first_step, finished=True)
+    with Checkpoints(folder / "checkpoints", config.checkpoint) as checkpoints:
+        first_step = checkpoints.latest_step() or 0
+        if first_step:
+            fingerprint = inputs.tokenizer.fingerprint
+            check_same_run(checkpoints.read_record(first_step), config.model, fingerprint)
+        steps = first_step
+        if first_step < config.train.num_steps:
+            steps = _run(config, inputs, mesh, checkpoints, first_step, console)
+    if jax.process_index() == 0 and not (steps == first_step and (folder / "loss.png").exists()):
+        draw_loss(folder / "metrics.jsonl", folder / "loss.png")
+    return Outcome(first_step, steps, finished=steps >= config.train.num_steps)
 
+
+def _run(
+    config: RunConfig,
+    inputs: Inputs,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    first_step: int,
+    console: Console,
+) -> int:
+    """Trains from `first_step` on and returns the number of steps done."""
+    folder = Path(config.train.run_folder)
     program = make_program(
         config.model,
         config.optimizer,
@@ -101,12 +115,10 @@ def pretrain(config: RunConfig, console: Console) -> Outcome:
             stop_asked=stop.asked,
         )
         batches = inputs.read("train", mesh, first_step=first_step)
-        _, steps = train(state, program.train_step, batches, first_step, pace_of(config), hooks)
-        checkpoints.close()
+        steps = train(state, program.train_step, batches, first_step, pace_of(config), hooks)
         if writer:
             writer.close()
-            draw_loss(folder / "metrics.jsonl", folder / "loss.png")
-    return Outcome(first_step, steps, finished=steps == config.train.num_steps)
+    return steps
 
 
 def check_same_run(record: dict[str, Any], model: GLMConfig, fingerprint: str) -> None:

@@ -72,6 +72,8 @@ def kill_and_resume(uninterrupted, start_command, run_command, run_folder, kills
     assert finished.returncode == 0, finished.stderr
     assert train_steps(run_folder) == list(range(1, STEPS + 1))
     assert_same(whole, run_folder)
+    # What kills left half-written is gone.
+    assert sorted(int(path.name) for path in (run_folder / "checkpoints").iterdir()) == [38, 40]
 
 
 def test_a_killed_run_resumes_exactly(uninterrupted, start_command, run_command, tmp_path):
