@@ -83,7 +83,7 @@ def test_macros_can_be_overridden_but_not_invented(tmp_path):
         ("optimizer.decay=steep", "optimizer.decay is 'steep'; expected one of"),
         ("optimizer.learning_rate=-1.0", "expected a positive number"),
         ("data.sequence_length=4096", "model.max_sequence_length = 128"),
-        ("train.accumulation_steps=3", "does not divide data.batch_size = 16"),
+        ("train.accumulation_steps=3", "does not divide data.batch_size = 8"),
         ("model.num_attention_heads=3", "num_attention_heads"),
         ("mesh.data=0", "mesh.data is 0"),
         ("train.num_steps", "has no value"),

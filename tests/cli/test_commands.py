@@ -151,3 +151,45 @@ def test_a_changed_model_is_one_sentence(finished_run, run_command):
     _, gin_file, _ = finished_run
     arguments = ["pretrain", f"--gin_file={gin_file}", "--gin.model.num_layers=3"]
     assert_refused(run_command(arguments), "model.num_layers = 2, but the configuration says 3")
+
+
+def test_prepare_reports_and_its_store_can_be_trained_on(run_command, tiny_run, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(40):
+        sentences = [f"Text {number} has a sentence about the number {n}. " for n in range(60)]
+        (texts / f"{number}.txt").write_text("".join(sentences))
+    (texts / "empty.txt").write_text("")
+    (texts / "broken.txt").write_bytes(b"Not \xff all of this is UTF-8, but most of it is. " * 20)
+    store = tmp_path / "mine"
+    arguments = ["prepare", texts, f"--out={store}", "--validation_fraction=0.2", "--workers=2"]
+    prepared = run_command([*arguments, "--train_tokenizer=300"])
+    assert prepared.returncode == 0, prepared.stderr
+    for part in ("41 documents", "empty documents: 1", "documents with bad utf8: 1", str(store)):
+        assert part in prepared.stdout
+    trained = run_command(
+        [
+            "pretrain",
+            f"--gin_file={tiny_run}",
+            f"--gin.data.store={store}",
+            "--gin.train.num_steps=2",
+        ]
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert_refused(run_command([*arguments, "--train_tokenizer=300"]), "already", str(store))
+    again = run_command([*arguments, f"--tokenizer={store}", "--overwrite"])
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["nowhere/", "--train_tokenizer=300"], "'nowhere/' matches no file"),
+        (["README.md"], "--tokenizer"),
+        (["configs", "--tokenizer=nowhere"], "--tokenizer is nowhere"),
+        (["README.md", "--tokenizer=a", "--train_tokenizer=3"], "not allowed with"),
+    ],
+)
+def test_prepare_refuses_in_one_sentence(run_command, arguments, part, tmp_path):
+    assert_refused(run_command(["prepare", *arguments, f"--out={tmp_path / 'out'}"]), part)
+    assert not (tmp_path / "out").exists()
