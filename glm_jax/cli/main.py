@@ -66,7 +66,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run, takes_gin=hasattr(module, "TAKES_GIN"))
-    parsed, rest = parser.parse_known_args(arguments)
+    if not arguments or arguments[0] not in commands.choices:
+        parser.parse_args(arguments)  # shows the help, or complains
+    # Intermixed, so that flags may stand between a command's arguments.
+    parsed, rest = commands.choices[arguments[0]].parse_known_intermixed_args(arguments[1:])
     parsed.bindings = []
     for argument in rest:
         if not (argument.startswith(GIN_PREFIX) and parsed.takes_gin):

@@ -1,7 +1,8 @@
 """The embedded corpus: English prose that every installation of this package has on disk.
 
 It is the help texts of Python (``pydoc_data.topics``) and the docstrings of the standard library,
-numpy, scipy and jax, about 10 MB. Docstrings are collected from the sources without importing them.
+numpy, scipy and jax, about 9 MB. Docstrings are collected from the sources without importing them.
+Sessions of an interpreter are left out of both, and lines that were only wrapped are joined again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ _SKIPPED_FOLDERS = frozenset(
 )
 _FILES_PER_ITEM = 16
 
+# A line this long was wrapped, and goes on in the next.
+_WRAPPED_LENGTH = 50
+
 
 def embedded_documents(*, workers: int = 2) -> Iterator[Document]:
     """One document per help topic and per source file, always in the same order.
@@ -33,15 +37,40 @@ def embedded_documents(*, workers: int = 2) -> Iterator[Document]:
       workers: number of processes that parse the sources.
     """
     for name in sorted(topics):
-        yield document_of(topics[name].strip(), f"embedded:pydoc_data/topics.py:{name}")
+        yield document_of(prose(topics[name]), f"embedded:pydoc_data/topics.py:{name}")
     yield from docstring_documents(_source_folders(), workers=workers)
+
+
+def prose(text: str) -> str:
+    """The text without interpreter sessions, and with its wrapped lines joined.
+
+    A line is joined to the one before if that was nearly full and as far indented.
+    """
+    lines: list[str] = []
+    previous = ""
+    in_session = False
+    for line in map(str.rstrip, text.strip().splitlines()):
+        in_session = line.lstrip().startswith(">>>") or (in_session and line != "")
+        if in_session:
+            continue
+        if len(previous) >= _WRAPPED_LENGTH and _indentation(line) == _indentation(previous):
+            lines[-1] += " " + line.lstrip()
+        elif line or (lines and lines[-1]):
+            lines.append(line)
+        previous = line
+    return "\n".join(lines).strip()
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip()) if line else -1
 
 
 def docstring_documents(folders: Mapping[str, Path], *, workers: int) -> Iterator[Document]:
     """The docstrings of every source file below ``folders`` (by package), a document per file.
 
-    They are cleaned of their indentation and joined by empty lines, in the order of the source. One
-    that stood in an earlier place is left out, and a file that doesn't parse has none.
+    They are cleaned of their indentation (see also ``prose``) and joined by empty lines, in the
+    order of the source. One that stood in an earlier place is left out, and a file that doesn't
+    parse has none.
     """
     files = [
         (f"embedded:{package}/{path.relative_to(folder).as_posix()}", path)
@@ -92,7 +121,7 @@ def _docstrings(path: Path) -> list[str]:
 
 def _docstrings_below(node: ast.AST) -> Iterator[str]:
     if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-        docstring = (ast.get_docstring(node) or "").strip()
+        docstring = prose(ast.get_docstring(node) or "")
         if docstring:
             yield docstring
     for child in ast.iter_child_nodes(node):

@@ -86,7 +86,7 @@ def test_evaluate_prints_the_scores(finished_run, run_command):
 def test_fill_reads_arguments_and_standard_input(finished_run, run_command):
     run_folder, _, _ = finished_run
     text = "The [MASK] statement is [MASK] here."
-    result = run_command(["fill", run_folder, text, "--json", "--max_blank_length=5"])
+    result = run_command(["fill", run_folder, "--json", text, "--max_blank_length=5"])
     assert result.returncode == 0, result.stderr
     filled = json.loads(result.stdout)
     assert len(filled["blanks"]) == 2

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from glm_jax.data.corpus import documents
-from glm_jax.data.embedded import docstring_documents, embedded_documents
+from glm_jax.data.embedded import docstring_documents, embedded_documents, prose
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +69,27 @@ def test_docstrings_are_cleaned_ordered_and_never_repeated(tmp_path):
         ),
         ("embedded:package/d.py", "Café."),
     ]
+
+
+def test_prose_joins_wrapped_lines_and_leaves_sessions_out():
+    text = """
+        A line that is long enough to have been wrapped by
+        its author goes on here.
+
+        Parameters
+        ----------
+        x : int
+            What a line that is long enough to have been
+            wrapped is, indented.
+
+        >>> f(x)
+        4
+
+        The end.
+    """
+    lines = (line.removeprefix("        ") for line in text.splitlines())
+    assert prose("\n".join(lines)) == (
+        "A line that is long enough to have been wrapped by its author goes on here.\n\n"
+        "Parameters\n----------\nx : int\n"
+        "    What a line that is long enough to have been wrapped is, indented.\n\nThe end."
+    )
