@@ -1,5 +1,6 @@
 """The corpus that every installation has on disk."""
 
+import inspect
 import subprocess
 import sys
 from itertools import islice
@@ -79,7 +80,7 @@ def test_prose_joins_wrapped_lines_and_leaves_sessions_out():
         Parameters
         ----------
         x : int
-            What a line that is long enough to have been
+            What a line that is long enough to have been much
             wrapped is, indented.
 
         >>> f(x)
@@ -87,9 +88,8 @@ def test_prose_joins_wrapped_lines_and_leaves_sessions_out():
 
         The end.
     """
-    lines = (line.removeprefix("        ") for line in text.splitlines())
-    assert prose("\n".join(lines)) == (
+    assert prose(inspect.cleandoc(text)) == (
         "A line that is long enough to have been wrapped by its author goes on here.\n\n"
         "Parameters\n----------\nx : int\n"
-        "    What a line that is long enough to have been wrapped is, indented.\n\nThe end."
+        "    What a line that is long enough to have been much wrapped is, indented.\n\nThe end."
     )
