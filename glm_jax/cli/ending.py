@@ -59,7 +59,10 @@ def _show_filled(folder: Path, config: RunConfig, console: Console) -> None:
     tokenizer = load_tokenizer(str(folder))
     model, params = load(folder)
     validation = open_store(config.data.store).split("validation")
-    blanks = held_out_blanks(validation, tokenizer, config.evaluation.fill_examples)
+    max_tokens = model.config.max_sequence_length - 2  # ENC and eos stand around a text
+    blanks = held_out_blanks(validation, tokenizer, config.evaluation.fill_examples, max_tokens)
+    if not blanks:
+        return
     filled = fill(model, params, tokenizer, [blank.text for blank in blanks])
     console.print(
         "held-out sentences, their blanks filled by the model just trained:", style="bold"

@@ -55,5 +55,5 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.picture:
         example = {name: values[0] for name, values in batch.items()}
         draw_example(example, inputs.tokenizer, arguments.picture)
-        console.print(f"drew row {rows[0]} to {arguments.picture}", highlight=False)
+        console.print(f"drew row {rows[0]} to {arguments.picture}", highlight=False, soft_wrap=True)
     return 0

@@ -23,24 +23,28 @@ class HeldOutBlank:
     answer: str
 
 
-def held_out_blanks(split: Split, tokenizer: Tokenizer, count: int) -> list[HeldOutBlank]:
+def held_out_blanks(
+    split: Split, tokenizer: Tokenizer, count: int, max_tokens: int
+) -> list[HeldOutBlank]:
     """Sentences spread over the start of a split, two words in the middle of each left out.
 
     Args:
       split: held-out part of a token store.
       tokenizer: the one that the store was written with.
       count: how many; fewer come back where the text has fewer plain sentences.
+      max_tokens: longest text with its blank, in tokens.
     """
     length = min(split.num_tokens, TOKENS_READ)
     ids = split.read(np.zeros(1, np.int64), length)[0]
     document_starts = np.flatnonzero(ids == tokenizer.special["ENC"])
-    sentences = [
-        sentence
+    blanks = [
+        with_blank(sentence)
         for document in np.split(ids, document_starts)
         for sentence in plain_sentences(tokenizer.decode(_without_special(document, tokenizer)))
     ]
-    chosen = np.linspace(0, len(sentences) - 1, min(count, len(sentences))).astype(int)
-    return [with_blank(sentences[index]) for index in chosen]
+    fitting = [blank for blank in blanks if len(tokenizer.encode(blank.text)) <= max_tokens]
+    chosen = np.linspace(0, len(fitting) - 1, min(count, len(fitting))).astype(int)
+    return [fitting[index] for index in chosen]
 
 
 def plain_sentences(text: str) -> list[str]:

@@ -163,7 +163,7 @@ def test_prepare_reports_and_its_store_can_be_trained_on(run_command, tiny_run, 
     (texts / "broken.txt").write_bytes(b"Not \xff all of this is UTF-8, but most of it is. " * 20)
     store = tmp_path / "mine"
     arguments = ["prepare", texts, f"--out={store}", "--validation_fraction=0.2", "--workers=2"]
-    prepared = run_command([*arguments, "--train_tokenizer=300"])
+    prepared = run_command([*arguments, "--train_tokenizer=330"])
     assert prepared.returncode == 0, prepared.stderr
     for part in ("41 documents", "empty documents: 1", "documents with bad utf8: 1", str(store)):
         assert part in prepared.stdout
@@ -176,7 +176,7 @@ def test_prepare_reports_and_its_store_can_be_trained_on(run_command, tiny_run, 
         ]
     )
     assert trained.returncode == 0, trained.stderr
-    assert_refused(run_command([*arguments, "--train_tokenizer=300"]), "already", str(store))
+    assert_refused(run_command([*arguments, "--train_tokenizer=330"]), "already", str(store))
     again = run_command([*arguments, f"--tokenizer={store}", "--overwrite"])
     assert again.returncode == 0, again.stderr
 
@@ -184,7 +184,7 @@ def test_prepare_reports_and_its_store_can_be_trained_on(run_command, tiny_run, 
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["nowhere/", "--train_tokenizer=300"], "'nowhere/' matches no file"),
+        (["nowhere/", "--train_tokenizer=330"], "'nowhere/' matches no file"),
         (["README.md"], "--tokenizer"),
         (["configs", "--tokenizer=nowhere"], "--tokenizer is nowhere"),
         (["README.md", "--tokenizer=a", "--train_tokenizer=3"], "not allowed with"),

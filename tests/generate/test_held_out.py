@@ -8,12 +8,14 @@ from glm_jax.tokenizer import load_tokenizer
 def test_sentences_come_from_the_split(tiny_store):
     tokenizer = load_tokenizer(tiny_store)
     split = open_store(tiny_store).split("validation")
-    blanks = held_out_blanks(split, tokenizer, 3)
+    blanks = held_out_blanks(split, tokenizer, 3, max_tokens=60)
     assert len(blanks) == len({blank.text for blank in blanks}) == 3
     text = " ".join(tokenizer.decode(split.read([0], split.num_tokens)[0].tolist()).split())
     for blank in blanks:
         assert blank.text.count("[MASK]") == 1
         assert blank.text.replace("[MASK]", blank.answer) in text
+        assert len(tokenizer.encode(blank.text)) <= 60
+    assert held_out_blanks(split, tokenizer, 3, max_tokens=5) == []
 
 
 def test_code_and_lists_are_no_plain_sentences():
