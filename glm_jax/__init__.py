@@ -4,6 +4,15 @@ The public names are loaded when they are first used, so that importing the pack
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from glm_jax.generate.fill import fill
+    from glm_jax.load import load
+    from glm_jax.model import GLM, GLMConfig
+    from glm_jax.tokenizer import load_tokenizer
+
+__all__ = ["GLM", "GLMConfig", "fill", "load", "load_tokenizer"]
 
 _PUBLIC = {
     "load": "glm_jax.load",
@@ -12,8 +21,6 @@ _PUBLIC = {
     "GLM": "glm_jax.model",
     "GLMConfig": "glm_jax.model",
 }
-
-__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str):

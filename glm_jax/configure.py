@@ -112,7 +112,7 @@ def _values_reader(cls: type):
     return read
 
 
-_READERS = {
+_READERS: dict[str, Any] = {
     name: gin.external_configurable(_values_reader(cls), name, module="glm_jax")
     for name, cls in SECTIONS.items()
 }

@@ -1,5 +1,7 @@
 """Held-out sentences are real ones, with the words of their blank remembered."""
 
+import numpy as np
+
 from glm_jax.data.store import open_store
 from glm_jax.generate.held_out import held_out_blanks, plain_sentences, with_blank
 from glm_jax.tokenizer import load_tokenizer
@@ -10,7 +12,9 @@ def test_sentences_come_from_the_split(tiny_store):
     split = open_store(tiny_store).split("validation")
     blanks = held_out_blanks(split, tokenizer, 3, max_tokens=60)
     assert len(blanks) == len({blank.text for blank in blanks}) == 3
-    text = " ".join(tokenizer.decode(split.read([0], split.num_tokens)[0].tolist()).split())
+    text = " ".join(
+        tokenizer.decode(split.read(np.zeros(1, np.int64), split.num_tokens)[0].tolist()).split()
+    )
     for blank in blanks:
         assert blank.text.count("[MASK]") == 1
         assert blank.text.replace("[MASK]", blank.answer) in text
