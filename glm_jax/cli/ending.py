@@ -42,7 +42,7 @@ def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, exampl
         _show_filled(folder, config, console)
     say(f"run folder  {folder}")
     say(f"picture     {folder / 'loss.png'}")
-    num_steps = config.train.num_steps * (2 if outcome.finished else 1)
+    num_steps = 2 * outcome.steps if outcome.finished else config.train.num_steps
     say(f"continue    {continue_command(folder, num_steps)}")
 
 
