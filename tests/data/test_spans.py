@@ -230,9 +230,18 @@ def test_sentence_spans_are_sentences(special, sentence_end, texts, seed):
             ends = (start, end) in sentences_of(text[:length], special, sentence_end)
             # A fragment that the cut made may reach the end of its document.
             assert ends or any(end == last for _, last in documents)
-        if count:
-            without_last = sum(end - start for start, end in spans[:-1])
-            assert without_last < int(0.15 * 62)
+
+
+@settings(deadline=None, max_examples=60)
+@given(batches_of_texts, st.integers(0, 2**40))
+def test_no_more_sentences_than_needed_in_texts_that_are_not_cut(
+    special, sentence_end, texts, seed
+):
+    # Where the text is cut to fill the sequence, another sentence may step in for one cut off.
+    sampled = sample("sentence", texts, special, sentence_end, length=64, span_cost=0, seed=seed)
+    for i in range(len(texts)):
+        spans = sampled.spans[i, : int(sampled.num_spans[i])].numpy().tolist()
+        assert sum(end - start for start, end in spans[:-1]) < int(0.15 * 64)
 
 
 @settings(deadline=None, max_examples=60)
