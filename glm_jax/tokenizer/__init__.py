@@ -2,7 +2,6 @@
 
 from glm_jax.tokenizer.load import load_tokenizer
 from glm_jax.tokenizer.protocol import Tokenizer
-from glm_jax.tokenizer.sentence_piece import SentencePieceTokenizer
 from glm_jax.tokenizer.train import train_sentencepiece
 
-__all__ = ["SentencePieceTokenizer", "Tokenizer", "load_tokenizer", "train_sentencepiece"]
+__all__ = ["Tokenizer", "load_tokenizer", "train_sentencepiece"]

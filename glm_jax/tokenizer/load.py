@@ -2,18 +2,86 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 
-from glm_jax.errors import UsageError
+from glm_jax.errors import RunError, UsageError
+from glm_jax.tokenizer.byte_pair import BytePairModel
+from glm_jax.tokenizer.glm_tokenizer import DESCRIPTION_FILE, GLMTokenizer
+from glm_jax.tokenizer.hugging_face import HuggingFaceModel
 from glm_jax.tokenizer.protocol import Tokenizer
-from glm_jax.tokenizer.sentence_piece import (
-    DESCRIPTION_FILE,
-    KINDS,
-    SentencePieceTokenizer,
+from glm_jax.tokenizer.sentence_piece import SentencePieceModel
+from glm_jax.tokenizer.special import (
     SpecialTokenOptions,
-    load_sentencepiece,
+    SpecialTokens,
+    appended_special_tokens,
+    bert_special_tokens,
+    chinese_special_tokens,
+    gpt2_special_tokens,
+    roberta_special_tokens,
 )
+from glm_jax.tokenizer.text_model import TextModel
+from glm_jax.tokenizer.word_piece import WordPieceModel
+
+_Table = Callable[[TextModel, SpecialTokenOptions], SpecialTokens]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of tokenizer.
+
+    Attributes:
+      make: the vocabulary from its files' contents, in the order of ``files``.
+      table: its special tokens.
+      files: for every file it needs, what it is called, and the names (patterns) under which a
+        folder may have it.
+    """
+
+    make: Callable[..., TextModel]
+    table: _Table
+    files: Mapping[str, tuple[str, ...]]
+
+
+def _appended(pieces: TextModel, options: SpecialTokenOptions) -> SpecialTokens:
+    return appended_special_tokens(pieces.size, options)
+
+
+def _bert(pieces: TextModel, options: SpecialTokenOptions) -> SpecialTokens:
+    return bert_special_tokens(pieces.size, options, pieces.piece_ids)
+
+
+_VOCAB_TXT = {"vocab.txt": ("vocab.txt", "*-vocab.txt")}
+_BYTE_PAIRS = {
+    "vocab.json": ("vocab.json", "encoder.json", "*-vocab.json"),
+    "merges.txt": ("merges.txt", "vocab.bpe", "*-merges.txt"),
+}
+_MODEL = {"SentencePiece model": ("pieces.model", "cog-pretrain.model", "*.model")}
+_DESCRIPTION = {"tokenizer.json": ("tokenizer.json", "huggingface.json")}
+
+KINDS: Mapping[str, Kind] = {
+    "bert": Kind(lambda file: WordPieceModel(file, lowercase=True), _bert, _VOCAB_TXT),
+    "bert-cased": Kind(lambda file: WordPieceModel(file, lowercase=False), _bert, _VOCAB_TXT),
+    "gpt2": Kind(
+        BytePairModel,
+        lambda pieces, options: gpt2_special_tokens(pieces.size, options, pieces.piece_ids),
+        _BYTE_PAIRS,
+    ),
+    "roberta": Kind(
+        BytePairModel,
+        lambda pieces, options: roberta_special_tokens(pieces.size, options, pieces.piece_ids),
+        _BYTE_PAIRS,
+    ),
+    "chinese": Kind(
+        SentencePieceModel,
+        lambda pieces, options: chinese_special_tokens(pieces.size, options),
+        _MODEL,
+    ),
+    "sentencepiece": Kind(SentencePieceModel, _appended, _MODEL),
+    "huggingface": Kind(HuggingFaceModel, _appended, _DESCRIPTION),
+}
 
 
 def load_tokenizer(
@@ -23,35 +91,100 @@ def load_tokenizer(
     decoder_mask: bool = False,
     fix_command_token: bool = False,
     sentinels: int = 0,
+    blocks: bool = True,
 ) -> Tokenizer:
     """A tokenizer of a kind, made of the files in ``paths``, or the one saved in a folder.
 
     Args:
-      kind: "sentencepiece" or "chinese" (``paths`` is one SentencePiece model file), or a folder
-        that holds a saved tokenizer: a tokenizer's, a token store's or a run's.
+      kind: "bert", "bert-cased" (a vocab.txt), "gpt2", "roberta" (vocab.json and merges.txt),
+        "chinese", "sentencepiece" (a SentencePiece model), "huggingface" (a tokenizer.json), or a
+        folder that holds a saved tokenizer: a tokenizer's, a token store's or a run's.
+      paths: the kind's files in this order, or one folder that has them.
       task_mask: add the mask tokens sMASK and gMASK.
       decoder_mask: add dBLOCK.
       fix_command_token: kind "chinese" only, the table without the collision of eop and gMASK.
-      sentinels: number of sentinel tokens, which no kind here has.
+      sentinels: number of sentinel pairs MASK1 sop1, MASK2 sop2, ... to add.
+      blocks: False leaves out sop and eop, as the original does without its block objective.
 
     Raises:
       UsageError: unknown kind, no such folder, wrong files or options that the kind doesn't have.
       RunError: a saved tokenizer is damaged.
     """
+    options = SpecialTokenOptions(task_mask, decoder_mask, fix_command_token, sentinels, blocks)
     if kind not in KINDS:
-        if paths or task_mask or decoder_mask or fix_command_token or sentinels:
+        if paths or options != SpecialTokenOptions():
             raise UsageError(
                 f"tokenizer {str(kind)!r} is not one of the kinds {', '.join(KINDS)}, "
                 "and a saved tokenizer takes no files or options"
             )
-        return load_sentencepiece(_saved_tokenizer_folder(Path(kind)))
-    if sentinels:
-        raise UsageError(f"sentinels is {sentinels}, but tokenizer kind {kind!r} has none")
-    if len(paths) != 1 or not Path(paths[0]).is_file():
-        found = ", ".join(map(str, paths)) or "none"
-        raise UsageError(f"tokenizer kind {kind!r} needs one SentencePiece model file, got {found}")
-    options = SpecialTokenOptions(str(kind), task_mask, decoder_mask, fix_command_token)
-    return SentencePieceTokenizer(Path(paths[0]).read_bytes(), options)
+        return _load_saved(_saved_tokenizer_folder(Path(kind)))
+    files = _find_files(str(kind), [Path(path) for path in paths])
+    return make_tokenizer(str(kind), [file.read_bytes() for file in files], options)
+
+
+def make_tokenizer(kind: str, files: list[bytes], options: SpecialTokenOptions) -> GLMTokenizer:
+    """A tokenizer from the contents of its kind's files.
+
+    Raises:
+      UsageError: the files are not what the kind needs, or it doesn't have these options.
+    """
+    if options.fix_command_token and kind != "chinese":
+        raise UsageError(
+            f"fix_command_token is set for tokenizer kind {kind!r}, "
+            "but only kind 'chinese' has a table to fix"
+        )
+    pieces = KINDS[kind].make(*files)
+    description = {"kind": kind, **dataclasses.asdict(options)}
+    return GLMTokenizer(pieces, KINDS[kind].table(pieces, options), description)
+
+
+def _find_files(kind: str, paths: list[Path]) -> list[Path]:
+    needed = KINDS[kind].files
+    if len(paths) == 1 and paths[0].is_dir():
+        return [_find_file(kind, paths[0], *file) for file in needed.items()]
+    if len(paths) != len(needed):
+        raise UsageError(
+            f"tokenizer kind {kind!r} needs the path of its {' and its '.join(needed)}, or of a "
+            f"folder with that; got {', '.join(map(str, paths)) or 'none'}"
+        )
+    for path, name in zip(paths, needed, strict=True):
+        if not path.is_file():
+            raise UsageError(f"tokenizer kind {kind!r} needs its {name}: there is no file {path}")
+    return paths
+
+
+def _find_file(kind: str, folder: Path, name: str, patterns: tuple[str, ...]) -> Path:
+    for pattern in patterns:
+        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        if len(found) > 1:
+            raise UsageError(
+                f"tokenizer kind {kind!r} needs one {name}, but {folder} has "
+                f"{', '.join(path.name for path in found)}: give the file itself"
+            )
+        if found:
+            return found[0]
+    raise UsageError(
+        f"tokenizer kind {kind!r} needs its {name}, and {folder} has none "
+        f"(looked for {', '.join(patterns)})"
+    )
+
+
+def _load_saved(folder: Path) -> GLMTokenizer:
+    """The tokenizer that ``save`` wrote into ``folder``."""
+    try:
+        description = json.loads((folder / DESCRIPTION_FILE).read_bytes())
+        fields = {field.name for field in dataclasses.fields(SpecialTokenOptions)}
+        options = SpecialTokenOptions(**{name: description[name] for name in fields})
+        files = [folder / Path(name).name for name in description["files"]]
+        contents = [file.read_bytes() for file in files]
+        tokenizer = make_tokenizer(description["kind"], contents, options)
+        intact = tokenizer.fingerprint == description["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
+        raise RunError(f"the tokenizer in {folder} cannot be read: {error}") from error
+    if not intact:
+        names = ", ".join(file.name for file in files)
+        raise RunError(f"the tokenizer in {folder} was changed after it was saved: {names}")
+    return tokenizer
 
 
 def _saved_tokenizer_folder(path: Path) -> Path:

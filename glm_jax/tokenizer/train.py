@@ -11,8 +11,10 @@ from os import PathLike
 import sentencepiece
 
 from glm_jax.errors import RunError, UsageError
+from glm_jax.tokenizer.glm_tokenizer import GLMTokenizer
+from glm_jax.tokenizer.load import make_tokenizer
 from glm_jax.tokenizer.protocol import SENTENCE_END_CHARACTERS
-from glm_jax.tokenizer.sentence_piece import SentencePieceTokenizer, SpecialTokenOptions
+from glm_jax.tokenizer.special import SpecialTokenOptions
 
 _MAXIMUM_LINE_CHARACTERS = 4096
 _SAMPLE_SEED = 0
@@ -24,7 +26,7 @@ def train_sentencepiece(
     *,
     vocab_size: int,
     sample_lines: int = 500_000,
-) -> SentencePieceTokenizer:
+) -> GLMTokenizer:
     """Train a tokenizer with all mask tokens and dBLOCK, and save it in ``folder``.
 
     The pieces are byte-pair merges with bytes as the last resort, so nothing is ever unknown. Text
@@ -70,8 +72,8 @@ def train_sentencepiece(
         )
     except RuntimeError as error:
         raise _explained(error, vocab_size) from error
-    options = SpecialTokenOptions("sentencepiece", task_mask=True, decoder_mask=True)
-    tokenizer = SentencePieceTokenizer(model.getvalue(), options)
+    options = SpecialTokenOptions(task_mask=True, decoder_mask=True)
+    tokenizer = make_tokenizer("sentencepiece", [model.getvalue()], options)
     tokenizer.save(folder)
     return tokenizer
 
