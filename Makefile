@@ -8,7 +8,10 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 CONSTRAINTS := $(wildcard constraints-$(VERSION).txt)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=-c %)
 
-.PHONY: setup pretrain test test-all lint clean
+# Numbers recorded from the original code, for docs/parity.md.
+GOLDENS := ../shared/goldens
+
+.PHONY: setup pretrain test test-all lint parity-report clean
 
 setup: $(VENV)/.installed
 	@:
@@ -46,6 +49,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# docs/parity.md: every recording and how far we are from it; fails when one is not met.
+parity-report: $(VENV)/.installed-dev
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.parity.report $(GOLDENS) --out docs/parity.md
 
 clean:
 	rm -rf $(VENV) stores runs

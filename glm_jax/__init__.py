@@ -8,18 +8,28 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from glm_jax.generate.fill import fill
-    from glm_jax.load import load
-    from glm_jax.model import GLM, GLMConfig
+    from glm_jax.loading import load
+    from glm_jax.model import GLM, GLMConfig, RelativeGLM, RelativeGLMConfig
     from glm_jax.tokenizer import load_tokenizer
 
-__all__ = ["GLM", "GLMConfig", "fill", "load", "load_tokenizer"]
+__all__ = [
+    "GLM",
+    "GLMConfig",
+    "RelativeGLM",
+    "RelativeGLMConfig",
+    "fill",
+    "load",
+    "load_tokenizer",
+]
 
 _PUBLIC = {
-    "load": "glm_jax.load",
+    "load": "glm_jax.loading",
     "load_tokenizer": "glm_jax.tokenizer",
     "fill": "glm_jax.generate.fill",
     "GLM": "glm_jax.model",
     "GLMConfig": "glm_jax.model",
+    "RelativeGLM": "glm_jax.model",
+    "RelativeGLMConfig": "glm_jax.model",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from glm_jax.errors import RunError, UsageError
 
 # Names the shapes and axis order of the parameters, so that later layouts can tell them apart.
 PARAMETER_LAYOUT = "scanned-1"
+# The folders of one checkpoint.
+STATE_ITEM = "state"
+RECORD_ITEM = "record"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,22 +87,7 @@ class Checkpoints:
           RunError: the record is missing or unreadable.
           UsageError: the checkpoint's parameters are laid out in another way than this version's.
         """
-        try:
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-            )
-        except Exception as error:
-            raise RunError(
-                f"the record of checkpoint {self._folder / str(step)} can't be read: "
-                f"{_first_line(error)}"
-            ) from error
-        record = restored["record"]
-        if record.get("parameter_layout") != PARAMETER_LAYOUT:
-            raise UsageError(
-                f"checkpoint {self._folder / str(step)} has the parameter layout "
-                f"{record.get('parameter_layout')!r}; this version reads {PARAMETER_LAYOUT!r}"
-            )
-        return record
+        return read_record(self._folder / str(step))
 
     def restore(self, step: int, abstract_state: PyTree) -> PyTree:
         """The state saved at `step`, laid out as the shardings of `abstract_state` say.
@@ -123,6 +112,43 @@ class Checkpoints:
                 f"checkpoint {self._folder / str(step)} can't be restored: {_first_line(error)}"
             ) from error
         return restored["state"]
+
+
+def find_step(path: Path) -> Path:
+    """The folder of one checkpoint: `path` itself, or the newest in it or in its checkpoints/.
+
+    Raises:
+      UsageError: no complete checkpoint there.
+    """
+    if (path / STATE_ITEM).is_dir():
+        return path
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    steps = [step for step in folder.iterdir() if step.name.isdecimal() and step.is_dir()]
+    if not steps:
+        raise UsageError(f"{folder} holds no complete checkpoint")
+    return max(steps, key=lambda step: int(step.name))
+
+
+def read_record(step_folder: Path) -> dict[str, Any]:
+    """What was recorded with the checkpoint in a folder.
+
+    Raises:
+      RunError: the record is missing or unreadable.
+      UsageError: the checkpoint's parameters are laid out in another way than this version's.
+    """
+    try:
+        record = json.loads((step_folder / RECORD_ITEM / "metadata").read_text())
+        layout = record.get("parameter_layout")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise RunError(
+            f"the record of checkpoint {step_folder} can't be read: {_first_line(error)}"
+        ) from error
+    if layout != PARAMETER_LAYOUT:
+        raise UsageError(
+            f"checkpoint {step_folder} has the parameter layout {layout!r}; "
+            f"this version reads {PARAMETER_LAYOUT!r}"
+        )
+    return record
 
 
 def abstract_with_shardings(shapes: PyTree, shardings: PyTree) -> PyTree:

@@ -12,7 +12,7 @@ from glm_jax.configure import RunConfig
 from glm_jax.data.store import open_store
 from glm_jax.generate.fill import fill
 from glm_jax.generate.held_out import held_out_blanks
-from glm_jax.load import load
+from glm_jax.loading import load_glm
 from glm_jax.metrics import read_metrics
 from glm_jax.tokenizer import load_tokenizer
 from glm_jax.train.pretrain import Outcome
@@ -57,7 +57,7 @@ def continue_command(run_folder: Path, num_steps: int) -> str:
 def _show_filled(folder: Path, config: RunConfig, console: Console) -> None:
     """Held-out sentences with one blank each, filled by the newest checkpoint."""
     tokenizer = load_tokenizer(str(folder))
-    model, params = load(folder)
+    model, params = load_glm(folder)
     validation = open_store(config.data.store).split("validation")
     max_tokens = model.config.max_sequence_length - 2  # ENC and eos stand around a text
     blanks = held_out_blanks(validation, tokenizer, config.evaluation.fill_examples, max_tokens)

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     import jax
 
     from glm_jax.evaluate import evaluate
-    from glm_jax.load import load
+    from glm_jax.loading import load_glm
     from glm_jax.parallel.mesh import check_batch_size, make_mesh
     from glm_jax.tokenizer import load_tokenizer
     from glm_jax.train.inputs import open_inputs
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     mesh = make_mesh(config.mesh)
     check_batch_size(config.data.batch_size, mesh)
     with jax.set_mesh(mesh):
-        model, params = load(folder, mesh=mesh)
+        model, params = load_glm(folder, mesh=mesh)
         shardings = jax.tree.map(lambda array: array.sharding, params)
         evaluation = evaluate(
             compile_evaluation(model, shardings, mesh),

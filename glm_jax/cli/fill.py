@@ -34,15 +34,15 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.text import Text
 
     from glm_jax.generate.fill import Sampling, fill
-    from glm_jax.load import load
+    from glm_jax.loading import load_glm
     from glm_jax.tokenizer import load_tokenizer
 
     sampling = Sampling(max_blank_length=arguments.max_blank_length)
-    model, params = load(arguments.checkpoint)
     tokenizer = load_tokenizer(str(arguments.checkpoint))
     texts = arguments.texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not texts:
         raise UsageError("no text to fill: give TEXT arguments, or lines on standard input")
+    model, params = load_glm(arguments.checkpoint)
     console = Console(soft_wrap=True)
     for filled in fill(model, params, tokenizer, texts, sampling=sampling):
         if arguments.json:

@@ -112,14 +112,14 @@ def fill_tokens(
     Raises:
       UsageError: a text has more tokens than the model has positions.
     """
-    positions = model.config.max_sequence_length
+    positions = model.config.num_positions
     masks = _mask_ids(special)
     prompts = [make_prompt(ids, special, masks) for ids in texts]
     for prompt in prompts:
-        if len(prompt.ids) > positions + 1:
+        if len(prompt.ids) > positions:
             raise UsageError(
                 f"a text has {len(prompt.ids)} tokens with those around it, "
-                f"but the model has positions only for {positions + 1}"
+                f"but the model has positions only for {positions}"
             )
     filled: list[list[list[int]]] = []
     for start in range(0, len(prompts), TEXTS_AT_ONCE):

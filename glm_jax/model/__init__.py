@@ -1,6 +1,7 @@
-"""The GLM network."""
+"""The GLM network, and its variant with relative positions."""
 
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.glm import GLM
+from glm_jax.model.relative import RelativeGLM, RelativeGLMConfig
 
-__all__ = ["GLM", "GLMConfig"]
+__all__ = ["GLM", "GLMConfig", "RelativeGLM", "RelativeGLMConfig"]

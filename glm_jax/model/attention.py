@@ -1,10 +1,10 @@
-"""Multi-head attention over a fully visible prefix."""
+"""Multi-head attention over a fully visible prefix, or under any mask."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.mask import prefix_mask
 
@@ -14,10 +14,11 @@ MASKED_SCORE = -65504.0
 
 def attend(
     query: Float[Array, "B L H K"],
-    key: Float[Array, "B L H K"],
-    value: Float[Array, "B L H K"],
-    prefix_length: Int[Array, "B"],
+    key: Float[Array, "B M H K"],
+    value: Float[Array, "B M H K"],
+    prefix_length: Int[Array, "#B"] | None,
     *,
+    attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None = None,
     dropout_rate: float = 0.0,
     dropout_rng: Array | None = None,
 ) -> Float[Array, "B L H K"]:
@@ -27,8 +28,11 @@ def attend(
     dtype of `value` for the second product, which is also the dtype of the result.
 
     Args:
-      query, key, value: one vector per position and head.
-      prefix_length: leading positions that every position of that example sees.
+      query, key, value: one vector per position and head; M = L unless a mask is given.
+      prefix_length: leading positions that every position of that example sees; None only with a
+        mask.
+      attention_mask: 1 where a query (third axis) sees a key (fourth axis); it takes the place of
+        the prefix. A query that sees nothing gets the mean of all values, as in the original.
       dropout_rate: rate on the probabilities; used only with `dropout_rng`.
       dropout_rng: random key of the dropout, None for no dropout.
     """
@@ -36,7 +40,12 @@ def attend(
     scores = jnp.einsum(
         "blhk,bmhk->bhlm", query * head_size**-0.5, key, preferred_element_type=jnp.float32
     )
-    scores = jnp.where(prefix_mask(prefix_length, length), scores, MASKED_SCORE)
+    if attention_mask is not None:
+        visible = attention_mask.astype(bool)
+    else:
+        assert prefix_length is not None
+        visible = prefix_mask(prefix_length, length)
+    scores = jnp.where(visible, scores, MASKED_SCORE)
     probabilities = jax.nn.softmax(scores, axis=-1)
     if dropout_rng is not None and dropout_rate > 0.0:
         kept = jax.random.bernoulli(dropout_rng, 1.0 - dropout_rate, probabilities.shape)

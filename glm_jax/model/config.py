@@ -23,7 +23,10 @@ class GLMConfig:
       num_layers: N.
       hidden_size: D; a multiple of `num_attention_heads`. The MLP is 4 D wide.
       num_attention_heads: H.
-      max_sequence_length: the largest position; both position tables have one row more.
+      max_sequence_length: the largest position; both position tables have one row more. With
+        one-dimensional positions it is the number of positions, and the table has as many rows.
+      block_position_encoding: whether a second table gives the place inside the blank; False for
+        one-dimensional positions.
       embedding_dropout: rate after the sum of the three embeddings.
       hidden_dropout: rate after the attention output and after the MLP output.
       attention_dropout: rate on the attention probabilities.
@@ -42,6 +45,7 @@ class GLMConfig:
     hidden_size: int
     num_attention_heads: int
     max_sequence_length: int
+    block_position_encoding: bool = True
     embedding_dropout: float = 0.1
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -65,6 +69,11 @@ class GLMConfig:
                 f"model.hidden_size is {self.hidden_size}, which model.num_attention_heads = "
                 f"{self.num_attention_heads} does not divide"
             )
+        if not isinstance(self.block_position_encoding, bool):
+            raise UsageError(
+                f"model.block_position_encoding is {self.block_position_encoding!r}, "
+                "but must be True or False"
+            )
         for name in ("embedding_dropout", "hidden_dropout", "attention_dropout"):
             value = getattr(self, name)
             if not _is_number(value) or not 0.0 <= value < 1.0:
@@ -84,6 +93,11 @@ class GLMConfig:
     def head_size(self) -> int:
         """Width of one attention head, K."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def num_positions(self) -> int:
+        """Rows of the position table."""
+        return self.max_sequence_length + (1 if self.block_position_encoding else 0)
 
     @property
     def mlp_size(self) -> int:

@@ -1,12 +1,13 @@
-"""The attention mask of blank infilling."""
+"""The attention masks of blank infilling: of whole sequences, and of what follows a memory."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int
 
 
-def prefix_mask(prefix_length: Int[Array, "B"], length: int) -> Bool[Array, "B 1 L L"]:
+def prefix_mask(prefix_length: Int[Array, "#B"], length: int) -> Bool[Array, "#B 1 L L"]:
     """Which key positions each query position sees: True where visible.
 
     Position i sees j if `j <= i` or `j < prefix_length`: Part A sees itself in both directions,
@@ -17,3 +18,36 @@ def prefix_mask(prefix_length: Int[Array, "B"], length: int) -> Bool[Array, "B 1
     query = jnp.arange(length)[:, None]
     key = jnp.arange(length)[None, :]
     return (key <= query) | (key < prefix_length[:, None, None, None])
+
+
+def memory_mask(
+    start: Int[ArrayLike, "#B"],
+    length: int,
+    num_slots: int,
+    *,
+    prefix_length: Int[ArrayLike, "#B"] | int = 0,
+    first_slot: Int[ArrayLike, "#B"] | int = 0,
+) -> Bool[Array, "#B 1 L M"]:
+    """Which slots of a key/value cache the new positions see: True where visible.
+
+    New position i stands in slot `start + i`. It sees all of the memory, the slots below `start`,
+    and of the new positions those that `prefix_mask` shows. Slots that have not been written, or
+    that hold what padding left, lie behind it and stay hidden.
+
+    Args:
+      start: slots in use before the new positions, per example or [1] for all.
+      length: L, the number of new positions.
+      num_slots: M.
+      prefix_length: leading new positions that every new position sees.
+      first_slot: the oldest slot still visible. `start - n` gives what the original calls a
+        max_memory_length of n.
+
+    Source: original code, `sep` together with memory.
+    """
+    begin, prefix, first = (
+        jnp.reshape(jnp.asarray(number), (-1, 1, 1, 1))
+        for number in (start, prefix_length, first_slot)
+    )
+    query = jnp.arange(length)[:, None]
+    slot = jnp.arange(num_slots)[None, :]
+    return (slot >= first) & (slot < begin + jnp.maximum(query + 1, prefix))

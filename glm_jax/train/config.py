@@ -6,6 +6,8 @@ import dataclasses
 
 from glm_jax.errors import UsageError
 
+ACCUMULATIONS = ("global_mean", "clipped_means")
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -38,6 +40,9 @@ class TrainConfig:
       num_steps: updates in all; a finished run is continued by raising it.
       seed: decides initial parameters and dropout.
       accumulation_steps: micro-batches that a step's batch is split into.
+      accumulation: how micro-batches become one update: "global_mean", every target counting alike
+        and the gradient clipped once, or "clipped_means", a mean of their means that is clipped
+        after each, as the original does.
       log_every: steps between lines of metrics.
       max_skipped_steps: updates that may be left out because loss or gradients were not finite;
         one more stops the run.
@@ -47,6 +52,7 @@ class TrainConfig:
     num_steps: int
     seed: int = 0
     accumulation_steps: int = 1
+    accumulation: str = "global_mean"
     log_every: int = 10
     max_skipped_steps: int = 0
 
@@ -61,3 +67,8 @@ class TrainConfig:
                 raise UsageError(
                     f"train.{name} is {getattr(self, name)}; expected at least {least}"
                 )
+        if self.accumulation not in ACCUMULATIONS:
+            raise UsageError(
+                f"train.accumulation is {self.accumulation!r}; expected one of "
+                f"{', '.join(ACCUMULATIONS)}"
+            )

@@ -15,8 +15,8 @@ from glm_jax.data.store import TokenStore, open_store
 from glm_jax.errors import UsageError
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
 from glm_jax.train.config import DataConfig
+from glm_jax.train.gradients import Batch
 from glm_jax.train.program import process_rows, to_devices
-from glm_jax.train.step import Batch
 
 
 @dataclasses.dataclass(frozen=True)

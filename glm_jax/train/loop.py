@@ -10,8 +10,9 @@ import jax
 
 from glm_jax.errors import RunError
 from glm_jax.metrics import duration
+from glm_jax.train.gradients import Batch
 from glm_jax.train.state import TrainState
-from glm_jax.train.step import Batch, Metrics
+from glm_jax.train.step import Metrics
 
 
 @dataclasses.dataclass(frozen=True)

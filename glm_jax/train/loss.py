@@ -13,6 +13,18 @@ def token_losses(logits: Float[Array, "B L V"], targets: Int[Array, "B L"]) -> F
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), targets)
 
 
+def smoothed_token_losses(
+    logits: Float[Array, "B L V"], targets: Int[Array, "B L"], smoothing: float
+) -> Float[Array, "B L"]:
+    """Cross-entropy in nats with targets that keep `1 - smoothing` of their weight.
+
+    The rest is spread evenly over the vocabulary's rows, padding included: the label smoothing of
+    the original's finetuning.
+    """
+    spread = -jnp.mean(jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
+    return (1 - smoothing) * token_losses(logits, targets) + smoothing * spread
+
+
 def masked_loss_sum(
     logits: Float[Array, "B L V"],
     targets: Int[Array, "B L"],

@@ -34,6 +34,7 @@ SHAPE_FIELDS = (
     "hidden_size",
     "num_attention_heads",
     "max_sequence_length",
+    "block_position_encoding",
 )
 
 
@@ -95,6 +96,7 @@ def _run(
         mesh,
         seed=config.train.seed,
         accumulation_steps=config.train.accumulation_steps,
+        accumulation=config.train.accumulation,
     )
     with jax.set_mesh(mesh), ProgressLine(console) as line, StopRequest() as stop:
         line.say(describe(config, mesh, program, inputs, first_step))
@@ -127,13 +129,18 @@ def check_same_run(record: dict[str, Any], model: GLMConfig, fingerprint: str) -
     Raises:
       UsageError: the model has other dimensions, or the store another tokenizer.
     """
-    saved = record["configuration"]["model"]
+    saved = GLMConfig(**record["configuration"]["model"])
     for name in SHAPE_FIELDS:
-        if saved[name] != getattr(model, name):
+        if getattr(saved, name) != getattr(model, name):
             raise UsageError(
-                f"the run's checkpoint of step {record['step']} has model.{name} = {saved[name]}, "
-                f"but the configuration says {getattr(model, name)}"
+                f"the run's checkpoint of step {record['step']} has model.{name} = "
+                f"{getattr(saved, name)}, but the configuration says {getattr(model, name)}"
             )
+    if "tokenizer_fingerprint" not in record:
+        raise UsageError(
+            f"the checkpoint of step {record['step']} in the run's folder was converted, not "
+            "trained here, and a run can't go on from it; give the run a folder of its own"
+        )
     if record["tokenizer_fingerprint"] != fingerprint:
         raise UsageError(
             f"the run's checkpoint of step {record['step']} was trained with the tokenizer "

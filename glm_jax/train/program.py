@@ -16,9 +16,17 @@ from glm_jax.checkpoint import abstract_with_shardings
 from glm_jax.evaluate import Sums, make_evaluation_step
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.rules import batch_sharding, initialize_sharded, parameter_shardings
+from glm_jax.train.gradients import (
+    Batch,
+    GradientFunction,
+    LossFunction,
+    clipped_means,
+    global_mean,
+    make_loss_function,
+)
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
 from glm_jax.train.state import TrainState, initial_state
-from glm_jax.train.step import Batch, Metrics, make_loss_function, make_train_step
+from glm_jax.train.step import Metrics, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +53,7 @@ def make_program(
     *,
     seed: int,
     accumulation_steps: int = 1,
+    accumulation: str = "global_mean",
 ) -> Program:
     """Lays the train state out over the mesh and prepares its functions; compiles nothing yet.
 
@@ -54,6 +63,7 @@ def make_program(
       mesh: where the state lives.
       seed: decides initial parameters and dropout.
       accumulation_steps: micro-batches that a step takes one after another.
+      accumulation: how they become one update, one of `ACCUMULATIONS`.
     """
     model = GLM(model_config)
     optimizer = make_optimizer(optimizer_config)
@@ -65,11 +75,12 @@ def make_program(
     boxed = jax.eval_shape(init, key)
     shardings = parameter_shardings(boxed, mesh)
     train_step = make_train_step(
-        make_loss_function(model),
+        _gradient_function(
+            accumulation, make_loss_function(model), accumulation_steps, optimizer_config.clip_norm
+        ),
         optimizer,
         learning_rate_schedule(optimizer_config),
         seed=seed,
-        accumulation_steps=accumulation_steps,
     )
     return Program(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
@@ -82,6 +93,14 @@ def make_program(
         ),
         evaluation_step=compile_evaluation(model, shardings.params, mesh),
     )
+
+
+def _gradient_function(
+    accumulation: str, loss_sum: LossFunction, accumulation_steps: int, clip_norm: float
+) -> GradientFunction:
+    if accumulation == "clipped_means":
+        return clipped_means(loss_sum, accumulation_steps, clip_norm)
+    return global_mean(loss_sum, accumulation_steps)
 
 
 def compile_evaluation(model: GLM, shardings: PyTree, mesh: Mesh) -> Callable[..., Sums]:

@@ -34,7 +34,7 @@ def test_help_answers_within_a_second(run_command):
         helped = run_command(["--help"])
         seconds.append(time.perf_counter() - start)
     assert helped.returncode == 0
-    for command in ("prepare", "pretrain", "evaluate", "fill", "inspect"):
+    for command in ("prepare", "pretrain", "evaluate", "fill", "convert", "parity", "inspect"):
         assert command in helped.stdout
         assert run_command([command, "--help"]).returncode == 0
     assert min(seconds) < 1

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from glm_jax.load import load
+from glm_jax.loading import load
 
 STEPS = 40
 SAVING = [f"--gin.train.num_steps={STEPS}", "--gin.checkpoint.every=2", "--gin.checkpoint.keep=2"]

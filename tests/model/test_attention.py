@@ -39,6 +39,20 @@ def test_every_position_averages_what_it_sees():
         np.testing.assert_allclose(context[b, i, h], expected, atol=1e-6)
 
 
+def test_a_mask_says_which_keys_are_seen_and_one_that_shows_none_averages_all():
+    query, key, value = (np.asarray(array) for array in random_heads(3))
+    query = query[:, :4]  # four queries over six keys
+    mask = np.random.default_rng(0).random((2, 1, 4, 6)) < 0.5
+    mask[:, :, :, 2] = True
+    mask[1, 0, 3] = False
+    context = jax.jit(attend)(query, key, value, None, attention_mask=mask)
+    for b, h, i in np.ndindex(2, 2, 4):
+        scores = np.where(mask[b, 0, i], key[b, :, h] @ query[b, i, h] / 2.0, -np.inf)
+        weights = np.exp(scores) if mask[b, 0, i].any() else np.ones(6)
+        expected = weights / weights.sum() @ value[b, :, h]
+        np.testing.assert_allclose(context[b, i, h], expected, atol=1e-6)
+
+
 def test_dropout_keeps_the_mean_and_scales_what_is_left():
     query, key, _ = random_heads(1)
     value = jnp.ones((2, 6, 2, 4))

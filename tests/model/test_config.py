@@ -31,6 +31,7 @@ VALID: dict[str, Any] = {
         ("hidden_dropout", -0.1),
         ("attention_dropout", "0.1"),
         ("layernorm_epsilon", 0.0),
+        ("block_position_encoding", "no"),
         ("compute_dtype", "float16"),
         ("remat", "some"),
     ],

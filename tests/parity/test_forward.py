@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-import flax.linen as nn
-import jax
-import numpy as np
 import pytest
 
-TOLERANCE = 1e-4
-MODELS = ("a_forward/block2d_scale1", "a_forward/block2d_scale8")
-PREFIX_CASES = ("sep_vector", "sep_zero", "sep_full", "sep_scalar", "inc_prefix", "inc_full")
+from glm_jax.loading import load as load_checkpoint
+from tests.conftest import SHARED
+from tests.parity.golden_forward import TOLERANCE, model_parallel_rows, model_rows
+from tests.parity.rows import Row
+
+MODELS = sorted(path.name for path in (SHARED / "goldens/a_forward").glob("*"))
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def recorded(shared: Path, load_recorded, request: pytest.FixtureRequest):
-    model, params = load_recorded(request.param)
-    return model, params, np.load(shared / "goldens" / request.param / "io.npz")
+def load(path: Path, num_attention_heads: int) -> tuple[Any, Any]:
+    return load_checkpoint(path, num_attention_heads=num_attention_heads)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def forward(model, params, *inputs):
-    hidden = model.apply({"params": params}, *inputs, method="hidden_states")
-    return hidden, model.apply({"params": params}, *inputs)
+def check(rows: Iterable[Row]) -> list[Row]:
+    rows = list(rows)
+    assert rows
+    assert not [row for row in rows if not row.passed]
+    return rows
 
 
-@pytest.mark.parametrize("case", PREFIX_CASES)
-def test_hidden_states_and_logits_equal_the_original(recorded, case):
-    model, params, arrays = recorded
-    tokens = arrays[f"{case}/tokens"]
-    prefix_length = np.broadcast_to(arrays[f"{case}/attention_mask"], tokens.shape[:1])
-    inputs = (tokens, arrays[f"{case}/position_ids"], prefix_length)
-    hidden, logits = forward(model, params, *inputs)
-    expected = arrays[f"{case}/hidden"]
-    np.testing.assert_allclose(hidden, expected, atol=TOLERANCE, rtol=0)
-    # Some cases record hidden states only; logits are their product with the word embedding.
-    recorded_logits = f"{case}/logits"
-    if recorded_logits in arrays:
-        expected_logits = arrays[recorded_logits]
-    else:
-        expected_logits = expected @ params["word_embedding"].T
-    np.testing.assert_allclose(logits, expected_logits, atol=TOLERANCE, rtol=0)
+@pytest.mark.parametrize("name", MODELS or ["none"])
+def test_every_recorded_number_of_a_model_is_ours(shared, name):
+    rows = check(model_rows(shared / "goldens" / "a_forward" / name, load))
+    assert {row.tolerance for row in rows} == {TOLERANCE}
+    quantities = {row.quantity.split(" ")[0] for row in rows}
+    assert {"logits", "mem_0", "mem_1", "mem_2"} <= quantities
 
 
-def test_the_original_has_exactly_our_parameters(recorded):
-    model, params, arrays = recorded
-    tokens = arrays["sep_vector/tokens"]
-    inputs = (tokens, arrays["sep_vector/position_ids"], np.zeros(len(tokens), np.int32))
-    ours = nn.unbox(jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"])
-    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, ours)
+def test_ranks_merge_to_the_recorded_model(shared):
+    rows = check(model_parallel_rows(shared / "goldens" / "b_model_parallel", load))
+    assert [row.golden for row in rows] == [f"b_model_parallel/mp{n}" for n in (1, 2, 4)]
+
+
+def test_other_weights_do_not_pass(shared):
+    def load_changed(path: Path, num_attention_heads: int) -> tuple[Any, Any]:
+        model, params = load(path, num_attention_heads)
+        output = params["layers"]["attention"]["output"]
+        output["kernel"] = output["kernel"].at[1, 3, 5].add(0.01)
+        return model, params
+
+    rows = list(model_parallel_rows(shared / "goldens" / "b_model_parallel", load_changed))
+    assert rows and not any(row.passed for row in rows)

@@ -4,7 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.train.loss import mask_normalizer, masked_loss_sum, objective_sums, token_losses
+from glm_jax.train.loss import (
+    mask_normalizer,
+    masked_loss_sum,
+    objective_sums,
+    smoothed_token_losses,
+    token_losses,
+)
 
 
 def test_token_losses_are_negative_log_probabilities():
@@ -13,6 +19,14 @@ def test_token_losses_are_negative_log_probabilities():
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = -np.log(np.take_along_axis(probabilities, np.array(targets)[..., None], -1)[..., 0])
     np.testing.assert_allclose(token_losses(logits, targets), expected, rtol=1e-5)
+
+
+def test_smoothed_losses_are_the_cross_entropy_with_smoothed_targets():
+    logits = jax.random.normal(jax.random.key(1), (2, 3, 5))
+    targets = jnp.array([[0, 1, 2], [3, 4, 0]])
+    wanted = 0.7 * np.eye(5)[targets] + 0.3 / 5
+    expected = -np.sum(wanted * np.array(jax.nn.log_softmax(logits)), axis=-1)
+    np.testing.assert_allclose(smoothed_token_losses(logits, targets, 0.3), expected, rtol=1e-5)
 
 
 def test_an_empty_mask_has_loss_zero_and_no_gradient():

@@ -12,7 +12,7 @@ from rich.console import Console
 from glm_jax.checkpoint import Checkpoints
 from glm_jax.configure import RunConfig, read_configuration
 from glm_jax.errors import RunError, UsageError
-from glm_jax.load import load
+from glm_jax.loading import load
 from glm_jax.metrics import read_metrics
 from glm_jax.train import loop
 from glm_jax.train.pretrain import Outcome, pretrain

@@ -8,9 +8,15 @@ import optax
 import pytest
 
 from glm_jax.model import GLM, GLMConfig
+from glm_jax.train.gradients import (
+    clipped_means,
+    global_mean,
+    make_loss_function,
+    micro_batches,
+)
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
 from glm_jax.train.state import initial_state
-from glm_jax.train.step import make_loss_function, make_train_step, micro_batches
+from glm_jax.train.step import make_train_step
 
 CONFIG = GLMConfig(
     vocab_size=64,
@@ -51,13 +57,9 @@ def start():
 
 
 def step_of(model, optimizer, accumulation_steps=1):
-    return make_train_step(
-        make_loss_function(model),
-        optimizer,
-        learning_rate_schedule(OPTIMIZER),
-        seed=0,
-        accumulation_steps=accumulation_steps,
-    )
+    gradients_of = global_mean(make_loss_function(model), accumulation_steps)
+    schedule = learning_rate_schedule(OPTIMIZER)
+    return jax.jit(make_train_step(gradients_of, optimizer, schedule, seed=0))
 
 
 @pytest.mark.parametrize("count", [2, 8])
@@ -81,6 +83,41 @@ def test_micro_batches_hold_every_row_once():
     split = micro_batches(batch, 3)["tokens"]
     assert split.shape == (3, 4, 2)
     np.testing.assert_array_equal(split[1], batch["tokens"][1::3])
+
+
+def test_clipped_means_weigh_micro_batches_alike_and_clip_their_sum_after_each(start):
+    model, _, state = start
+    batch, clip_norm, key = random_batch(), 0.5, jax.random.key(0)
+    loss_sum = make_loss_function(model)
+    found = jax.jit(clipped_means(loss_sum, 4, clip_norm))(state.params, batch, key)
+    whole = jax.jit(global_mean(loss_sum))
+    expected, losses, norms = jax.tree.map(jnp.zeros_like, state.params), [], []
+    for number in range(4):
+        # One micro-batch by itself has the mean over its own targets.
+        rows = {name: values[number::4] for name, values in batch.items()}
+        part = whole(state.params, rows, key)
+        losses.append(float(part.loss))
+        expected = jax.tree.map(lambda total, one: total + one / 4, expected, part.values)
+        norms.append(float(optax.global_norm(expected)))
+        scale = min(1.0, clip_norm / norms[-1])
+        expected = jax.tree.map(lambda total, scale=scale: total * scale, expected)
+    assert max(norms) > clip_norm
+    np.testing.assert_allclose(found.norms, norms, rtol=1e-5)
+    assert float(found.loss) == pytest.approx(np.mean(losses), rel=1e-6)
+    for ours, plain in zip(jax.tree.leaves(found.values), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-7)
+    # Another arithmetic than the mean over all targets, as the masks differ so much.
+    mean_over_targets = float(whole(state.params, batch, key).loss)
+    assert mean_over_targets != pytest.approx(float(found.loss), rel=1e-3)
+
+
+def test_clipped_means_of_a_micro_batch_without_targets_are_finite(start):
+    model, _, state = start
+    batch = random_batch()
+    batch["loss_mask"] = batch["loss_mask"].at[1::2].set(0.0)
+    gradients_of = jax.jit(clipped_means(make_loss_function(model), 2, 1.0))
+    found = gradients_of(state.params, batch, jax.random.key(0))
+    assert np.isfinite(found.loss) and np.all(np.isfinite(found.norms))
 
 
 def test_the_loss_is_the_mean_over_all_targets(start):

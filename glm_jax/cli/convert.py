@@ -1,0 +1,109 @@
+"""Convert weights between the original PyTorch checkpoints, Hugging Face folders and ours.
+
+    glm-jax convert checkpoints/glm-2b glm-2b
+    glm-jax convert glm-2b back --to original --model_parallel_size=4
+
+SOURCE is a checkpoint folder of the original code, split over any number of ranks, a Hugging Face
+folder of the glm-* family, or a run folder. The destination is read back and compared with the
+source before it appears. Tensors pass one at a time, so that memory stays small.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from glm_jax.errors import UsageError
+
+HELP = "weights between the original PyTorch layouts, Hugging Face folders and ours"
+KINDS = ("native", "original", "huggingface")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="a checkpoint of any kind")
+    parser.add_argument("destination", metavar="DESTINATION", type=Path, help="a new folder")
+    parser.add_argument("--to", default="native", choices=KINDS, help="what is written")
+    parser.add_argument(
+        "--model_parallel_size",
+        type=int,
+        metavar="N",
+        help="files that an original checkpoint is split into (1)",
+    )
+    parser.add_argument(
+        "--num_attention_heads",
+        type=int,
+        metavar="H",
+        help="heads, where the source doesn't record them (hidden size / 64)",
+    )
+    parser.add_argument(
+        "--max_sequence_length",
+        type=int,
+        metavar="P",
+        help="extend the position tables to P by repeating their start",
+    )
+    parser.add_argument(
+        "--pad_vocab_to_multiple_of",
+        type=int,
+        metavar="M",
+        help="add rows of zeros to the word embedding up to a multiple of M",
+    )
+    parser.add_argument(
+        "--dtype", choices=("float16", "bfloat16", "float32"), help="of all tensors (as stored)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Converts and reports."""
+    names = (
+        "model_parallel_size",
+        "num_attention_heads",
+        "max_sequence_length",
+        "pad_vocab_to_multiple_of",
+    )
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}; expected at least 1")
+    if arguments.model_parallel_size is not None and arguments.to != "original":
+        raise UsageError(
+            f"--model_parallel_size is for --to original; --to {arguments.to} has no ranks"
+        )
+
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from glm_jax.convert.changes import Changes
+    from glm_jax.convert.dtypes import DTYPES
+    from glm_jax.convert.procedure import convert
+
+    console = Console(stderr=True)
+
+    @contextmanager
+    def stages(description: str, num_bytes: int):
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        shown = console.is_terminal
+        with Progress(
+            *columns, TransferSpeedColumn(), console=console, disable=not shown, transient=True
+        ) as progress:
+            task = progress.add_task(description, total=num_bytes)
+            yield lambda done: progress.advance(task, done)
+
+    report = convert(
+        arguments.source,
+        arguments.destination,
+        arguments.to,
+        stages=stages,
+        model_parallel_size=arguments.model_parallel_size or 1,
+        changes=Changes(
+            dtype=arguments.dtype and DTYPES[arguments.dtype],
+            max_sequence_length=arguments.max_sequence_length,
+            pad_vocab_to_multiple_of=arguments.pad_vocab_to_multiple_of,
+        ),
+        num_attention_heads=arguments.num_attention_heads,
+    )
+    for line in report.lines():
+        print(line)
+    return 0

@@ -1,0 +1,1 @@
+"""Weights between the original's checkpoints, Hugging Face folders and ours."""

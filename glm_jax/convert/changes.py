@@ -1,0 +1,112 @@
+"""What a conversion may change in the weights: dtype, position tables, rows of the vocabulary."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from glm_jax.convert.check import require_finite
+from glm_jax.convert.dimensions import POSITION_TABLES, WORD_EMBEDDING, extend_positions
+from glm_jax.convert.weights import TensorInfo, WeightSource
+from glm_jax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """The changes asked for; None leaves things as they are.
+
+    Attributes:
+      dtype: of every tensor.
+      max_sequence_length: the position tables are extended to it.
+      pad_vocab_to_multiple_of: rows of zeros are added to the word embedding up to a multiple. The
+        original pads to a multiple of 128 x ranks.
+    """
+
+    dtype: np.dtype | None = None
+    max_sequence_length: int | None = None
+    pad_vocab_to_multiple_of: int | None = None
+
+
+class ChangedSource:
+    """A source whose tensors come changed and checked."""
+
+    def __init__(self, source: WeightSource, changes: Changes) -> None:
+        """Works out the new shapes.
+
+        Raises:
+          UsageError: the source can't be changed so.
+        """
+        self.path, self.kind, self.facts = source.path, source.kind, source.facts
+        self._source = source
+        self._rows = _new_rows(source, changes)
+        self.tensors: Mapping[str, TensorInfo] = {
+            name: TensorInfo(
+                (self._rows.get(name, info.shape[0]), *info.shape[1:]), changes.dtype or info.dtype
+            )
+            for name, info in source.tensors.items()
+        }
+
+    def __enter__(self) -> ChangedSource:
+        return self
+
+    def __exit__(self, *_error: object) -> None: ...
+
+    def where(self, name: str) -> str:
+        """The file or files that hold a tensor."""
+        return self._source.where(name)
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, changed.
+
+        Raises:
+          UsageError: it is damaged, holds NaN or infinity, or a number that the new dtype can't.
+        """
+        tensor = self._source.read(name)
+        rows, dtype = self.tensors[name].shape[0], self.tensors[name].dtype
+        if rows != tensor.shape[0]:
+            extend = _padded if name == WORD_EMBEDDING else extend_positions
+            tensor = extend(tensor, rows)
+        if dtype == tensor.dtype:
+            return tensor
+        with np.errstate(over="ignore"):
+            changed = tensor.astype(dtype)
+        try:
+            require_finite(changed, name, self.where(name))
+        except UsageError:
+            raise UsageError(
+                f"{name} in {self.where(name)} reaches {np.abs(tensor).max():g}, which "
+                f"{dtype.name} can't hold; choose another --dtype"
+            ) from None
+        return changed
+
+
+def _new_rows(source: WeightSource, changes: Changes) -> dict[str, int]:
+    """The new number of rows of every table that gets more."""
+    rows: dict[str, int] = {}
+    multiple = changes.pad_vocab_to_multiple_of
+    if multiple is not None:
+        words = source.tensors[WORD_EMBEDDING].shape[0]
+        rows[WORD_EMBEDDING] = -(-words // multiple) * multiple
+    length = changes.max_sequence_length
+    if length is not None:
+        tables = [name for name in POSITION_TABLES if name in source.tensors]
+        if not tables:
+            raise UsageError(
+                f"{source.path} has relative positions, and so no table of positions to extend"
+            )
+        wanted = length + len(tables) - 1  # two tables have a row for position 0 as well
+        for name in tables:
+            if source.tensors[name].shape[0] > wanted:
+                raise UsageError(
+                    f"{name} in {source.where(name)} has {source.tensors[name].shape[0]} rows, "
+                    f"but --max_sequence_length={length} asks for {wanted}; tables are not cut"
+                )
+            rows[name] = wanted
+    return {name: new for name, new in rows.items() if new != source.tensors[name].shape[0]}
+
+
+def _padded(tensor: np.ndarray, rows: int) -> np.ndarray:
+    padding = np.zeros((rows - tensor.shape[0], tensor.shape[1]), tensor.dtype)
+    return np.concatenate([tensor, padding])

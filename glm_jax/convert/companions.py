@@ -1,0 +1,70 @@
+"""The files that stand beside weights: tokenizers and modeling code."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from glm_jax.model.config import GLMConfig
+
+# Where a run folder keeps what came with a Hugging Face folder.
+HUGGINGFACE_FOLDER = "huggingface"
+TOKENIZER_FOLDER = "tokenizer"
+GIN_FILE = "config.gin"
+
+_SUFFIXES = frozenset({".json", ".md", ".model", ".py", ".txt"})
+_WRITTEN_ANEW = frozenset(
+    {"config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"}
+)
+
+
+def write_evaluation_settings(folder: Path, config: GLMConfig) -> None:
+    """Writes the gin file that `glm-jax evaluate` looks for in a run folder."""
+    values = {f"model.{name}": value for name, value in dataclasses.asdict(config).items()}
+    values |= {
+        "data.sequence_length": config.max_sequence_length,
+        "data.batch_size": 8,
+        # A configuration is that of a whole run; an evaluation reads none of these.
+        "optimizer.learning_rate": 1e-4,
+        "optimizer.decay_steps": 1,
+        "train.run_folder": "",
+        "train.num_steps": 1,
+    }
+    lines = [f"{name} = {value!r}" for name, value in values.items()]
+    comment = "# Converted weights: evaluate them with --gin.data.store=STORE."
+    (folder / GIN_FILE).write_text("\n".join([comment, *lines]) + "\n")
+
+
+def copy_companions(source: Path, source_kind: str, folder: Path, kind: str) -> list[Path]:
+    """Copies the files that belong beside converted weights too.
+
+    Args:
+      source: the checkpoint's folder; a run folder for a checkpoint of ours.
+      source_kind: "original", "huggingface" or "native".
+      folder: the folder being written.
+      kind: what is being written, one of the same three.
+
+    Returns:
+      The files' places in `folder`.
+    """
+    places: list[tuple[Path, Path]] = []
+    if source_kind != "original" and kind != "original":
+        beside = source / HUGGINGFACE_FOLDER if source_kind == "native" else source
+        there = Path(HUGGINGFACE_FOLDER) if kind == "native" else Path()
+        places += [
+            (file, there / file.name)
+            for file in sorted(beside.glob("*"))
+            if file.suffix in _SUFFIXES and file.name not in _WRITTEN_ANEW
+        ]
+    if source_kind == kind == "native":
+        beside = source / TOKENIZER_FOLDER
+        places += [(file, Path(TOKENIZER_FOLDER) / file.name) for file in sorted(beside.glob("*"))]
+        places.append((source / GIN_FILE, Path(GIN_FILE)))
+    copied = []
+    for file, place in places:
+        if file.is_file():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / place)
+            copied.append(place)
+    return copied

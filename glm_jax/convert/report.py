@@ -1,0 +1,86 @@
+"""What a conversion says at its end."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from glm_jax.convert.dimensions import PUBLISHED_HEAD_SIZE
+from glm_jax.convert.weights import Facts, TensorInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A finished conversion.
+
+    Attributes:
+      source: what was read, of `source_kind`.
+      out: what was written, of `kind`.
+      config: the model's configuration.
+      heads: how the number of attention heads is known.
+      iteration: the training step, None where the source doesn't record it.
+      tensors: what was written, by original names.
+      companions: other files copied.
+      seconds: from start to end.
+      fault: a known fault of the weights, None without one.
+    """
+
+    source: Path
+    source_kind: str
+    out: Path
+    kind: str
+    config: Any
+    heads: str
+    iteration: int | None
+    tensors: Mapping[str, TensorInfo]
+    companions: tuple[str, ...]
+    seconds: float
+    fault: str | None
+
+    @property
+    def num_parameters(self) -> int:
+        """Elements of all tensors."""
+        return sum(math.prod(info.shape) for info in self.tensors.values())
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        config = self.config
+        dtypes = sorted({info.dtype.name for info in self.tensors.values()})
+        speed = self.num_bytes / 1e6 / max(self.seconds, 1e-9)
+        dimensions = f"{config.num_layers} layers, hidden size {config.hidden_size}"
+        if hasattr(config, "max_sequence_length"):
+            dimensions += f", {config.max_sequence_length} positions"
+        lines = [
+            f"source       {self.source} ({self.source_kind})",
+            f"destination  {self.out} ({self.kind})",
+            f"model        {self.num_parameters:,} parameters: {dimensions}, "
+            f"vocabulary {config.vocab_size:,}",
+            f"heads        {config.num_attention_heads}, {self.heads}",
+            f"dtype        {', '.join(dtypes)}",
+            f"iteration    {'not recorded' if self.iteration is None else self.iteration}",
+            f"written      {self.num_bytes:,} bytes in {self.seconds:.1f} s, {speed:.0f} MB/s",
+            f"checked      {len(self.tensors)} of {len(self.tensors)} tensors read back, "
+            "checksums (CRC-32) equal",
+        ]
+        if self.companions:
+            lines.append(f"copied       {', '.join(self.companions)}")
+        if self.fault:
+            lines.append(f"note         {self.fault}")
+        return lines
+
+
+def describe_heads(facts: Facts, *, given: bool) -> str:
+    """Where the number of heads is from."""
+    if given:
+        return "as given"
+    if facts.num_attention_heads is not None:
+        return "as recorded"
+    return f"assumed: hidden size / {PUBLISHED_HEAD_SIZE}, as in every published model"

@@ -1,0 +1,98 @@
+"""What every checkpoint looks like to a conversion: named tensors, read one at a time.
+
+The names and shapes are the original's, merged over model-parallel ranks and without a prefix
+(`transformer.layers.0.attention.dense.weight`), whatever format the checkpoint has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """Shape and stored dtype of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole tensor."""
+        size = self.dtype.itemsize
+        for length in self.shape:
+            size *= length
+        return size
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a checkpoint says of its weights beside the tensors; JSON values, so that it is kept.
+
+    Attributes:
+      num_attention_heads: H, which the tensors don't show; None where it isn't recorded.
+      iteration: the training step, None where it isn't recorded.
+      name_prefix: what Hugging Face names begin with, "glm." or nothing.
+      huggingface_config: the folder's config.json, kept to be written back.
+    """
+
+    num_attention_heads: int | None = None
+    iteration: int | None = None
+    name_prefix: str = ""
+    huggingface_config: Mapping[str, Any] | None = None
+
+
+class WeightSource(Protocol):
+    """An open checkpoint; a context manager that closes its files.
+
+    Attributes:
+      path: what the user named.
+      kind: "original", "huggingface" or "native".
+    """
+
+    path: Path
+    kind: str
+    facts: Facts
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor by its original name, in the order of the original's state dict."""
+        ...
+
+    def read(self, name: str) -> np.ndarray:
+        """One whole tensor in its stored dtype, as a C-contiguous array that the caller owns.
+
+        Raises:
+          UsageError: the bytes are damaged, or not what the checkpoint's description says.
+        """
+        ...
+
+    def where(self, name: str) -> str:
+        """The file or files that hold a tensor, for messages."""
+        ...
+
+    def __enter__(self) -> WeightSource: ...
+
+    def __exit__(self, *_error: object) -> None: ...
+
+
+class WeightDestination(Protocol):
+    """A checkpoint being written into an empty folder.
+
+    Tensors come in the order of `order`, each once; `finish` then makes the folder complete.
+    """
+
+    order: list[str]
+
+    def write(self, name: str, tensor: np.ndarray) -> None:
+        """Adds one whole tensor under its original name."""
+        ...
+
+    def finish(self) -> None:
+        """Writes what remains: indexes, headers, tracker files."""
+        ...

@@ -1,0 +1,258 @@
+"""The variant with relative positions: a Transformer-XL that the original's code can also be.
+
+No published model uses it. It is here to be loaded and run: without dropout, with a memory of layer
+inputs in place of a key/value cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from glm_jax.errors import UsageError
+from glm_jax.model.attention import MASKED_SCORE
+from glm_jax.model.config import COMPUTE_DTYPES
+from glm_jax.model.layers import (
+    INITIAL_STANDARD_DEVIATION,
+    MLP,
+    dense,
+    layer_norm,
+    residual_standard_deviation,
+    split_heads,
+)
+from glm_jax.model.mask import memory_mask
+
+LONGEST_WAVELENGTH = 10000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativeGLMConfig:
+    """The dimensions of one network with relative positions, named as in `GLMConfig`.
+
+    Raises:
+      UsageError: a field is out of its range.
+    """
+
+    vocab_size: int
+    num_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    layernorm_epsilon: float = 1e-5
+    compute_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "num_layers", "hidden_size", "num_attention_heads"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UsageError(f"model.{name} is {value!r}, but must be a positive whole number")
+        if self.hidden_size % self.num_attention_heads:
+            raise UsageError(
+                f"model.hidden_size is {self.hidden_size}, which model.num_attention_heads = "
+                f"{self.num_attention_heads} does not divide"
+            )
+        if self.hidden_size % 2:
+            raise UsageError(
+                f"model.hidden_size is {self.hidden_size}, but must be even for sines and cosines"
+            )
+        if self.compute_dtype not in COMPUTE_DTYPES:
+            raise UsageError(
+                f"model.compute_dtype is {self.compute_dtype!r}, but must be one of "
+                f"{', '.join(COMPUTE_DTYPES)}"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head, K."""
+        return self.hidden_size // self.num_attention_heads
+
+
+def shift_to_keys(scores: Float[Array, "B H L M"]) -> Float[Array, "B H L M"]:
+    """From scores by distance, M - 1 first and 0 last, to scores by key.
+
+    The last query stands at the last key, so query i is L - 1 - i closer to every key than it, and
+    its row moves left by as much. What fills up on the right belongs to keys behind the query; as
+    in the original it is the next row's start, which counts only under a mask that shows such keys.
+
+    Source: Dai et al. (2019), appendix B; original code.
+    """
+    batch, heads, length, num_keys = scores.shape
+    # Read again with one number more per row, every row starts one place later than the one above.
+    padded = jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (1, 0)))
+    skewed = padded.reshape(batch, heads, num_keys + 1, length)[:, :, 1:]
+    return skewed.reshape(scores.shape)
+
+
+class RelativeAttention(nn.Module):
+    """Attention whose scores are of contents and of distances, each with a bias on the query."""
+
+    config: RelativeGLMConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "B L D"],
+        memory: Float[Array, "B P D"],
+        distances: Float[Array, "M D"],
+        biases: tuple[Float[Array, "H K"], Float[Array, "H K"]],
+        visible: Bool[Array, "#B 1 L M"],
+    ) -> Float[Array, "B L D"]:
+        config = self.config
+        heads, dtype, width = config.num_attention_heads, config.compute_dtype, hidden.shape[2]
+        projected = dense(
+            (3, width),
+            ("hidden_in", "query_key_value", "heads_out"),
+            INITIAL_STANDARD_DEVIATION,
+            dtype,
+            "query_key_value",
+        )(jnp.concatenate([memory, hidden], axis=1))  # [B, P + L, D] -> [B, M, 3, D]
+        query, key, value = split_heads(projected, heads)
+        query = query[:, memory.shape[1] :]
+        relative = dense(
+            width, ("hidden_in", "heads_out"), INITIAL_STANDARD_DEVIATION, dtype, "relative"
+        )(distances).reshape(-1, heads, config.head_size)  # [M, D] -> [M, H, K]
+
+        content_bias, distance_bias = (bias.astype(query.dtype) for bias in biases)
+        product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+        by_content = product("blhk,bmhk->bhlm", query + content_bias, key)
+        by_distance = product("blhk,mhk->bhlm", query + distance_bias, relative)
+        scores = (by_content + shift_to_keys(by_distance)) * config.head_size**-0.5
+        probabilities = jax.nn.softmax(jnp.where(visible, scores, MASKED_SCORE), axis=-1)
+        context = jnp.einsum("bhlm,bmhk->blhk", probabilities.astype(value.dtype), value)
+        return dense(
+            width,
+            ("heads_in", "hidden"),
+            residual_standard_deviation(config.num_layers),
+            dtype,
+            "output",
+        )(context.reshape(hidden.shape))  # [B, L, H, K] -> [B, L, D]
+
+
+class RelativeBlock(nn.Module):
+    """One pre-LayerNorm block; memory is normalised like the stream that it was."""
+
+    config: RelativeGLMConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "B L D"],
+        memory: Float[Array, "B P D"],
+        distances: Float[Array, "M D"],
+        biases: tuple[Float[Array, "H K"], Float[Array, "H K"]],
+        visible: Bool[Array, "#B 1 L M"],
+    ) -> Float[Array, "B L D"]:
+        config = self.config
+        norm = partial(layer_norm, config.layernorm_epsilon, config.compute_dtype)
+        attention_norm = norm("attention_layernorm")
+        hidden = hidden + RelativeAttention(config, name="attention")(
+            attention_norm(hidden), attention_norm(memory), distances, biases, visible
+        )
+        deviation = residual_standard_deviation(config.num_layers)
+        mlp = MLP(deviation, config.compute_dtype, name="mlp")
+        hidden = hidden + mlp(norm("mlp_layernorm")(hidden))
+        self.sow("intermediates", "output", hidden)
+        return hidden
+
+
+class RelativeGLM(nn.Module):
+    """GLM with the positions of Transformer-XL (Dai et al., 2019) in place of position tables.
+
+    `model.apply({"params": params}, tokens, prefix_length)` gives logits. Parameters are stacked
+    and intermediates recorded as in `GLM`.
+    """
+
+    config: RelativeGLMConfig
+
+    def setup(self) -> None:
+        config = self.config
+        partitioned = nn.with_logical_partitioning
+        normal = nn.initializers.normal(INITIAL_STANDARD_DEVIATION)
+        heads = (config.num_attention_heads, config.head_size)
+        self.word_embedding = self.param(
+            "word_embedding",
+            partitioned(normal, ("vocab", "hidden")),
+            (config.vocab_size, config.hidden_size),
+        )
+        bias = partitioned(nn.initializers.zeros, ("heads_out", "head"))
+        self.content_bias: Any = self.param("content_bias", bias, heads)
+        self.distance_bias: Any = self.param("distance_bias", bias, heads)
+        self.inverse_frequency = self.param("inverse_frequency", self._inverse_frequency)
+        self.layers = RelativeBlock(config)
+        self.final_layernorm = layer_norm(config.layernorm_epsilon, config.compute_dtype)
+
+    def _inverse_frequency(self, _key: Array) -> Float[Array, "D/2"]:
+        """A constant, but checkpoints hold it, rounded to their dtype."""
+        size = self.config.hidden_size
+        return LONGEST_WAVELENGTH ** -(jnp.arange(0, size, 2) / size)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B L"],
+        prefix_length: Int[Array, "#B"],
+        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None = None,
+        memory: Float[Array, "N B P D"] | None = None,
+    ) -> Float[Array, "B L V"]:
+        """Float32 logits; arguments as in `hidden_states`."""
+        return self.logits(self.hidden_states(tokens, prefix_length, attention_mask, memory))
+
+    def hidden_states(
+        self,
+        tokens: Int[Array, "B L"],
+        prefix_length: Int[Array, "#B"],
+        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None = None,
+        memory: Float[Array, "N B P D"] | None = None,
+    ) -> Float[Array, "B L D"]:
+        """Output of the final LayerNorm, in the compute dtype.
+
+        Args:
+          tokens: the sequence.
+          prefix_length: leading tokens that every position sees; all of the memory is seen too.
+          attention_mask: 1 where a position (third axis) sees one of the M = P + L places of memory
+            and sequence; it takes the place of the prefix.
+          memory: the inputs of every layer at the P places before this sequence: the residual
+            stream of earlier passes without its last entry.
+        """
+        config = self.config
+        batch, length = tokens.shape
+        if memory is None:
+            shape = (config.num_layers, batch, 0, config.hidden_size)
+            memory = jnp.zeros(shape, jnp.dtype(config.compute_dtype))
+        places = memory.shape[2] + length
+        if attention_mask is None:
+            start = jnp.full((1,), memory.shape[2])
+            attention_mask = memory_mask(start, length, places, prefix_length=prefix_length)
+        visible, distances = attention_mask.astype(bool), self._distances(places)
+        hidden = self.word_embedding.astype(jnp.dtype(config.compute_dtype))[tokens]
+        self.sow("intermediates", "embedding", hidden)
+
+        def step(block: RelativeBlock, hidden: Float[Array, "B L D"], memory: Array):
+            biases = (self.content_bias, self.distance_bias)
+            return block(hidden, memory, distances, biases, visible), None
+
+        scan = nn.scan(
+            step,
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True},
+            length=config.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        hidden, _ = scan(self.layers, hidden, memory)
+        return self.final_layernorm(hidden)
+
+    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Float32 logits of hidden states of any leading shape."""
+        words = self.word_embedding.astype(hidden.dtype)
+        return jnp.einsum("...d,vd->...v", hidden, words, preferred_element_type=jnp.float32)
+
+    def _distances(self, places: int) -> Float[Array, "M D"]:
+        """Sinusoids of the distances M - 1 to 0: all sines, then all cosines."""
+        distance = jnp.arange(places - 1, -1, -1, dtype=jnp.float32)
+        angles = distance[:, None] * self.inverse_frequency
+        sinusoids = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+        return sinusoids.astype(jnp.dtype(self.config.compute_dtype))

@@ -1,0 +1,1 @@
+"""Whether two checkpoints give the same numbers, and from which layer on they don't."""

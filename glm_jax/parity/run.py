@@ -1,0 +1,123 @@
+"""Compares two checkpoints of any kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import ExitStack
+from pathlib import Path
+
+from glm_jax.convert.dimensions import infer_config
+from glm_jax.convert.open import open_source
+from glm_jax.convert.weights import WeightSource
+from glm_jax.errors import UsageError
+from glm_jax.model import GLMConfig, RelativeGLMConfig
+from glm_jax.parity.compare import compare_stations, first_beyond, stream_reader
+from glm_jax.parity.engines import choose_engine, run_engine
+from glm_jax.parity.inputs import Inputs, random_inputs, read_inputs
+from glm_jax.parity.report import ParityReport, Side
+from glm_jax.parity.weights import check_sums, explain
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomInputs:
+    """Inputs to be drawn, as in `random_inputs`."""
+
+    seed: int
+    batch_size: int
+    length: int | None
+
+
+def check_parity(
+    first: Path,
+    second: Path,
+    inputs: Path | RandomInputs,
+    tolerance: float,
+    num_attention_heads: int | None = None,
+) -> ParityReport:
+    """Runs two checkpoints on the same inputs, one after the other.
+
+    Args:
+      first, second: checkpoints of any kind that `glm_jax.load` opens.
+      inputs: a file as `read_inputs` takes it, or what to draw.
+      tolerance: the largest absolute difference allowed at any station.
+      num_attention_heads: H, for checkpoints that don't record it. Without it they are taken to
+        have as many as the other one records, or hidden size / 64.
+
+    Raises:
+      UsageError: a checkpoint or the inputs can't be read, or the networks' dimensions differ.
+    """
+    with ExitStack() as stack:
+        sources = [stack.enter_context(open_source(path)) for path in (first, second)]
+        config, heads = _same_dimensions(sources, num_attention_heads)
+        batch, description = _inputs(inputs, config)
+        sides = [
+            Side(str(source.path), source.kind, choose_engine(source, config), known)
+            for source, known in zip(sources, heads, strict=True)
+        ]
+        stations, others = (
+            run_engine(side.engine, source, config, batch)
+            for side, source in zip(sides, sources, strict=True)
+        )
+        reader = stream_reader(sources[0], config.layernorm_epsilon)
+        differences = compare_stations(stations, others, reader)
+        explanation = None
+        if first_beyond(differences, tolerance) is not None:
+            explanation = explain(*map(check_sums, sources))
+    return ParityReport(
+        first=sides[0],
+        second=sides[1],
+        num_attention_heads=config.num_attention_heads,
+        inputs=description,
+        tolerance=tolerance,
+        differences=differences,
+        explanation=explanation,
+    )
+
+
+def _same_dimensions(
+    sources: list[WeightSource], given: int | None
+) -> tuple[GLMConfig | RelativeGLMConfig, list[str]]:
+    """The dimensions of both networks, and how each one's number of heads is known."""
+    recorded = [source.facts.num_attention_heads for source in sources]
+    configs, known = [], []
+    for source, own, other in zip(sources, recorded, reversed(recorded), strict=True):
+        if given is not None and own not in (None, given):
+            raise UsageError(
+                f"--num_attention_heads is {given}, but {source.path} records {own} heads"
+            )
+        heads = own or given or other
+        configs.append(infer_config(source.tensors, heads))
+        if own or isinstance(configs[-1], RelativeGLMConfig):
+            known.append("recorded")
+        elif given:
+            known.append("given")
+        else:
+            known.append("as the other records" if other else "not recorded: hidden size / 64")
+    first, second = configs
+    if type(first) is not type(second):
+        relative = sources[0] if isinstance(first, RelativeGLMConfig) else sources[1]
+        raise UsageError(f"only {relative.path} has relative positions: these are two networks")
+    sizes, others = dataclasses.asdict(first), dataclasses.asdict(second)
+    apart = [
+        f"{name} is {size} and {others[name]}"
+        for name, size in sizes.items()
+        if size != others[name]
+    ]
+    if apart:
+        raise UsageError(
+            f"{sources[0].path} and {sources[1].path} have different dimensions: {', '.join(apart)}"
+        )
+    return first, known
+
+
+def _inputs(
+    wanted: Path | RandomInputs, config: GLMConfig | RelativeGLMConfig
+) -> tuple[Inputs, str]:
+    """The inputs, and where they come from."""
+    if isinstance(wanted, Path):
+        inputs, source = read_inputs(wanted, config), str(wanted)
+    else:
+        inputs = random_inputs(config, wanted.seed, wanted.batch_size, wanted.length)
+        source = f"random, seed {wanted.seed}"
+    batch_size, length = inputs.tokens.shape
+    return inputs, f"{source}: {batch_size} x {length} tokens"

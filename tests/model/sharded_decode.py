@@ -1,0 +1,67 @@
+"""Run by test_cache.py in a process with eight virtual CPU devices; prints JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from glm_jax.model import GLM, GLMConfig
+from glm_jax.model.cache import empty_cache
+from glm_jax.model.mask import memory_mask
+from glm_jax.parallel.mesh import MeshConfig, make_mesh
+from glm_jax.parallel.rules import batch_sharding, parameter_shardings
+
+CONFIG = GLMConfig(
+    vocab_size=128, num_layers=2, hidden_size=32, num_attention_heads=4, max_sequence_length=32
+)
+MODEL = GLM(CONFIG)
+BATCH, LENGTH, SLOTS = 8, 3, 48
+
+
+def extend(params, cache, tokens, position_ids, start):
+    mask = memory_mask(start, LENGTH, SLOTS)
+    inputs = (tokens, position_ids, cache, start, mask)
+    return MODEL.apply({"params": params}, *inputs, method="extend")
+
+
+def make_cache():
+    return empty_cache(CONFIG, BATCH, SLOTS)
+
+
+def main() -> None:
+    draw = np.random.default_rng(0)
+    tokens = draw.integers(0, CONFIG.vocab_size, (BATCH, LENGTH))
+    position_ids = draw.integers(0, CONFIG.num_positions, (BATCH, 2, LENGTH))
+    start = draw.integers(0, SLOTS - LENGTH, BATCH)
+    boxed = MODEL.init(jax.random.key(0), tokens, position_ids, start)["params"]
+    alone = jax.device_get(nn.unbox(boxed))
+    expected = jax.jit(extend)(alone, make_cache(), tokens, position_ids, start)
+
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    params = jax.device_put(alone, parameter_shardings(boxed, mesh))
+    with jax.set_mesh(mesh):
+        inputs = jax.device_put((tokens, position_ids, start), batch_sharding(mesh))
+        cache = jax.jit(make_cache)()
+        program = jax.jit(extend, donate_argnums=1).lower(params, cache, *inputs).compile()
+        result = program(params, cache, *inputs)
+    text = program.as_text() or ""
+    pairs = zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True)
+    print(
+        json.dumps(
+            {
+                "difference": max(float(np.abs(np.asarray(a) - b).max()) for a, b in pairs),
+                "cache_part": result[1].key.addressable_shards[0].data.shape,
+                # Weights and activations have no axis of slots: an operation that moves data
+                # between devices and has one would move the cache.
+                "moved": re.findall(rf"\S*\b{SLOTS},\S* (?:all-\w+|collective-\w+)", text),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Positions that go on from cached keys and values get what one whole pass would give them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glm_jax.model import GLM, GLMConfig
+from glm_jax.model.cache import empty_cache
+from glm_jax.model.mask import memory_mask, prefix_mask
+
+CONFIG = GLMConfig(
+    vocab_size=64, num_layers=2, hidden_size=16, num_attention_heads=2, max_sequence_length=20
+)
+MODEL = GLM(CONFIG)
+BATCH, LENGTH, SLOTS = 3, 12, 14
+TOLERANCE = 1e-5
+
+
+def some_inputs(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    tokens = draw.integers(0, CONFIG.vocab_size, (BATCH, LENGTH))
+    return tokens, draw.integers(0, CONFIG.num_positions, (BATCH, 2, LENGTH))
+
+
+@functools.cache
+def some_params() -> Any:
+    initial = MODEL.init(jax.random.key(0), *some_inputs(0), np.zeros(BATCH, int))["params"]
+    # Larger than the real initial values, so that attention is far from uniform.
+    return jax.tree.map(lambda array: 5.0 * array, nn.unbox(initial))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def whole(model, params, tokens, position_ids, prefix_length, attention_mask=None):
+    inputs = (tokens, position_ids, prefix_length)
+    return model.apply({"params": params}, *inputs, attention_mask=attention_mask)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def extend(model, params, tokens, position_ids, cache, start, attention_mask):
+    inputs = (tokens, position_ids, cache, start, attention_mask)
+    hidden, cache = model.apply({"params": params}, *inputs, method="extend")
+    return model.apply({"params": params}, hidden, method="logits"), cache
+
+
+def decode(tokens, position_ids, prefix_length, pieces: list[int]) -> np.ndarray:
+    """Logits [B, L, V] of a sequence that is run piece by piece, the first with the prefix."""
+    cache, start, logits = empty_cache(CONFIG, BATCH, SLOTS), 0, []
+    for number, length in enumerate(pieces):
+        inputs = tokens[:, start : start + length], position_ids[:, :, start : start + length]
+        prefix = prefix_length if number == 0 else np.zeros_like(prefix_length)
+        starts = np.full(BATCH, start)
+        mask = memory_mask(starts, length, SLOTS, prefix_length=prefix)
+        piece, cache = extend(MODEL, some_params(), *inputs, cache, starts, mask)
+        logits.append(piece)
+        start += length
+    return np.concatenate(logits, axis=1)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    first=st.sampled_from([4, 6]),
+    rest=st.lists(st.sampled_from([1, 2, 3]), min_size=8, max_size=8),
+)
+@settings(deadline=None, max_examples=10)
+def test_pieces_of_any_length_give_the_logits_of_one_pass(seed, first, rest):
+    tokens, position_ids = some_inputs(seed)
+    pieces = [first]
+    while sum(pieces) < LENGTH:
+        pieces.append(min(rest[len(pieces) - 1], LENGTH - sum(pieces)))
+    prefix_length = np.random.default_rng(seed).integers(0, first + 1, BATCH)
+    expected = whole(MODEL, some_params(), tokens, position_ids, prefix_length)
+    decoded = decode(tokens, position_ids, prefix_length, pieces)
+    np.testing.assert_allclose(decoded, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_rows_of_different_lengths_go_on_each_from_its_own_end():
+    """Prompts padded to one length, then one-token steps: what padding left is never seen."""
+    tokens, position_ids = some_inputs(1)
+    prompt, steps = np.array([3, 6, 5]), 4
+    padded = np.where(np.arange(6) < prompt[:, None], tokens[:, :6], 0)
+    mask = memory_mask(np.zeros(1, int), 6, SLOTS, prefix_length=prompt)
+    cache = empty_cache(CONFIG, BATCH, SLOTS)
+    logits, cache = extend(MODEL, some_params(), padded, position_ids[:, :, :6], cache, 0, mask)
+    expected = whole(MODEL, some_params(), tokens, position_ids, prompt)
+    rows = np.arange(BATCH)
+    for length in range(steps + 1):
+        last = prompt - 1 + length
+        shown = logits[rows, prompt - 1] if length == 0 else logits[:, 0]
+        np.testing.assert_allclose(shown, expected[rows, last], atol=TOLERANCE, rtol=0)
+        place = last + 1
+        inputs = tokens[rows, place, None], position_ids[rows, :, place][..., None]
+        mask = memory_mask(place, 1, SLOTS)
+        logits, cache = extend(MODEL, some_params(), *inputs, cache, place, mask)
+
+
+def test_every_step_is_the_same_program():
+    (tokens, position_ids), params = some_inputs(2), some_params()
+    traced = []
+
+    @jax.jit
+    def step(cache, start, tokens, position_ids):
+        traced.append(start)
+        mask = memory_mask(start, 1, SLOTS)
+        inputs = (tokens, position_ids, cache, start, mask)
+        return MODEL.apply({"params": params}, *inputs, method="extend")
+
+    cache = jax.jit(lambda: empty_cache(CONFIG, BATCH, SLOTS))()
+    for place in range(6):
+        inputs = tokens[:, place, None], position_ids[:, :, place, None]
+        _, cache = step(cache, jnp.full(BATCH, place), *inputs)
+    assert len(traced) == 1
+
+
+def test_one_start_for_all_rows_may_be_a_number():
+    tokens, position_ids = some_inputs(3)
+    cache = empty_cache(CONFIG, BATCH, SLOTS)
+    mask = memory_mask(np.full(1, 2), LENGTH, SLOTS, first_slot=2)
+    number = extend(MODEL, some_params(), tokens, position_ids, cache, 2, mask)
+    vector = extend(MODEL, some_params(), tokens, position_ids, cache, np.full(BATCH, 2), mask)
+    jax.tree.map(np.testing.assert_array_equal, number, vector)
+    assert np.all(number[1].key[:, :, :2] == 0) and np.all(number[1].key[:, :, 2:] != 0)
+
+
+def test_what_does_not_fit_is_dropped():
+    tokens, position_ids = some_inputs(4)
+    cache = jax.tree.map(jnp.ones_like, empty_cache(CONFIG, BATCH, SLOTS))
+    start = np.array([SLOTS, SLOTS - 1, SLOTS - 2])
+    inputs = tokens[:, :2], position_ids[:, :, :2]
+    _, new = extend(MODEL, some_params(), *inputs, cache, start, memory_mask(start, 2, SLOTS))
+    written = np.any(np.asarray(new.key) != 1, axis=(0, 3, 4))
+    np.testing.assert_array_equal(written, np.arange(SLOTS) >= start[:, None])
+
+
+@given(
+    start=st.lists(st.integers(0, 9), min_size=1, max_size=3),
+    length=st.integers(1, 4),
+    prefix=st.integers(0, 4),
+    kept=st.integers(0, 9),
+)
+@settings(deadline=None, max_examples=40)
+def test_the_memory_is_seen_up_to_its_bound(start, length, prefix, kept):
+    first = np.array(start) - kept
+    mask = memory_mask(np.array(start), length, 14, prefix_length=prefix, first_slot=first)
+    expected = [
+        [
+            [[s - kept <= j and (j < s or j - s <= i or j - s < prefix) for j in range(14)]
+             for i in range(length)]
+        ]
+        for s in start
+    ]  # fmt: skip
+    np.testing.assert_array_equal(mask, expected)
+
+
+@given(prefix=st.lists(st.integers(0, 8), min_size=1, max_size=3))
+@settings(deadline=None, max_examples=20)
+def test_without_memory_the_mask_is_that_of_a_whole_sequence(prefix):
+    whole_mask = prefix_mask(jnp.array(prefix), 8)
+    np.testing.assert_array_equal(
+        memory_mask(np.zeros(1, int), 8, 8, prefix_length=np.array(prefix)), whole_mask
+    )
+
+
+def test_a_step_writes_into_the_cache_that_it_is_given():
+    num_slots, config = 4096, dataclasses.replace(CONFIG, num_layers=8)
+    model = GLM(config)
+    cache = jax.eval_shape(lambda: empty_cache(config, BATCH, num_slots))
+
+    def step(params, cache, tokens, position_ids, start):
+        inputs = (tokens, position_ids, cache, start, memory_mask(start, 1, num_slots))
+        return model.apply({"params": params}, *inputs, method="extend")
+
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((3, 1), (3, 2, 1), (3,))]
+    whole_inputs = [jax.ShapeDtypeStruct(array.shape, jnp.int32) for array in some_inputs(0)]
+    initial = jax.eval_shape(model.init, jax.random.key(0), *whole_inputs, inputs[2])
+    params = nn.unbox(initial)["params"]
+    program = jax.jit(step, donate_argnums=1).lower(params, cache, *inputs).compile()
+    memory: Any = program.memory_analysis()
+    size = sum(array.size * array.dtype.itemsize for array in cache)
+    assert memory.alias_size_in_bytes >= size
+    assert memory.temp_size_in_bytes < size / 2
+
+
+def test_the_cache_is_spread_over_devices_and_stays_where_it_is():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    run = subprocess.run(
+        [sys.executable, Path(__file__).with_name("sharded_decode.py")],
+        cwd=Path(__file__).parents[2],
+        env=environment | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found["difference"] < TOLERANCE
+    assert found["cache_part"] == [2, 2, 48, 2, 8]  # examples over four, heads over two
+    assert found["moved"] == []
