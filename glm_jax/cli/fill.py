@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     from glm_jax.tokenizer import load_tokenizer
 
     sampling = Sampling(max_blank_length=arguments.max_blank_length)
+    if not arguments.checkpoint.exists():
+        raise UsageError(f"there is no checkpoint at {arguments.checkpoint}")
     tokenizer = load_tokenizer(str(arguments.checkpoint))
     texts = arguments.texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not texts:

@@ -129,7 +129,7 @@ def fill_tokens(
             prompts[start : start + TEXTS_AT_ONCE],
             begin=special["sop"],
             ends=(special["eop"], special["eos"]),
-            max_blank_length=min(sampling.max_blank_length, positions),
+            max_blank_length=min(sampling.max_blank_length, model.config.max_sequence_length),
         )
     return filled
 

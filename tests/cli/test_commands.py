@@ -131,7 +131,7 @@ def test_inspect_shows_and_draws_any_batch(finished_run, run_command, tmp_path):
             ["--coordinator, --num_processes and --process_id go together"],
         ),
         (["evaluate", "nowhere"], ["nowhere is not a run folder"]),
-        (["fill", "nowhere", "text"], ["nowhere is not a run folder"]),
+        (["fill", "nowhere", "text"], ["there is no checkpoint at nowhere"]),
         (["fill", "nowhere", "text", "--gin.model.num_layers=3"], ["unknown argument"]),
         (["inspect", "--gin_file=configs/runs/demo.gin", "--step=-1"], ["--step is -1"]),
         (["inspect", "--gin_file=configs/runs/demo.gin", "--row=99"], ["--row is 99"]),
