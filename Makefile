@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BEAM_VENV := $(VENV)/beam
 STORE := stores/embedded
 # The versions last tested together on this Python, where they are recorded.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -11,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CO
 # Numbers recorded from the original code, for docs/parity.md.
 GOLDENS := ../shared/goldens
 
-.PHONY: setup pretrain test test-all lint parity-report clean
+.PHONY: setup pretrain test test-all test-beam lint parity-report clean
 
 setup: $(VENV)/.installed
 	@:
@@ -44,6 +45,15 @@ test: $(VENV)/.installed-dev
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# Apache Beam has an environment of its own: its pins clash with the rest.
+$(BEAM_VENV)/.installed: requirements-beam.txt $(VENV)/.python
+	$(PYTHON) -m venv $(BEAM_VENV)
+	$(BEAM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-beam.txt
+	@touch $@
+
+test-beam: $(VENV)/.installed-dev $(BEAM_VENV)/.installed
+	BEAM_PYTHON=$(BEAM_VENV)/bin/python $(BIN)/python -m pytest -n0 tests/data/test_beam.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

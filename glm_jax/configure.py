@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,12 @@ class RunConfig:
             raise UsageError(
                 f"data.sequence_length is {self.data.sequence_length}, but the model's position "
                 f"table ends at model.max_sequence_length = {self.model.max_sequence_length}"
+            )
+        beyond = self.data.sequence_length >= self.model.num_positions
+        if self.blanks.sentinels and beyond:
+            raise UsageError(
+                f"blanks.sentinels puts blanks at position {self.data.sequence_length}, behind the "
+                f"text, but the model has only {self.model.num_positions} positions"
             )
         if self.data.batch_size % self.train.accumulation_steps:
             raise UsageError(
@@ -131,7 +137,7 @@ def _build(section: str, values: dict[str, Any]) -> Any:
         name = f"{section}.{field.name}"
         if field.name in values:
             values[field.name] = _of_type(name, values[field.name], types[field.name])
-        elif field.default is dataclasses.MISSING:
+        elif field.default is field.default_factory is dataclasses.MISSING:
             raise UsageError(f"{name} is not set, and it has no default")
     return cls(**values)
 
@@ -139,12 +145,24 @@ def _build(section: str, values: dict[str, Any]) -> Any:
 def _of_type(name: str, value: Any, expected: type) -> Any:
     if expected is float and type(value) is int:
         return float(value)
+    if typing.get_origin(expected) is Mapping:
+        return _of_mapping_type(name, value, expected)
     if type(value) is not expected:
         raise UsageError(
             f"{name} is {value!r}, of type {type(value).__name__}; "
             f"expected type {expected.__name__}"
         )
     return value
+
+
+def _of_mapping_type(name: str, value: Any, expected: Any) -> dict:
+    """A dict whose keys and values have the types of a `Mapping[key, value]`."""
+    value = _of_type(name, value, dict)
+    key_type, value_type = typing.get_args(expected)
+    return {
+        _of_type(f"a key of {name}", key, key_type): _of_type(f"{name}[{key!r}]", item, value_type)
+        for key, item in value.items()
+    }
 
 
 def _check_includes(path: Path) -> None:

@@ -58,7 +58,7 @@ def _show_filled(folder: Path, config: RunConfig, console: Console) -> None:
     """Held-out sentences with one blank each, filled by the newest checkpoint."""
     tokenizer = load_tokenizer(str(folder))
     model, params = load_glm(folder)
-    validation = open_store(config.data.store).split("validation")
+    validation = open_store(config.data.main_store).split("validation")
     max_tokens = model.config.max_sequence_length - 2  # ENC and eos stand around a text
     blanks = held_out_blanks(validation, tokenizer, config.evaluation.fill_examples, max_tokens)
     if not blanks:

@@ -4,7 +4,8 @@
 
 Prints loss in nats per target and accuracy, in all and per objective, beside the unigram entropy of
 the same targets. --gin.SECTION.NAME=VALUE overrides the run's own configuration, for instance
---gin.data.store=OTHER to evaluate on another store of the same tokenizer.
+--gin.data.store=OTHER to evaluate on another store of the same tokenizer (with
+--gin.data.stores={} too, where the run mixed several).
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     inputs = open_inputs(config.data, config.blanks, config.model.vocab_size)
     if load_tokenizer(str(folder)).fingerprint != inputs.tokenizer.fingerprint:
         raise UsageError(
-            f"the store {config.data.store} was built with another tokenizer than the run {folder}"
+            f"the store {config.data.main_store} was built with another tokenizer "
+            f"than the run {folder}"
         )
     mesh = make_mesh(config.mesh)
     check_batch_size(config.data.batch_size, mesh)

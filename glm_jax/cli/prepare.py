@@ -2,10 +2,15 @@
 
     glm-jax prepare my_texts/ more/*.jsonl.gz --out=stores/mine --train_tokenizer=32000
     glm-jax prepare tfds:wikipedia/20230601.en --out=stores/wiki --tokenizer=stores/mine
+    glm-jax prepare books.parquet --out=stores/books --tokenizer=gpt2 \\
+        --tokenizer_files=vocab.json,merges.txt --task_mask --decoder_mask
 
-A SOURCE is a folder, a glob or a file of .txt (a document each) or .jsonl (a document a line), both
-also as .gz; tfds:NAME[/CONFIG], a data set that TensorFlow Datasets has prepared before; or
-embedded, the English prose that comes with Python and its packages.
+A SOURCE is a folder, a glob, a file or a URL of .txt (a document each), .jsonl (a document a line),
+both also as .gz, .bz2, .xz and .zst, or .parquet (a document a row); tfds:NAME[/CONFIG], a data set
+that TensorFlow Datasets has prepared before; or embedded, the English prose that comes with Python
+and its packages.
+
+A run that was killed goes on where it was when the same command is given again.
 """
 
 from __future__ import annotations
@@ -18,21 +23,15 @@ from pathlib import Path
 from glm_jax.errors import UsageError
 
 HELP = "turn folders, files or data sets of text into a token store"
+LOCAL = "local"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="where text comes from")
-    parser.add_argument("--out", required=True, type=Path, metavar="STORE", help="folder to write")
-    tokenizer = parser.add_mutually_exclusive_group(required=True)
-    tokenizer.add_argument(
-        "--tokenizer",
-        metavar="PATH",
-        help="a SentencePiece .model file, or a folder (store, run) that has a tokenizer",
-    )
-    tokenizer.add_argument(
-        "--train_tokenizer", type=int, metavar="PIECES", help="train one with so many pieces"
-    )
+    parser.add_argument("--out", required=True, metavar="STORE", help="folder or URL to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a store that is there")
+    _add_tokenizer_arguments(parser)
     parser.add_argument("--text_key", default="text", help="key of the text (default: text)")
     parser.add_argument(
         "--validation_fraction",
@@ -42,13 +41,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the documents kept for validation (default: 0.01)",
     )
     parser.add_argument(
+        "--test_fraction",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="share of the documents kept for a test split (default: 0, no such split)",
+    )
+    parser.add_argument(
+        "--drop_duplicates", action="store_true", help="keep only the first of equal documents"
+    )
+    parser.add_argument(
+        "--filter",
+        metavar="MODULE:FUNCTION",
+        help="keep the documents for which this function (also FILE.py:FUNCTION) is true",
+    )
+    parser.add_argument(
         "--workers",
         type=int,
-        default=os.cpu_count() or 1,
         metavar="N",
-        help="tokenizing processes (default: one a core)",
+        help="processes of this machine (default: one a core)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a store that is there")
+    parser.add_argument(
+        "--runner",
+        default=LOCAL,
+        metavar="R",
+        help="an Apache Beam runner, such as DirectRunner or DataflowRunner (default: none)",
+    )
+    parser.add_argument(
+        "--beam_options", metavar="OPTIONS", help="the runner's own options, as one string"
+    )
+
+
+def _add_tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
+    tokenizer = parser.add_mutually_exclusive_group(required=True)
+    tokenizer.add_argument(
+        "--tokenizer",
+        metavar="T",
+        help="a SentencePiece .model file, a folder or URL (store, run) that has a tokenizer, or "
+        "a kind: bert, bert-cased, gpt2, roberta, chinese, sentencepiece, huggingface",
+    )
+    tokenizer.add_argument(
+        "--train_tokenizer", type=int, metavar="PIECES", help="train one with so many pieces"
+    )
+    parser.add_argument(
+        "--tokenizer_files",
+        metavar="F[,F]",
+        help="files of the tokenizer's kind, or the folder that has them",
+    )
+    parser.add_argument("--task_mask", action="store_true", help="add the masks sMASK and gMASK")
+    parser.add_argument("--decoder_mask", action="store_true", help="add dBLOCK")
+    parser.add_argument(
+        "--fix_command_token", action="store_true", help="kind chinese: the table without collision"
+    )
+    parser.add_argument("--sentinels", type=int, default=0, metavar="N", help="add N sentinels")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,9 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console()
     check_destination(arguments.out, arguments.overwrite)
     with tempfile.TemporaryDirectory() as folder:
-        if arguments.tokenizer is not None:
-            tokenizer = find_tokenizer(arguments.tokenizer)
-        else:
+        tokenizer = find_tokenizer(arguments)
+        runner = find_runner(arguments)
+        if tokenizer is None:
             tokenizer = train_tokenizer(arguments, folder, console)
         with TextProgress(console) as progress:
             report = prepare(
@@ -70,26 +115,86 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.out,
                 tokenizer,
                 validation_fraction=arguments.validation_fraction,
+                test_fraction=arguments.test_fraction,
                 text_key=arguments.text_key,
-                workers=arguments.workers,
+                drop_duplicates=arguments.drop_duplicates,
+                filter=arguments.filter,
+                runner=runner,
                 overwrite=arguments.overwrite,
                 progress=progress.show,
             )
-    for line in report.lines():
+    for line in [*report.lines(), f"token store  {arguments.out}"]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"token store  {arguments.out}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
-def find_tokenizer(path: str):
-    """The tokenizer of a .model file, with all mask tokens, or the one saved in a folder."""
-    from glm_jax.tokenizer import load_tokenizer
+def find_runner(arguments: argparse.Namespace):
+    """The processes of this machine, or Apache Beam."""
+    if arguments.runner == LOCAL:
+        if arguments.beam_options is not None:
+            raise UsageError("--beam_options is for Apache Beam; name its runner with --runner")
+        from glm_jax.data.runner import LocalRunner
 
-    if Path(path).is_dir():
-        return load_tokenizer(path)
-    if not Path(path).is_file():
-        raise UsageError(f"--tokenizer is {path}, which is neither a file nor a folder")
-    return load_tokenizer("sentencepiece", path, task_mask=True, decoder_mask=True)
+        return LocalRunner(number_of_cores() if arguments.workers is None else arguments.workers)
+    if arguments.workers is not None:
+        raise UsageError(
+            f"--workers is for this machine; --runner={arguments.runner} has options of its own "
+            "(--beam_options)"
+        )
+    try:
+        from glm_jax.data.beam import BeamRunner
+    except ImportError as error:
+        raise UsageError(
+            f"--runner={arguments.runner} needs Apache Beam, which is not installed here; make an "
+            "environment with `pip install -r requirements-beam.txt`"
+        ) from error
+    return BeamRunner(arguments.runner, arguments.beam_options or "")
+
+
+def number_of_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def find_tokenizer(arguments: argparse.Namespace):
+    """The tokenizer that the flags describe; None if one is to be trained.
+
+    A .model file by itself gets all mask tokens.
+    """
+    from glm_jax.data.files import local_copy
+    from glm_jax.tokenizer import load_tokenizer
+    from glm_jax.tokenizer.load import KINDS
+
+    name: str | None = arguments.tokenizer
+    options = {
+        option: getattr(arguments, option)
+        for option in ("task_mask", "decoder_mask", "fix_command_token", "sentinels")
+        if getattr(arguments, option)
+    }
+    if name is not None and name in KINDS:
+        if arguments.tokenizer_files is None:
+            raise UsageError(
+                f"--tokenizer={name} needs --tokenizer_files: its "
+                f"{' and its '.join(KINDS[name].files)}, or the folder that has them"
+            )
+        return load_tokenizer(name, *arguments.tokenizer_files.split(","), **options)
+    if arguments.tokenizer_files is not None or options:
+        given = ["tokenizer_files", *options] if arguments.tokenizer_files else options
+        flags = ", ".join(f"--{flag}" for flag in given)
+        raise UsageError(f"{flags} needs --tokenizer to be one of the kinds {', '.join(KINDS)}")
+    if name is None:
+        return None
+    with local_copy(name) as path:
+        if Path(path).is_dir():
+            return load_tokenizer(path)
+        if not Path(path).is_file():
+            raise UsageError(
+                f"--tokenizer is {name}, which is neither a file nor a folder "
+                f"nor one of the kinds {', '.join(KINDS)}"
+            )
+        return load_tokenizer("sentencepiece", path, task_mask=True, decoder_mask=True)
 
 
 def train_tokenizer(arguments: argparse.Namespace, folder: str, console):

@@ -39,16 +39,48 @@ def used_length(example: Mapping[str, np.ndarray]) -> int:
     return int(placed.max(initial=0)) + 1
 
 
-def find_blocks(example: Mapping[str, np.ndarray]) -> list[Block]:
-    """The blocks of Part B in order: each begins at block position 1.
+def find_blocks(example: Mapping[str, np.ndarray], special: Mapping[str, int]) -> list[Block]:
+    """The blocks of Part B in order: each begins with sop, or with a sentinel's own sop.
 
     Args:
       example: one row of a batch (contract C1), without the batch axis.
+      special: ids of the special tokens.
     """
-    position, block_position = example["position_ids"][:, : used_length(example)]
-    starts = np.flatnonzero(block_position == 1)
-    borders = [*map(int, starts), len(position)]
-    return [Block(start, stop, int(position[start])) for start, stop in pairwise(borders)]
+    block_position = example["position_ids"][1]
+    masks = {id: f"MASK{name[3:]}" for name, id in special.items() if _is_numbered(name, "sop")}
+    in_part_b = np.flatnonzero(block_position > 0)
+    starts = [place for place in map(int, in_part_b) if int(example["tokens"][place]) in masks]
+    borders = [*starts, used_length(example)]
+    return [
+        Block(
+            start, stop, _find_mask(example, start, masks[int(example["tokens"][start])], special)
+        )
+        for start, stop in pairwise(borders)
+    ]
+
+
+def _find_mask(
+    example: Mapping[str, np.ndarray], start: int, name: str, special: Mapping[str, int]
+) -> int:
+    """The place of a block's mask: at the block's position or, with sentinels, by the mask's name.
+
+    Args:
+      start: where the block begins.
+      name: the mask that goes with its sop; of the unnumbered ones each goes with each objective.
+    """
+    prefix = int(example["prefix_length"])
+    position = example["position_ids"][0]
+    at_position = np.flatnonzero(position[:prefix] == position[start])
+    if len(at_position):
+        return int(at_position[0])
+    names = ("MASK", "sMASK", "gMASK") if name == "MASK" else (name,)
+    ids = [special[name] for name in names if name in special]
+    return int(np.flatnonzero(np.isin(example["tokens"][:prefix], ids))[0])
+
+
+def _is_numbered(name: str, stem: str) -> bool:
+    number = name.removeprefix(stem)
+    return name.startswith(stem) and (not number or number.isdecimal())
 
 
 def readable_pieces(tokens: Int[np.ndarray, "L"], tokenizer: TokenNames) -> list[str]:

@@ -24,7 +24,7 @@ class ArrayWriter:
         self._num_buffered = 0
         self._num_written = 0
         with _failing_as(f"{folder} cannot be written"):
-            self._array = ts.open(_new_array(folder, data_type)).result()
+            self._array = ts.open(_new_array(str(folder), data_type, 0)).result()
 
     @property
     def length(self) -> int:
@@ -50,8 +50,27 @@ class ArrayWriter:
         self._num_buffered = 0
 
 
-def _new_array(folder: Path, data_type: str) -> dict[str, Any]:
-    """TensorStore's description of an empty array to be made in ``folder``."""
+def create_array(location: str, data_type: str, length: int) -> None:
+    """Make an array whose elements are written later, shard by shard."""
+    with _failing_as(f"{location} cannot be written"):
+        ts.open(_new_array(location, data_type, length)).result()
+
+
+def write_part(location: str, start: int, values: np.ndarray) -> None:
+    """Write one whole shard (the last may be short) of an array made before."""
+    spec = {
+        "driver": "zarr3",
+        "kvstore": key_value_store(location),
+        "store_data_equal_to_fill_value": True,
+    }
+    with _failing_as(f"{location} cannot be written"):
+        array = ts.open(spec, write=True).result()
+        part = array[start : start + len(values)]
+        part.write(values.astype(array.dtype.numpy_dtype)).result()
+
+
+def _new_array(location: str, data_type: str, length: int) -> dict[str, Any]:
+    """TensorStore's description of an array to be made at ``location``, a path or URL."""
     checked: list[dict[str, Any]] = [
         {"name": "bytes", "configuration": {"endian": "little"}},
         {"name": "crc32c"},
@@ -64,9 +83,9 @@ def _new_array(folder: Path, data_type: str) -> dict[str, Any]:
     }
     return {
         "driver": "zarr3",
-        "kvstore": key_value_store(str(folder)),
+        "kvstore": key_value_store(location),
         "metadata": {
-            "shape": [0],
+            "shape": [length],
             "data_type": data_type,
             "chunk_grid": {
                 "name": "regular",

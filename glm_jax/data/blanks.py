@@ -1,11 +1,12 @@
 """Chosen spans -> Part A and Part B with their positions and targets (contract C3).
 
 GLM paper, section 2.1, and what the original code records for given spans. Sampling the spans is
-`spans.py`'s work. Everything is computed for a whole batch at once, by sorting the few spans of
-each example and looking up, for every position of the output, the span it lies at.
+`spans.py`'s work. Everything is computed for a whole batch at once: the few spans of each example
+cut its sequence into segments, and every place of the sequence is looked up in the segment it lies
+in.
 """
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import tensorflow as tf
 from jaxtyping import Bool, Int32
@@ -21,13 +22,13 @@ def build_blanks(
     spans: Int32[Any, "B S 2"],
     num_spans: Int32[Any, "B"],
     *,
-    mask_id: Int32[Any, "B"] | int,
-    sop: int,
+    mask_id: Int32[Any, "B S"] | Int32[Any, "B"] | int,
+    sop: Int32[Any, "S"] | int,
     eop: int,
     sequence_length: int,
     unidirectional: Bool[Any, "B"] | None = None,
     text_loss_mask: Bool[Any, "B T"] | Int32[Any, "B T"] | None = None,
-    block_masked: Bool[Any, "B T"] | None = None,
+    block_masked: Bool[Any, "B L"] | None = None,
     block_mask_id: int | None = None,
 ) -> Blanks:
     """Part A with each span replaced by one mask, then Part B with the spans to be generated.
@@ -44,78 +45,164 @@ def build_blanks(
       spans: [start, end) in the text, in the order of the blocks of Part B; spans are not empty
         and do not overlap, but may touch.
       num_spans: how many of `spans` count.
-      mask_id: the mask token of each example, or one for all.
-      sop: start-of-piece token. eop: end-of-piece token.
+      mask_id: the mask token of each block, or one for all blocks of an example, or one for all.
+      sop: start-of-piece token of each block, or one for all. eop: end-of-piece token.
       sequence_length: L. An example that needs more is cut off at L.
       unidirectional: examples whose only span is the text's tail, generated without eop
         (document objective). Only here `text_loss_mask` counts.
       text_loss_mask: 0 for text tokens that are not learned, 1 for the rest.
-      block_masked: text tokens that Part B's input shows as `block_mask_id` (dBLOCK).
+      block_masked: places of the sequence where the input of Part B, unless it is sop, is
+        `block_mask_id` (dBLOCK).
 
     Returns:
       tokens, targets [B,L] int32, loss_mask [B,L] float32, position_ids [B,2,L] int32 and
       prefix_length [B] int32, the length of Part A.
     """
     tokens, text_length = _tensor(text, tf.int32), _tensor(text_length, tf.int32)
-    masks = tf.broadcast_to(_tensor(mask_id, tf.int32), tf.shape(text_length))
-    place = tf.range(sequence_length, dtype=tf.int32)[None, :]  # [1, L]
     start, length, is_span = _padded_spans(spans, num_spans)
-    masked = tf.reduce_sum(length, 1)
-    prefix_length = text_length - masked + tf.reduce_sum(tf.cast(is_span, tf.int32), 1)
-    mask_place, prefix_text, is_mask = _part_a(start, length, is_span, place)
-    block, offset, end = _part_b(length, is_span, place - prefix_length[:, None])
-    end += prefix_length
+    parts = _cut(text_length, start, length, is_span, sequence_length, tf.shape(tokens)[1])
+    block, place = parts.block, tf.range(sequence_length, dtype=tf.int32)[None, :]  # [1, L]
+
+    end = parts.block_end[:, -1]
     if unidirectional is not None:  # the position that would learn eop is left out
         end -= _tensor(unidirectional, tf.int32)
-
-    in_prefix = place < prefix_length[:, None]
+    in_prefix = place < parts.prefix_length[:, None]
     in_text = place < end[:, None]
-    # Where in the text the target of each position stands, if it is a token of the text.
-    target_text = tf.where(in_prefix, prefix_text, _take(start, block) + offset)
-    is_eop = tf.equal(offset, _take(length, block))
-    in_place_of_text = tf.where(in_prefix, masks[:, None], eop)
-    targets = tf.where(
-        tf.where(in_prefix, is_mask, is_eop), in_place_of_text, _take(tokens, target_text)
-    )
-    block_input = tokens
+
+    masks = _per_block(mask_id, tf.shape(start))
+    with_special = tf.concat([tokens, masks, tf.fill([tf.shape(tokens)[0], 1], eop)], axis=1)
+    targets = tf.where(in_text, _take(with_special, parts.source), 0)
+
+    begin = _take(parts.block_end - length - 1, block)
+    is_first = tf.equal(place, begin)
+    inputs = tf.pad(targets[:, :-1], [[0, 0], [1, 0]])  # a block's input is its target before
     if block_masked is not None:
         assert block_mask_id is not None, "block_masked needs the token to put in place"
-        block_input = tf.where(_tensor(block_masked, tf.bool), block_mask_id, tokens)
-    inputs = tf.where(tf.equal(offset, 0), sop, _take(block_input, target_text - 1))
-    learned = tf.ones_like(targets)
-    if unidirectional is not None and text_loss_mask is not None:
-        text_learned = _take(_tensor(text_loss_mask, tf.int32), target_text)
-        learned = tf.where(_tensor(unidirectional, tf.bool)[:, None], text_learned, learned)
+        inputs = tf.where(_tensor(block_masked, tf.bool), block_mask_id, inputs)
+    begins = sop if isinstance(sop, int) else tf.gather(_tensor([*sop, 0], tf.int32), block)
+    inputs = tf.where(is_first, begins, inputs)
 
-    position = tf.where(in_prefix, place, _take(mask_place, block))
-    block_position = tf.where(in_prefix, 0, offset + 1)
+    learned = in_text & tf.logical_not(in_prefix)
+    if unidirectional is not None and text_loss_mask is not None:
+        text_learned = tf.not_equal(_take(_tensor(text_loss_mask, tf.int32), parts.source), 0)
+        learned &= text_learned | tf.logical_not(_tensor(unidirectional, tf.bool))[:, None]
+
+    position = tf.where(in_prefix, place, _take(parts.mask_place, block))
+    block_position = tf.where(in_prefix, 0, place - begin + 1)
     return {
-        "tokens": tf.where(in_text, tf.where(in_prefix, targets, inputs), 0),
-        "targets": tf.where(in_text, targets, 0),
-        "loss_mask": tf.cast(tf.where(in_prefix, 0, tf.where(in_text, learned, 0)), tf.float32),
+        "tokens": tf.where(in_prefix, targets, tf.where(in_text, inputs, 0)),
+        "targets": targets,
+        "loss_mask": tf.cast(learned, tf.float32),
         "position_ids": tf.where(
             in_text[:, None, :], tf.stack([position, block_position], axis=1), 0
         ),
-        "prefix_length": prefix_length,
+        "prefix_length": parts.prefix_length,
     }
 
 
-def _tensor(values: Any, dtype: tf.DType) -> tf.Tensor:
-    """Arrays, lists and tensors of any integer type as tensors."""
-    return cast(tf.Tensor, tf.cast(values, dtype))
+def mask_spans(
+    text: Int32[Any, "B T"],
+    text_length: Int32[Any, "B"],
+    spans: Int32[Any, "B S 2"],
+    num_spans: Int32[Any, "B"],
+    *,
+    mask_id: int,
+    sequence_length: int,
+    text_loss_mask: Bool[Any, "B T"] | Int32[Any, "B T"] | None = None,
+) -> Blanks:
+    """The text with every token of the spans masked, to be predicted in place (masked LM).
+
+    There is no Part B: all of the text is Part A, and the second row of positions is 0. Arguments
+    and result are those of `build_blanks`, but here `text_loss_mask` counts for every example.
+    """
+    tokens, text_length = _tensor(text, tf.int32), _tensor(text_length, tf.int32)
+    start, length, _ = _padded_spans(spans, num_spans)
+    order = tf.argsort(start, axis=1, stable=True)
+    start, length = (tf.gather(x, order, batch_dims=1) for x in (start, length))
+    place = tf.range(sequence_length, dtype=tf.int32)[None, :]
+    borders = _interleaved(start, start + length)
+    passed = tf.searchsorted(borders, _rows(place, tokens), side="right")
+    masked = tf.equal(passed % 2, 1)
+    in_text = place < text_length[:, None]
+    targets = tf.where(in_text, _take(tokens, _rows(place, tokens)), 0)
+    position = tf.where(in_text, place, 0)
+    masked &= in_text
+    learned = masked
+    if text_loss_mask is not None:
+        text_learned = _take(_tensor(text_loss_mask, tf.int32), _rows(place, tokens))
+        learned &= tf.not_equal(text_learned, 0)
+    return {
+        "tokens": tf.where(masked, mask_id, targets),
+        "targets": targets,
+        "loss_mask": tf.cast(learned, tf.float32),
+        "position_ids": tf.stack([position, tf.zeros_like(position)], axis=1),
+        "prefix_length": text_length,
+    }
 
 
-def _take(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """values[b, index[b, i]]; an index outside is moved to the edge (its value is not used)."""
-    index = tf.clip_by_value(index, 0, tf.shape(values)[1] - 1)
-    return tf.gather(values, index, batch_dims=1)
+class _Parts(NamedTuple):
+    """How Part A and Part B lie in the sequence.
+
+    The text, the masks of its blocks and eop stand behind each other for `source` [B,L]: the place
+    of each target there. `block` [B,L] is the block that each place of Part B lies in.
+    """
+
+    source: tf.Tensor
+    block: tf.Tensor
+    prefix_length: tf.Tensor  # [B]
+    mask_place: tf.Tensor  # [B, S+1], of each block's mask in Part A
+    block_end: tf.Tensor  # [B, S+1]
+
+
+def _cut(
+    text_length: tf.Tensor,
+    start: tf.Tensor,
+    length: tf.Tensor,
+    is_span: tf.Tensor,
+    sequence_length: int,
+    text_width: tf.Tensor,
+) -> _Parts:
+    """Cuts the sequence into segments: text, mask, text, mask, ..., block, eop, block, eop, ..."""
+    most = tf.shape(start)[1]  # S + 1
+    prefix_length = text_length - tf.reduce_sum(tf.where(is_span, length - 1, 0), axis=1)
+    border = prefix_length[:, None]
+
+    order = tf.argsort(start, axis=1, stable=True)
+    in_text_order = tf.gather(start, order, batch_dims=1)
+    # A span of n tokens moves everything after its mask n - 1 places to the left.
+    moves = tf.gather(tf.where(is_span, length - 1, 0), order, batch_dims=1)
+    moved = tf.cumsum(moves, axis=1, exclusive=True)
+    masks = in_text_order - moved  # ascending; those of unused spans lie beyond the sequence
+    mask_place = tf.gather(masks, tf.argsort(order, axis=1), batch_dims=1)
+
+    block_end = border + tf.cumsum(tf.where(is_span, length + 1, 0), axis=1)
+    eop_place = block_end - tf.cast(is_span, tf.int32)
+    ends = tf.concat(
+        [
+            _interleaved(tf.minimum(masks, border), tf.minimum(masks + 1, border)),
+            _interleaved(eop_place, block_end),
+        ],
+        axis=1,
+    )
+    to_source = tf.concat(
+        [
+            _interleaved(moved, text_width + order - masks),
+            _interleaved(start - block_end + length + 1, text_width + most - eop_place),
+            tf.zeros_like(border),
+        ],
+        axis=1,
+    )
+    place = _rows(tf.range(sequence_length, dtype=tf.int32)[None, :], start)
+    segment = tf.searchsorted(ends, place, side="right")  # [B, L]
+    block = tf.minimum(tf.maximum(segment // 2 - most, 0), most - 1)
+    return _Parts(place + _take(to_source, segment), block, prefix_length, mask_place, block_end)
 
 
 def _padded_spans(spans: Any, num_spans: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """start, length and is_span, [B, S+1] each.
 
-    One unused span is added at the end, for positions after the last block to fall on. Unused
-    spans are empty and lie beyond every text, so that they sort last.
+    One unused span is added at the end, for places after the last block to fall on. Unused spans
+    are empty and lie beyond every text, so that they sort last.
     """
     padded = tf.pad(_tensor(spans, tf.int32), [[0, 0], [0, 1], [0, 0]])
     is_span = tf.range(tf.shape(padded)[1])[None, :] < _tensor(num_spans, tf.int32)[:, None]
@@ -124,41 +211,33 @@ def _padded_spans(spans: Any, num_spans: Any) -> tuple[tf.Tensor, tf.Tensor, tf.
     return start, length, is_span
 
 
-def _part_a(
-    start: tf.Tensor, length: tf.Tensor, is_span: tf.Tensor, place: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Where Part A's masks are, and what lies at each of its places.
-
-    Returns:
-      mask_place [B,S+1]: the place of each span's mask; text_place [B,L]: the token of the text
-      at each place; is_mask [B,L].
-    """
-    order = tf.argsort(start, axis=1, stable=True)
-    in_text_order = tf.gather(start, order, batch_dims=1)
-    # A span of n tokens moves everything after its mask n - 1 places to the left.
-    moved = tf.gather(tf.where(is_span, length - 1, 0), order, batch_dims=1)
-    moved = tf.cumsum(moved, axis=1)
-    masks = in_text_order - tf.pad(moved, [[0, 0], [1, 0]])[:, :-1]  # [B, S+1], ascending
-    batch = tf.shape(start)[0]
-    places = tf.repeat(place, batch, axis=0)
-    masks_before = tf.searchsorted(masks, places, side="left")  # [B, L]
-    text_place = place + _take(tf.pad(moved, [[0, 0], [1, 0]]), masks_before)
-    is_mask = tf.equal(_take(masks, masks_before), place)
-    mask_place = tf.gather(masks, tf.argsort(order, axis=1), batch_dims=1)
-    return mask_place, text_place, is_mask
+def _per_block(ids: Any, shape: tf.Tensor) -> tf.Tensor:
+    """One id, or one for each example, or one for each block, as [B, S+1]."""
+    ids = _tensor(ids, tf.int32)
+    if ids.shape.rank == 2:
+        return tf.pad(ids, [[0, 0], [0, 1]])
+    return tf.broadcast_to(ids[:, None] if ids.shape.rank == 1 else ids, shape)
 
 
-def _part_b(
-    length: tf.Tensor, is_span: tf.Tensor, place: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Which block each place lies in; `place` [B,L] counts from the start of Part B.
+def _interleaved(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+    """left[0], right[0], left[1], right[1], ... of each row, [B, 2N]."""
+    return tf.reshape(tf.stack([left, right], axis=2), [tf.shape(left)[0], -1])
 
-    Returns:
-      block [B,L]: index of the span; offset [B,L]: place inside the block; end [B]: length of
-      Part B.
-    """
-    block_length = tf.where(is_span, length + 1, 0)
-    block_end = tf.cumsum(block_length, axis=1)
-    block = tf.searchsorted(block_end, place, side="right")
-    offset = place - _take(block_end - block_length, block)
-    return block, offset, block_end[:, -1]
+
+def _tensor(values: Any, dtype: tf.DType) -> tf.Tensor:
+    """Arrays, lists and tensors of any integer type as tensors."""
+    return cast(tf.Tensor, tf.cast(values, dtype))
+
+
+def _rows(row: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """A row [1, N] for every example of `like` [B, ...]."""
+    return tf.repeat(row, tf.shape(like)[0], axis=0)
+
+
+def _take(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """values[b, index[b, i]]; an index outside is moved to the edge (its value is not used)."""
+    width = tf.shape(values)[1]
+    index = tf.clip_by_value(index, 0, width - 1)
+    # Flat indices are faster than those of a batch.
+    rows = tf.range(tf.shape(values)[0])[:, None] * width
+    return tf.gather(tf.reshape(values, [-1]), index + rows)

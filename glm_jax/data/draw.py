@@ -80,7 +80,7 @@ def example_figure(
         more than 80 are drawn, only masks and beginnings of blocks are labelled, and the positions
         are lines in place of numbers.
     """
-    scene = _arrange(example, crop)
+    scene = _arrange(example, tokenizer, crop)
     pieces = readable_pieces(example["tokens"], tokenizer)
     labels = {i: shortened(pieces[i]) for i in _labelled(scene)}
     around = 0.1 + longest(labels.values())
@@ -112,14 +112,14 @@ def example_figure(
     return figure
 
 
-def _arrange(example: Mapping[str, np.ndarray], crop: int | None) -> _Scene:
+def _arrange(example: Mapping[str, np.ndarray], tokenizer: TokenNames, crop: int | None) -> _Scene:
     length, prefix = used_length(example), int(example["prefix_length"])
     first, count = 0, length
     if crop is not None and crop < length:
         first, count = min(max(prefix - crop // 2, 0), length - crop), crop
     region = np.tile(to_rgb(PART_A), (length, 1))
     accent = region.copy()
-    blocks = find_blocks(example)
+    blocks = find_blocks(example, tokenizer.special)
     for number, block in enumerate(blocks):
         colour = to_rgb(_BLOCKS[number % len(_BLOCKS)])
         region[block.start : block.stop] = colour

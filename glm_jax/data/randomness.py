@@ -28,7 +28,10 @@ class Stream(IntEnum):
     SENTENCE_ORDER = 5
     DOCUMENT = 6
     BLOCK_MASK = 7
-    PHASE = 8
+    ORDER = 8
+    SHORT_SEQUENCE = 9
+    FIRST_POSITION = 10
+    CONTEXT_MASK = 11
 
 
 def _mix(value: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
@@ -19,16 +20,18 @@ _BLOCK_STYLES = ("red", "green", "magenta", "yellow", "cyan")
 def render_example(example: Mapping[str, np.ndarray], tokenizer: TokenNames) -> RenderableType:
     """One example of a batch, for `rich.console.Console.print`.
 
-    Shows Part A with its masks, numbered by the block of Part B that they stand for; then each
-    block: input, target, the two rows of positions, and the targets without loss in brackets.
+    Shows Part A with its masks, numbered by the block of Part B that they stand for or, where the
+    target is learned in place (masked language model), followed by the target; then each block:
+    input, target, the two rows of positions, and the targets without loss in brackets.
 
     Args:
       example: one row of a batch (contract C1), without the batch axis.
       tokenizer: names the tokens.
     """
     prefix, length = int(example["prefix_length"]), used_length(example)
-    blocks = find_blocks(example)
+    blocks = find_blocks(example, tokenizer.special)
     pieces = readable_pieces(example["tokens"][:length], tokenizer)
+    targets = readable_pieces(example["targets"][:length], tokenizer)
     learned = int((example["loss_mask"] > 0).sum())
     title = Text.assemble(
         (f"{Objective(int(example['objective'])).name.lower()} objective", "bold"),
@@ -45,9 +48,8 @@ def render_example(example: Mapping[str, np.ndarray], tokenizer: TokenNames) -> 
             f"  positions {_runs(position[:prefix])}, "
             f"block positions {_runs(block_position[:prefix])}",
         ),
-        _part_a_text(pieces[:prefix], blocks),
+        _part_a_text(pieces[:prefix], targets, example["loss_mask"] > 0, blocks),
     ]
-    targets = readable_pieces(example["targets"][:length], tokenizer)
     for number, block in enumerate(blocks):
         places = range(block.start, block.stop)
         rows = {
@@ -60,7 +62,8 @@ def render_example(example: Mapping[str, np.ndarray], tokenizer: TokenNames) -> 
         }
         style = _BLOCK_STYLES[number % len(_BLOCK_STYLES)]
         heading = Text.assemble(
-            (f"Block {number + 1}", f"bold {style}"), f"  for the mask at position {block.mask}"
+            (f"Block {number + 1}", f"bold {style}"),
+            f"  for the mask at position {position[block.mask]}",
         )
         parts += [Text(""), heading, _Grid(rows, style)]
     return Group(*parts)
@@ -91,17 +94,24 @@ class _Grid:
             first = last
 
 
-def _part_a_text(pieces: Sequence[str], blocks: Sequence[Block]) -> Text:
-    """Part A as running text; every mask is followed by the number of its block."""
+def _part_a_text(
+    pieces: Sequence[str],
+    targets: Sequence[str],
+    learned: Bool[np.ndarray, "L"],
+    blocks: Sequence[Block],
+) -> Text:
+    """Part A as running text; a mask is followed by the number of its block or by its target."""
     number_at = {block.mask: number for number, block in enumerate(blocks)}
     text = Text()
     for place, piece in enumerate(pieces):
         number = number_at.get(place)
-        if number is None:
-            text.append(piece)
-        else:
+        if number is not None:
             style = _BLOCK_STYLES[number % len(_BLOCK_STYLES)]
             text.append(f"{piece}→{number + 1}", style=f"bold reverse {style}")
+        elif learned[place]:
+            text.append(f"{piece}→{targets[place]}", style=f"bold reverse {_BLOCK_STYLES[0]}")
+        else:
+            text.append(piece)
         text.append(" ")
     return text
 

@@ -1,71 +1,56 @@
 """Which spans of a text become blanks, drawn as the original code draws them.
 
-The samplers take whole batches and are told the room that text and blanks share: `length` tokens,
-of which every span takes `span_cost`. With `span_cost` 2 (a span's mask in Part A and its sop in
-Part B) the text is cut so that Part A and Part B fill a sequence of that length exactly; with 0
-the text has that length itself, as in the original code, which pads instead.
-
-Random numbers come from `randomness.uniforms`: an example's spans depend on (seed, example) only.
+The samplers take whole batches, in which every text has a length of its own. Random numbers come
+from `randomness.uniforms`: an example's spans depend on its text, the seed and its index only.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Int32, Int64
 
 from glm_jax.data.objectives import BlankConfig
 from glm_jax.data.randomness import Stream, integers, uniforms
+from glm_jax.data.span_lengths import span_length_distribution
 from glm_jax.data.structure import find_documents, find_sentences
-
-SPAN_COST = 2  # positions that a span adds to the sequence: its mask and its sop
 
 
 class Spans(NamedTuple):
     """The blanks of a batch, as `build_blanks` takes them."""
 
-    text_length: Int32[tf.Tensor, "B"]  # the text is cut to so many tokens
     spans: Int32[tf.Tensor, "B S 2"]  # [start, end), in the order of the blocks
     num_spans: Int32[tf.Tensor, "B"]
     unidirectional: Bool[tf.Tensor, "B"]  # the only span is the text's tail, without eop
 
 
-def span_length_distribution(mean: float, maximum: int) -> Float64[np.ndarray, "maximum-1"]:
-    """Probabilities of the span lengths 1 to maximum - 1: Poisson, renormalised."""
-    lengths = range(1, maximum)
-    log = [k * math.log(mean) - mean - math.lgamma(k + 1) for k in lengths]
-    probability = np.exp(np.asarray(log) - max(log))
-    return probability / probability.sum()
-
-
 def sample_token_spans(
     text: Int32[tf.Tensor, "B T"],
+    text_length: Int32[tf.Tensor, "B"],
     example: Int64[tf.Tensor, "B"],
     *,
     config: BlankConfig,
     special: Mapping[str, int],
     seed: int,
-    length: int,
-    span_cost: int = SPAN_COST,
-    single_span: Bool[tf.Tensor, "B"] | None = None,
+    most: Int32[tf.Tensor, "B"],
+    single_span: Bool[tf.Tensor, "B"],
 ) -> Spans:
     """Token objective: short spans, never across documents, never adjacent.
 
-    Span lengths are drawn until they cover `config.mask_ratio` of the text. Documents are served
-    from the shortest to the longest: the shorter ones get spans up to that part of their own
-    length, the longest takes the rest, as many as fit (spans that do not fit are dropped, and
-    the text gets their room).
+    Span lengths are drawn until they cover `config.mask_ratio` of the text (a text too short for
+    that gets one span). Documents are served from the shortest to the longest: the shorter ones
+    get spans up to that part of their own length, the longest takes the rest, as many as fit.
+    Spans that do not fit are dropped.
 
     Args:
-      text: at least `length` tokens each.
+      text_length: how many tokens of each text count.
       example: example indices.
+      most: of longer draws only so many spans are kept.
       single_span: examples that get one span only.
     """
-    drawn, count = _draw_lengths(example, config, seed, length, span_cost)
-    if single_span is not None:
-        count = tf.where(single_span, 1, count)
+    drawn, count = _draw_lengths(text, text_length, example, config, seed)
+    count = tf.minimum(tf.where(single_span, 1, count), most)
     drawn = drawn[:, : tf.reduce_max(tf.concat([count, [1]], 0))]  # as many as any example needs
     number = tf.range(tf.shape(drawn)[1])[None, :]  # [1, S]
 
@@ -73,8 +58,8 @@ def sample_token_spans(
     order = uniforms(seed, Stream.LENGTH_ORDER, example, tf.shape(drawn)[1])
     drawn = _sorted_by(order, number < count[:, None], drawn)
 
-    start, document_length = find_documents(text, length - span_cost * count, special)
-    taken_from, taken_to = _share_out(drawn, count, document_length, config.mask_ratio, length)
+    start, document_length = find_documents(text, text_length, special)
+    taken_from, taken_to = _share_out(drawn, count, document_length, config.mask_ratio, text)
     placed = taken_to[:, -1]
     start = _place(
         uniforms(seed, Stream.PLACE, example, tf.shape(drawn)[1]),
@@ -83,81 +68,66 @@ def sample_token_spans(
     order = uniforms(seed, Stream.BLOCK_ORDER, example, tf.shape(drawn)[1])
     spans = tf.stack([start, start + drawn], axis=2)
     spans = _sorted_by(order, number < placed[:, None], spans)
-    return Spans(length - span_cost * placed, spans, placed, tf.zeros_like(placed, tf.bool))
+    return Spans(spans, placed, tf.zeros_like(placed, tf.bool))
 
 
 def sample_sentence_spans(
     text: Int32[tf.Tensor, "B T"],
+    text_length: Int32[tf.Tensor, "B"],
     example: Int64[tf.Tensor, "B"],
     *,
     config: BlankConfig,
     special: Mapping[str, int],
     sentence_end: Bool[np.ndarray, "V"],
     seed: int,
-    length: int,
-    span_cost: int = SPAN_COST,
+    most: Int32[tf.Tensor, "B"],
 ) -> Spans:
-    """Sentence objective: whole sentences in random order until they cover the mask ratio.
+    """Sentence objective: whole sentences in random order until they cover their mask ratio.
 
     A sentence ends with a token that contains a sentence end, or with the text; what a document
-    has after its last sentence end is no sentence. How many sentences are taken and how long the
-    text is depend on each other: the number is settled on the longest text first, then the
-    text is cut to leave room for so many, and the sentences are taken from the cut text (rarely
-    one fewer than the mask ratio asks for).
+    has after its last sentence end is no sentence. Arguments as for `sample_token_spans`.
     """
-    first, stop, whole = find_sentences(text, special, sentence_end)
+    first, stop = find_sentences(text, text_length, special, sentence_end)
     order = tf.argsort(uniforms(seed, Stream.SENTENCE_ORDER, example, tf.shape(first)[1]), axis=1)
-    first, stop, whole = (tf.gather(x, order, batch_dims=1) for x in (first, stop, whole))
-    goals = tf.constant(_part(config.mask_ratio, length))
-
-    def take(text_length: tf.Tensor) -> tf.Tensor:
-        """The sentences taken from texts of that length: in order until the goal is reached."""
-        cut = text_length[:, None]
-        size = tf.where(whole | (stop >= cut), tf.minimum(stop, cut) - first, 0)
-        size = tf.maximum(size, 0)
-        before = tf.cumsum(size, axis=1, exclusive=True)
-        return (size > 0) & (before < tf.gather(goals, text_length)[:, None])
-
-    most = _count(take(tf.fill(tf.shape(example), length)))
-    taken = take(length - span_cost * most)
+    first, stop = tf.gather(first, order, batch_dims=1), tf.gather(stop, order, batch_dims=1)
+    size = stop - first
+    before = tf.cumsum(size, axis=1, exclusive=True)
+    goal = _part(config.sentence_mask_ratio, text, text_length)
+    taken = (size > 0) & (before < tf.maximum(goal, 1)[:, None])
     taken &= tf.cumsum(tf.cast(taken, tf.int32), axis=1) <= most[:, None]
-    count = _count(taken)
-    text_length = length - span_cost * count
-    spans = tf.stack([first, tf.minimum(stop, text_length[:, None])], axis=2)
+    count = tf.reduce_sum(tf.cast(taken, tf.int32), axis=1)
     order = tf.argsort(tf.cast(~taken, tf.int32), axis=1, stable=True)
-    spans = tf.gather(spans, order, batch_dims=1)
+    spans = tf.gather(tf.stack([first, stop], axis=2), order, batch_dims=1)
     spans = spans[:, : tf.reduce_max(tf.concat([count, [1]], 0))]
-    return Spans(text_length, spans, count, tf.zeros_like(count, tf.bool))
+    return Spans(spans, count, tf.zeros_like(count, tf.bool))
 
 
 def sample_document_spans(
     text: Int32[tf.Tensor, "B T"],
+    text_length: Int32[tf.Tensor, "B"],
     example: Int64[tf.Tensor, "B"],
     *,
     config: BlankConfig,
     special: Mapping[str, int],
     seed: int,
-    length: int,
-    span_cost: int = SPAN_COST,
 ) -> Spans:
     """Document objective: one long span, anywhere in the text or its tail.
 
     Its length is uniform between `config.minimum_document_ratio` of the text and all of it but 2
     tokens. A text of several documents always gives its tail; of the others,
-    `config.unidirectional_probability` do.
+    `config.unidirectional_probability` do. Texts have at least 3 tokens.
     """
     uniform = uniforms(seed, Stream.DOCUMENT, example, 3)
-    several = tf.reduce_any(tf.equal(text[:, : length - span_cost - 1], special["eos"]), axis=1)
+    inner = tf.range(tf.shape(text)[1])[None, :] < text_length[:, None] - 1
+    several = tf.reduce_any(tf.equal(text, special["eos"]) & inner, axis=1)
     tail = several | (uniform[:, 0] < config.unidirectional_probability)
-    # The tail needs no eop: its sequence is one shorter.
-    text_length = length - tf.where(tail, max(span_cost - 1, 0), span_cost)
-    shortest = tf.gather(tf.constant(_part(config.minimum_document_ratio, length)), text_length)
+    shortest = _part(config.minimum_document_ratio, text, text_length)
     shortest = tf.clip_by_value(shortest, 1, text_length - 2)
     size = shortest + integers(uniform[:, 1], text_length - 1 - shortest)
     anywhere = 1 + integers(uniform[:, 2], text_length - 1 - size)
     start = tf.where(tail, text_length - size, anywhere)
     spans = tf.stack([start, start + size], axis=1)[:, None, :]
-    return Spans(text_length, spans, tf.ones_like(size), tail)
+    return Spans(spans, tf.ones_like(size), tail)
 
 
 def merge_spans(rows: Sequence[Int64[tf.Tensor, "rows"]], parts: Sequence[Spans]) -> Spans:
@@ -173,51 +143,60 @@ def merge_spans(rows: Sequence[Int64[tf.Tensor, "rows"]], parts: Sequence[Spans]
     return Spans(*(tf.dynamic_stitch(rows, list(field)) for field in zip(*parts, strict=True)))
 
 
-def _part(ratio: float, length: int) -> Int32[np.ndarray, "length+1"]:
-    """int(ratio x n) for texts of n = 0, 1, ..., length tokens, in double precision."""
-    return np.array([int(ratio * n) for n in range(length + 1)], dtype=np.int32)
+def in_text_order(chosen: Spans) -> Spans:
+    """The same blanks, their blocks in the order of the text (ablation of shuffled blocks)."""
+    number = tf.range(tf.shape(chosen.spans)[1])[None, :]
+    start = tf.cast(chosen.spans[:, :, 0], tf.float64)
+    scale = tf.cast(tf.reduce_max(chosen.spans) + 1, tf.float64)
+    is_used = number < chosen.num_spans[:, None]
+    return chosen._replace(spans=_sorted_by(start / scale, is_used, chosen.spans))
+
+
+def _part(ratio: float, text: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """int(ratio x length), in double precision; no length is greater than the texts' width."""
+    return tf.gather(tf.constant([int(ratio * n) for n in range(_width(text) + 1)]), length)
+
+
+def _width(text: tf.Tensor) -> int:
+    """T, which is static."""
+    return cast(int, text.shape[1])
 
 
 def _draw_lengths(
-    example: tf.Tensor, config: BlankConfig, seed: int, length: int, span_cost: int
+    text: tf.Tensor, text_length: tf.Tensor, example: tf.Tensor, config: BlankConfig, seed: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Span lengths [B,S] and how many of them are needed [B] to reach the mask ratio."""
-    goals = _part(config.mask_ratio, length)
-    goals = np.array(
-        [max(goals[max(length - span_cost * k, 0)], 1) for k in range(1, length + 1)], np.int32
-    )
-    most = int(np.argmax(np.arange(1, length + 1) >= goals)) + 1  # were all spans one token long
+    goal = tf.maximum(_part(config.mask_ratio, text, text_length), 1)
+    most = max(int(config.mask_ratio * _width(text)), 1)  # were all spans one token long
     distribution = span_length_distribution(config.mean_span_length, config.max_span_length)
     uniform = uniforms(seed, Stream.SPAN_LENGTH, example, most)
     drawn = 1 + tf.searchsorted(
         tf.constant(np.cumsum(distribution)[:-1]), tf.reshape(uniform, [-1]), side="right"
     )
     drawn = tf.reshape(drawn, tf.shape(uniform))
-    reached = tf.cumsum(drawn, axis=1) >= tf.constant(goals[:most])[None, :]
+    reached = tf.cumsum(drawn, axis=1) >= goal[:, None]
     count = tf.argmax(tf.cast(reached, tf.int32), axis=1, output_type=tf.int32) + 1
     return drawn, count
 
 
 def _share_out(
-    drawn: tf.Tensor, count: tf.Tensor, document_length: tf.Tensor, ratio: float, length: int
+    drawn: tf.Tensor, count: tf.Tensor, document_length: tf.Tensor, ratio: float, text: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Which of the spans each document takes: from and to [B, documents], spans in list order."""
     is_drawn = tf.range(tf.shape(drawn)[1])[None, :] < count[:, None]
     # Spans that do not count are as long as can be: nobody takes them.
-    never = tf.where(is_drawn, drawn, 2 * length + 2)
+    never = tf.where(is_drawn, drawn, 2 * _width(text) + 2)
     covered = tf.pad(tf.cumsum(never, axis=1), [[0, 0], [1, 0]])  # [B, S+1]
     needed = tf.pad(tf.cumsum(never + 1, axis=1), [[0, 0], [1, 0]])
-    goals = tf.constant(_part(ratio, length))
+    shares = _part(ratio, text, tf.maximum(document_length, 0))
     documents = tf.shape(document_length)[1]
 
     def serve(index: tf.Tensor, first: tf.Tensor, taken: tf.TensorArray) -> tuple:
-        available = document_length[:, index]
         # m spans of c tokens with a token between each two need c + m - 1 tokens.
-        limit = tf.gather(needed, first[:, None], batch_dims=1) + available[:, None] + 1
-        last = tf.searchsorted(needed, limit, side="right")[:, 0] - 1
-        share = tf.gather(goals, tf.maximum(available, 0))[:, None]
-        limit = tf.gather(covered, first[:, None], batch_dims=1) + share
-        within = tf.searchsorted(covered, limit, side="right")[:, 0] - 1
+        limit = tf.gather(needed, first, batch_dims=1) + document_length[:, index] + 1
+        last = tf.searchsorted(needed, limit[:, None], side="right")[:, 0] - 1
+        limit = tf.gather(covered, first, batch_dims=1) + shares[:, index]
+        within = tf.searchsorted(covered, limit[:, None], side="right")[:, 0] - 1
         last = tf.where(index == documents - 1, last, tf.minimum(last, within))
         return index + 1, last, taken.write(index, last)
 
@@ -261,11 +240,7 @@ def _place(
     return of_document(document_start) + place + before
 
 
-def _count(flags: Bool[tf.Tensor, "B N"]) -> Int32[tf.Tensor, "B"]:
-    return tf.reduce_sum(tf.cast(flags, tf.int32), axis=1)
-
-
 def _sorted_by(order: tf.Tensor, is_used: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """`values` [B,S,...] by ascending `order` [B,S], the unused ones last."""
+    """`values` [B,S,...] by ascending `order` [B,S] in [0, 1), the unused ones last."""
     order = tf.argsort(tf.where(is_used, order, 2.0 + order), axis=1)
     return tf.gather(values, order, batch_dims=1)

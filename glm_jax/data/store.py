@@ -3,7 +3,7 @@
 A store is a folder:
 
     metadata.json           what is inside; written last, so a store without it is not finished
-    report.json             how it was prepared (where ``prepare`` made it)
+    report.json report.png  how it was prepared (where ``prepare`` made it)
     tokenizer/              the tokenizer that made the ids
     SPLIT/tokens/           uint16 or uint32 ids, documents one after the other
     SPLIT/document_starts/  int64 index of every document's first token
@@ -28,6 +28,7 @@ from glm_jax.data.arrays import (
     read_array,
     reason_of,
 )
+from glm_jax.data.files import write_file
 from glm_jax.errors import RunError, UsageError
 from glm_jax.tokenizer.protocol import Tokenizer
 
@@ -160,10 +161,10 @@ class StoreWriter:
         self._path = Path(path)
         self._tokenizer = tokenizer
         self._sources = list(sources)
-        self._data_type = "uint16" if tokenizer.padded_vocab_size <= 1 << 16 else "uint32"
+        data_type = id_type(tokenizer.padded_vocab_size)
         tokenizer.save(self._path / "tokenizer")
         self._tokens = {
-            name: ArrayWriter(self._path / name / "tokens", self._data_type) for name in splits
+            name: ArrayWriter(self._path / name / "tokens", data_type) for name in splits
         }
         self._starts = {
             name: ArrayWriter(self._path / name / "document_starts", "int64") for name in splits
@@ -214,17 +215,33 @@ class StoreWriter:
         """
         for writer in (*self._tokens.values(), *self._starts.values()):
             writer.flush()
-        metadata = StoreMetadata(
-            tokenizer_fingerprint=self._tokenizer.fingerprint,
-            special=dict(self._tokenizer.special),
-            vocab_size=self._tokenizer.vocab_size,
-            padded_vocab_size=self._tokenizer.padded_vocab_size,
-            data_type=self._data_type,
-            splits=self.splits,
-            sources=self._sources,
-        )
-        (self._path / METADATA_FILE).write_text(json.dumps(asdict(metadata), indent=2) + "\n")
-        return metadata
+        return write_metadata(str(self._path), self._tokenizer, self.splits, self._sources)
+
+
+def write_metadata(
+    location: str,
+    tokenizer: Tokenizer,
+    splits: Mapping[str, Mapping[str, int]],
+    sources: Sequence[str],
+) -> StoreMetadata:
+    """Make a store of finished arrays; ``location`` is a path or URL."""
+    metadata = StoreMetadata(
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        special=dict(tokenizer.special),
+        vocab_size=tokenizer.vocab_size,
+        padded_vocab_size=tokenizer.padded_vocab_size,
+        data_type=id_type(tokenizer.padded_vocab_size),
+        splits=splits,
+        sources=list(sources),
+    )
+    content = json.dumps(asdict(metadata), indent=2) + "\n"
+    write_file(f"{location}/{METADATA_FILE}", content.encode())
+    return metadata
+
+
+def id_type(padded_vocab_size: int) -> str:
+    """The smallest type that holds every id."""
+    return "uint16" if padded_vocab_size <= 1 << 16 else "uint32"
 
 
 def write_store(

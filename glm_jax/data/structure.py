@@ -37,14 +37,14 @@ def find_documents(
 
 def find_sentences(
     text: Int32[tf.Tensor, "B T"],
+    text_length: Int32[tf.Tensor, "B"],
     special: Mapping[str, int],
     sentence_end: Bool[np.ndarray, "V"],
-) -> tuple[Int32[tf.Tensor, "B N"], Int32[tf.Tensor, "B N"], Bool[tf.Tensor, "B N"]]:
-    """The pieces between sentence ends and document ends.
+) -> tuple[Int32[tf.Tensor, "B N"], Int32[tf.Tensor, "B N"]]:
+    """The sentences of each text as [start, end), without ENC and eos, in the order of the text.
 
-    Returns:
-      first, end [B,N]: the piece is [first, end), without ENC and eos; whole [B,N]: it ends with a
-      sentence end. The last piece of each row is open: its end is beyond every text.
+    A sentence ends with a sentence end or with the text. Among the sentences, and after them, are
+    empty places (start = end): what a document has after its last sentence end is no sentence.
     """
     is_eos = tf.equal(text, special["eos"])
     stop = _places(tf.gather(tf.constant(sentence_end), text) | is_eos)
@@ -52,7 +52,10 @@ def find_sentences(
     first = tf.pad(stop[:, :-1] + 1, [[0, 0], [1, 0]])
     first += _is_token(text, first, special["ENC"])
     whole = tf.equal(_is_token(text, stop, special["eos"]), 0) & (stop < _BEYOND)
-    return first, stop + tf.cast(whole, tf.int32), whole
+    stop += tf.cast(whole, tf.int32)
+    end = text_length[:, None]
+    is_sentence = (whole | (stop >= end)) & (first < end)
+    return first, tf.where(is_sentence, tf.minimum(stop, end), first)
 
 
 def _is_token(text: tf.Tensor, place: tf.Tensor, token: int) -> tf.Tensor:

@@ -36,6 +36,8 @@ class TfdsTexts:
                 f"run `tfds build {name}` first"
             )
         self._key = _text_feature(name, builder.info.features, text_key)
+        # What changes when the data set does.
+        self.stamp = f"{builder.info.full_name} of {builder.info.dataset_size} bytes"
         try:
             self._dataset = tfds.load(
                 name,

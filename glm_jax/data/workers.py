@@ -62,7 +62,9 @@ def _parallel_map(
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C to the main process, and never outlive it."""
+    """Leave Ctrl-C to the main process, never outlive it, and use one core."""
+    # Threads of the tokenizers library in every one of the processes would only get in their way.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     main_process = multiprocessing.parent_process()
     if main_process is not None:

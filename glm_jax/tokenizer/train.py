@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
 import re
 from collections.abc import Iterable, Iterator
 from os import PathLike
@@ -14,10 +13,10 @@ from glm_jax.errors import RunError, UsageError
 from glm_jax.tokenizer.glm_tokenizer import GLMTokenizer
 from glm_jax.tokenizer.load import make_tokenizer
 from glm_jax.tokenizer.protocol import SENTENCE_END_CHARACTERS
+from glm_jax.tokenizer.sample import Sample
 from glm_jax.tokenizer.special import SpecialTokenOptions
 
 _MAXIMUM_LINE_CHARACTERS = 4096
-_SAMPLE_SEED = 0
 
 
 def train_sentencepiece(
@@ -42,13 +41,15 @@ def train_sentencepiece(
     Raises:
       UsageError: no text, or ``vocab_size`` is more than the text gives or less than it needs.
     """
-    lines = _sample(_lines(texts), sample_lines)
-    if not lines:
+    sample = Sample(sample_lines)
+    for line in _lines(texts):
+        sample.add(line)
+    if not sample.items:
         raise UsageError("there is no text to train a tokenizer on")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=iter(sample.items),
             model_writer=model,
             # BPE rather than unigram: a tenth of the time to train for the same bytes per token.
             model_type="bpe",
@@ -84,18 +85,6 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
             if not line.isspace():
                 for start in range(0, len(line), _MAXIMUM_LINE_CHARACTERS):
                     yield line[start : start + _MAXIMUM_LINE_CHARACTERS]
-
-
-def _sample(lines: Iterable[str], size: int) -> list[str]:
-    """A uniform sample of at most ``size`` lines (reservoir sampling)."""
-    generator = random.Random(_SAMPLE_SEED)
-    sample: list[str] = []
-    for seen, line in enumerate(lines):
-        if seen < size:
-            sample.append(line)
-        elif (place := int(generator.random() * (seen + 1))) < size:
-            sample[place] = line
-    return sample
 
 
 def _explained(error: RuntimeError, vocab_size: int) -> UsageError | RunError:

@@ -52,6 +52,8 @@ class Clock:
     def __init__(self):
         self._steps = 0
         self._seconds = 0.0
+        self._waited = 0.0
+        self._waiting = 0.0  # since the last step's end
         self._last: float | None = None
 
     def pause(self) -> None:
@@ -64,12 +66,28 @@ class Clock:
         if self._last is not None:
             self._steps += 1
             self._seconds += now - self._last
-        self._last = now
+            self._waited += self._waiting
+        self._last, self._waiting = now, 0.0
+
+    def next_of(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch; the time until it is there is waiting."""
+        begin = time.perf_counter()
+        batch = next(batches)
+        self._waiting += time.perf_counter() - begin
+        return batch
 
     @property
     def seconds_per_step(self) -> float | None:
         """Mean so far; None before the second step."""
         return self._seconds / self._steps if self._steps else None
+
+    @property
+    def data_wait(self) -> float | None:
+        """Part of the time that the loop waited for the next batch; None before the second step.
+
+        The devices may still have been at work on the step before, so that they waited for less.
+        """
+        return self._waited / self._seconds if self._steps else None
 
 
 def train(
@@ -99,14 +117,15 @@ def train(
         clock.tick()
         _check_finite(done, metrics, pace.max_skipped_steps)
         logged = done % pace.log_every == 0 or last
-        if clock.seconds_per_step:
+        if clock.seconds_per_step and clock.data_wait is not None:
             metrics["tokens_per_second"] = pace.tokens_per_step / clock.seconds_per_step
+            metrics["data_wait"] = clock.data_wait
         hooks.show(progress_line(done, pace.num_steps, metrics, clock.seconds_per_step), logged)
         if logged:
             hooks.log(done, metrics)
 
     while step < pace.num_steps:
-        state, metrics = train_step(state, next(batches))
+        state, metrics = train_step(state, clock.next_of(batches))
         step += 1
         if running is not None:
             finish(step - 1, running, last=False)
@@ -131,11 +150,12 @@ def train(
 def progress_line(
     step: int, num_steps: int, metrics: dict[str, float], seconds_per_step: float | None
 ) -> str:
-    """step, loss, tokens/s and time left, for people."""
+    """step, loss, tokens/s, time left and time lost to waiting for data, for people."""
     line = f"step {step:>{len(str(num_steps))}}/{num_steps}  loss {metrics['loss']:.3f}"
     if seconds_per_step is not None:
         line += f"  {metrics['tokens_per_second']:,.0f} tokens/s"
         line += f"  {duration((num_steps - step) * seconds_per_step)} left"
+        line += f"  {metrics['data_wait']:.1%} waiting for data"
     return line
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 from rich.console import Console
 
 from glm_jax.checkpoint import Checkpoints
@@ -16,6 +17,7 @@ from glm_jax.configure import RunConfig, gin_text, json_text
 from glm_jax.errors import UsageError
 from glm_jax.evaluate import evaluate
 from glm_jax.flops import model_flops_utilisation
+from glm_jax.loading import load
 from glm_jax.metrics import MetricsWriter, ProgressLine, draw_loss
 from glm_jax.model import GLMConfig
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
@@ -88,7 +90,11 @@ def _run(
     first_step: int,
     console: Console,
 ) -> int:
-    """Trains from `first_step` on and returns the number of steps done."""
+    """Trains from `first_step` on and returns the number of steps done.
+
+    A run begins from its own last checkpoint; without one, from `train.initial_weights`; without
+    these, from random parameters.
+    """
     folder = Path(config.train.run_folder)
     program = make_program(
         config.model,
@@ -104,6 +110,9 @@ def _run(
             state = checkpoints.restore(first_step, program.abstract_state)
         else:
             state = program.initialize()
+            if config.train.initial_weights:
+                path = config.train.initial_weights
+                state = dataclasses.replace(state, params=initial_weights(path, config.model, mesh))
         writer = None
         if jax.process_index() == 0:
             write_configuration(folder, config, inputs.tokenizer)
@@ -121,6 +130,23 @@ def _run(
         if writer:
             writer.close()
     return steps
+
+
+def initial_weights(path: str, model: GLMConfig, mesh: Mesh) -> PyTree:
+    """The parameters of another checkpoint, for a run to begin from.
+
+    Raises:
+      UsageError: no checkpoint there, or one of other dimensions.
+    """
+    other, params = load(path, num_attention_heads=model.num_attention_heads, mesh=mesh)
+    for name in SHAPE_FIELDS:
+        found = getattr(other.config, name, None)
+        if found != getattr(model, name):
+            raise UsageError(
+                f"train.initial_weights {path} has {name} = {found}, but the configuration says "
+                f"model.{name} = {getattr(model, name)}"
+            )
+    return params
 
 
 def check_same_run(record: dict[str, Any], model: GLMConfig, fingerprint: str) -> None:
@@ -221,7 +247,7 @@ def describe(
 ) -> str:
     """One line: what is trained, on what, from where."""
     shape = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    tokens = inputs.store.split("train").num_tokens
+    tokens = inputs.num_tokens("train")
     begin = f"going on at step {first_step}" if first_step else "from the start"
     return (
         f"GLM with {parameter_count(program.abstract_state.params):,} parameters on "

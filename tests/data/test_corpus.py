@@ -1,13 +1,17 @@
 """Reading documents out of every kind of source, good and bad."""
 
+import bz2
 import gzip
 import json
+import lzma
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glm_jax.data import pieces
 from glm_jax.data.corpus import Incidents, documents, split_text
 from glm_jax.errors import UsageError
 
@@ -32,15 +36,52 @@ def test_folders_files_and_globs_in_sorted_order_and_each_file_once(tmp_path):
     assert texts(tmp_path / "deep/*.txt", tmp_path) == [in_folder[1], in_folder[0], *in_folder[2:]]
     assert texts(str(tmp_path / "**/c.txt")) == ["text of deep/deeper/c.txt"]
     assert [document.origin for document in documents([tmp_path / "deep/lines.jsonl"])] == [
-        f"{tmp_path}/deep/lines.jsonl:1",
-        f"{tmp_path}/deep/lines.jsonl:2",
+        f"{tmp_path}/deep/lines.jsonl:0",
+        f"{tmp_path}/deep/lines.jsonl:16",
     ]
 
 
-def test_compressed_files_read_like_plain_ones(tmp_path):
-    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"compressed\r\ntext\n"))
-    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"body": "a line"}\n'))
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_compressed_files_read_like_plain_ones(tmp_path, suffix):
+    compress = compressor(suffix)
+    (tmp_path / f"a.txt{suffix}").write_bytes(compress(b"compressed\r\ntext\n"))
+    (tmp_path / f"b.jsonl{suffix}").write_bytes(compress(b'{"body": "a line"}\n'))
     assert texts(tmp_path, text_key="body") == ["compressed\ntext", "a line"]
+
+
+def compressor(suffix):
+    if suffix == ".zst":
+        return pytest.importorskip("zstandard").ZstdCompressor().compress
+    return {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix]
+
+
+def test_zst_without_its_package_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    (tmp_path / "a.txt.zst").write_bytes(b"any")
+    with pytest.raises(UsageError, match=r"a\.txt\.zst needs the Python package zstandard"):
+        documents([tmp_path])
+
+
+LINES = st.lists(st.text(alphabet="aé \n", min_size=1, max_size=30), max_size=20)
+
+
+@settings(deadline=None, max_examples=60)
+@given(lines=LINES, piece_bytes=st.integers(1, 200), suffix=st.sampled_from(["", ".gz"]))
+def test_documents_are_the_same_however_files_are_cut(tmp_path_factory, lines, piece_bytes, suffix):
+    folder = tmp_path_factory.mktemp("cut")
+    content = "".join(json.dumps({"text": line}, ensure_ascii=False) + "\n" for line in lines)
+    encoded = content.removesuffix("\n").encode()
+    name = folder / f"a.jsonl{suffix}"
+    name.write_bytes(gzip.compress(encoded) if suffix else encoded)
+    (folder / "b.txt").write_text("\n\n".join(lines))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "PIECE_BYTES", piece_bytes)
+        found, incidents = texts(folder, maximum_characters=50), Incidents()
+        origins = [doc.origin for doc in documents([folder], incidents=incidents)]
+    assert found == texts(folder, maximum_characters=50)
+    whole = Incidents()
+    assert origins == [doc.origin for doc in documents([folder], incidents=whole)]
+    assert incidents == whole
 
 
 def test_bad_utf8_is_replaced_and_counted(tmp_path):
@@ -96,7 +137,23 @@ def test_damaged_gzip_keeps_what_could_be_read_and_is_named(tmp_path):
     found = texts(tmp_path, incidents=incidents)
     assert found[0] == "line 0"
     assert found[-1] == "good"
-    assert incidents.unreadable_files == [f"{tmp_path}/a.jsonl.gz", f"{tmp_path}/b.txt.gz"]
+    first, second = incidents.unreadable_files
+    assert first.startswith(f"{tmp_path}/a.jsonl.gz (Compressed file ended")
+    assert second.startswith(f"{tmp_path}/b.txt.gz (Not a gzipped file")
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_large_damaged_files_keep_what_could_be_read(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 1000)
+    numbers = np.random.default_rng(0).integers(0, 1 << 60, 40_000).tolist()
+    lines = "".join(f'{{"text": "{number}"}}\n' for number in numbers)
+    whole = compressor(suffix)(lines.encode())
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(whole[: len(whole) * 3 // 4])
+    incidents = Incidents()
+    found = texts(tmp_path, incidents=incidents)
+    assert 0 < len(found) < len(numbers)
+    assert found == list(map(str, numbers[: len(found)]))
+    assert len(incidents.unreadable_files) == 1 and incidents.bad_json_lines == 0
 
 
 @settings(deadline=None, max_examples=200)
@@ -200,4 +257,32 @@ def test_tfds_data_sets_are_read_by_split_and_feature(tfds_folder):
 def test_tfds_troubles_are_one_sentence(tfds_folder, source, message):
     with pytest.raises(UsageError, match=message) as caught:
         documents([source], text_key="body")
+    assert "\n" not in str(caught.value)
+
+
+def test_urls_are_read_like_paths(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    for name in ("b.txt", "deep/a.txt", ".hidden/c.txt"):
+        (tmp_path / name).write_text(f"text of {name}")
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a line"}\n'))
+    in_folder = ["text of b.txt", "a line", "text of deep/a.txt"]
+    assert texts(f"file://{tmp_path}") == in_folder
+    assert texts(f"file://{tmp_path}/*.txt") == in_folder[:1]
+    [document] = documents([f"file://{tmp_path}/b.txt"])
+    assert document.origin == f"file://{tmp_path}/b.txt"
+
+
+@pytest.mark.parametrize(
+    "url, message",
+    [
+        ("file:///no/such/folder", "matches no file"),
+        ("nothing://bucket/a.txt", "nothing://bucket/a.txt cannot be read: nothing://"),
+        ("gs://bucket/a.txt", "needs a Python package that is not installed"),
+    ],
+)
+def test_urls_that_cannot_be_read_are_one_sentence(monkeypatch, url, message):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(UsageError, match=message) as caught:
+        documents([url])
     assert "\n" not in str(caught.value)

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from glm_jax.data.documents import DocumentTexts
+from glm_jax.data.mixture import MixedIn, MixedTexts
 from glm_jax.data.objectives import BlankConfig, Objective
-from glm_jax.data.pipeline import batches, read_windows
+from glm_jax.data.order import EpochOrder, EpochTexts
+from glm_jax.data.pipeline import batches
+from glm_jax.data.rows import RowMaker
 from glm_jax.errors import RunError, UsageError
 
 MIXED = BlankConfig(
@@ -24,24 +31,91 @@ MIXED = BlankConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def make_batches(make_split, special, sentence_end):
-    split = make_split(20_000, 100, 400)
+class WithStarts:
+    """A split in memory that knows where its documents begin."""
 
-    def make(**changes):
-        settings = {
-            "split": split,
+    def __init__(self, split, enc):
+        self.num_tokens, self.read = split.num_tokens, split.read
+        self._starts = np.flatnonzero(split.ids == enc)
+
+    def document_starts(self):
+        return self._starts
+
+
+class FakeRows:
+    """Rows that are filled with their index."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def rows(self, example):
+        whole = np.repeat(example.astype(np.int32)[:, None], self.length, axis=1)
+        return {
+            "tokens": whole,
+            "targets": whole,
+            "loss_mask": np.ones(whole.shape, np.float32),
+            "position_ids": np.stack([whole, whole], axis=1),
+            "prefix_length": example.astype(np.int32),
+            "objective": np.full(len(example), Objective.OTHER, np.int32),
+        }
+
+
+@pytest.fixture(scope="module")
+def make_rows(make_split, special, sentence_end):
+    """Makes a RowMaker; `order` is "epochs", "documents" or "mixed", which has all there is."""
+    default = make_split(20_000, 100, 400)
+    other = make_split(5_000, 20, 60, seed=1)
+
+    def make(split=default, order="epochs", **changes):
+        values = {
             "blanks": MIXED,
             "special": special,
             "sentence_end": sentence_end,
             "sequence_length": 128,
-            "batch_size": 8,
             "seed": 7,
             **changes,
         }
-        return batches(settings.pop("split"), **settings)
+        blanks, length, seed = (values[name] for name in ("blanks", "sequence_length", "seed"))
+
+        def epochs(split, seed):
+            order = EpochOrder(split.num_tokens, blanks, sequence_length=length, seed=seed)
+            return EpochTexts(split, order, enc=special["ENC"])
+
+        def documents(split, seed):
+            return DocumentTexts(
+                WithStarts(split, special["ENC"]), blanks, enc=special["ENC"],
+                sentence_end=sentence_end, sequence_length=length, seed=seed,
+            )  # fmt: skip
+
+        if order == "mixed":
+            texts = MixedTexts([epochs(split, seed), documents(other, seed + 1)], [0.7, 0.3])
+            values["mixed_in"] = MixedIn(FakeRows(length), 0.15)
+        else:
+            texts = {"epochs": epochs, "documents": documents}[order](split, seed)
+        return RowMaker(texts, **values)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def make_batches(make_rows):
+    def make(batch_size=8, start_step=0, num_steps=None, rows=None, threads=1, **changes):
+        return batches(
+            make_rows(**changes),
+            batch_size=batch_size,
+            start_step=start_step,
+            num_steps=num_steps,
+            rows=rows,
+            threads=threads,
+        )
+
+    return make
+
+
+def rows_of(make, examples):
+    """The rows of some examples, without a pipeline around them."""
+    made = make.blank(*make.choose(tf.constant(list(examples), tf.int64)))
+    return {name: values.numpy() for name, values in made.items()}
 
 
 def take(iterator, count):
@@ -61,7 +135,7 @@ def assert_same(left, right):
 
 @pytest.fixture(scope="module")
 def reference(make_batches):
-    """The first 33 steps of one reader; the stream is 156 windows long, 19 steps and a half."""
+    """The first 33 steps of one reader; an epoch has about 165 windows, 21 steps."""
     return take(make_batches(), 33)
 
 
@@ -76,18 +150,6 @@ def test_form(reference):
         "prefix_length": ((8,), "int32"),
         "objective": ((8,), "int32"),
     }
-
-
-@pytest.mark.parametrize("readers", [2, 4])
-def test_readers_share_a_batch(make_batches, reference, readers):
-    whole = reference[:4]
-    size = 8 // readers
-    parts = [take(make_batches(rows=range(i * size, (i + 1) * size)), 4) for i in range(readers)]
-    joined = [
-        {name: np.concatenate([part[name] for part in step]) for name in step[0]}
-        for step in zip(*parts, strict=True)
-    ]
-    assert_same(joined, whole)
 
 
 def test_rows_that_do_not_follow_each_other(make_batches, reference):
@@ -115,11 +177,42 @@ def test_seeds_differ(make_batches, reference):
     assert (reference[0]["tokens"] != other["tokens"]).any(axis=1).all()
 
 
-@pytest.mark.parametrize("length", [128, 512])
-def test_short_documents_leave_no_padding(make_batches, length):
-    found = take(make_batches(sequence_length=length), 20)
-    used = np.concatenate([batch["position_ids"].sum(axis=1)[:, 1:] > 0 for batch in found])
-    assert used.all()
+@pytest.mark.parametrize(
+    ("length", "blanks", "most"),
+    [(128, BlankConfig(), 0.042), (512, BlankConfig(), 0.021), (512, MIXED, 0.021)],
+)
+def test_little_of_a_sequence_is_padding(make_rows, length, blanks, most):
+    found = rows_of(make_rows(sequence_length=length, blanks=blanks), range(320))
+    used = found["position_ids"].sum(axis=1)[:, 1:] > 0
+    assert 1 - used.mean() < most
+    assert used[:, : length // 2].all()
+
+
+@pytest.mark.parametrize("order", ["epochs", "documents", "mixed"])
+@settings(deadline=None, max_examples=4)
+@given(seed=st.integers(0, 2**40), step=st.integers(0, 2**40), hosts=st.sampled_from([1, 2, 4, 8]))
+def test_hosts_share_a_batch(make_rows, order, seed, step, hosts):
+    whole = rows_of(make_rows(order=order, seed=seed), range(8 * step, 8 * step + 8))
+    size = 8 // hosts
+    parts = [
+        rows_of(make_rows(order=order, seed=seed), range(start, start + size))
+        for start in range(8 * step, 8 * step + 8, size)
+    ]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in whole}
+    assert_same([joined], [whole])
+
+
+def test_a_pipeline_of_everything_starts_at_any_step(make_batches, make_rows):
+    found = take(make_batches(order="mixed", start_step=30, rows=range(2, 8, 2), threads=2), 3)
+    expected = [
+        rows_of(make_rows(order="mixed"), range(8 * step + 2, 8 * step + 8, 2))
+        for step in range(30, 33)
+    ]
+    assert_same(found, expected)
+
+
+def used_length(batch, row):
+    return 1 + int(np.flatnonzero(batch["position_ids"][row].any(axis=0))[-1])
 
 
 def test_every_example_is_text_of_the_stream(make_batches, make_split, special):
@@ -133,7 +226,7 @@ def test_every_example_is_text_of_the_stream(make_batches, make_split, special):
             objectives.add(Objective(batch["objective"][i]))
             prefix = batch["prefix_length"][i]
             spans: dict[int, list[int]] = {}
-            for place in range(prefix, 64):
+            for place in range(prefix, used_length(batch, i)):
                 spans.setdefault(batch["position_ids"][i, 0, place], []).append(
                     int(batch["targets"][i, place])
                 )
@@ -175,21 +268,30 @@ def test_block_masks_are_of_token_examples_only(make_batches, special):
     assert hidden[of_spans].mean() == pytest.approx(0.1, abs=0.02)
 
 
-def test_windows_of_the_ring(make_split, special):
-    split = make_split(200, 10, 20)
-    size = split.num_tokens
-    windows = read_windows(split, np.array([0, 5, size - 3]), 12, special["ENC"])
-    np.testing.assert_array_equal(windows[0], split.ids[:12])
-    np.testing.assert_array_equal(windows[1], [special["ENC"], *split.ids[5:16]])
-    over = [*split.ids[-3:], *split.ids[:8]]
-    np.testing.assert_array_equal(windows[2], [special["ENC"], *over])
+def test_a_second_stream_has_its_share_and_its_own_count(make_rows):
+    """15% of all rows are its own."""
+    joined = rows_of(make_rows(order="mixed"), range(400))
+    other = joined["objective"] == Objective.OTHER
+    assert other.sum() in (60, 61)
+    np.testing.assert_array_equal(joined["tokens"][other, 5], np.arange(other.sum()))
+    np.testing.assert_array_equal(joined["prefix_length"][other], np.arange(other.sum()))
+    of_blanks = (joined["loss_mask"][~other] > 0).any(axis=1)
+    assert of_blanks.all()
+
+
+def test_rows_of_one_stream_only(make_rows):
+    """A reader may have none of the one stream, or none of the other."""
+    make = make_rows(order="mixed")
+    kinds = [int(rows_of(make, [example])["objective"][0]) for example in range(12)]
+    assert kinds.count(Objective.OTHER) in (1, 2)
+    together = rows_of(make, range(12))["objective"]
+    assert together.tolist() == kinds
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"sequence_length": 8}, "sequence length is 8"),
-        ({"sequence_length": 50_000}, "one example needs 50000"),
         ({"rows": range(4, 12)}, "batch of 8 rows"),
         ({"rows": range(0)}, "batch of 8 rows"),
         ({"special": {"MASK": 1}}, "no token sMASK"),
@@ -232,17 +334,18 @@ from conftest import MemorySplit
 from test_pipeline import SlowSplit
 import numpy as np
 from glm_jax.data.objectives import BlankConfig
+from glm_jax.data.order import EpochOrder, EpochTexts
 from glm_jax.data.pipeline import batches
+from glm_jax.data.rows import RowMaker
 
 special = {"eos": 0, "ENC": 1, "MASK": 2, "sop": 3, "eop": 4}
 split = SlowSplit(MemorySplit(np.arange(5000, dtype=np.int32) % 90 + 10))
 kept = []
+blanks = BlankConfig(token=0, document=1)
+order = EpochOrder(split.num_tokens, blanks, sequence_length=32, seed=0)
 for count in range(12):
-    iterator = batches(
-        split, blanks=BlankConfig(token=0, document=1), special=special,
-        sentence_end=np.zeros(100, bool), sequence_length=32, batch_size=2, seed=0,
-        threads=1 + count % 2,
-    )
+    make = RowMaker(EpochTexts(split, order, enc=1), blanks, special, np.zeros(100, bool), 32, 0)
+    iterator = batches(make, batch_size=2, threads=1 + count % 2)
     for _ in range(count % 3):
         next(iterator)
     if count % 4 == 3:

@@ -1,7 +1,5 @@
-"""Sampled spans against the recorded statistics of the original, and their invariants."""
+"""Sampled spans: what holds of every one of them. Their statistics are tested elsewhere."""
 
-import json
-from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -9,21 +7,17 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2_contingency
 
 from glm_jax.data.objectives import BlankConfig
+from glm_jax.data.span_lengths import most_spans, span_length_distribution
 from glm_jax.data.spans import (
+    in_text_order,
     sample_document_spans,
     sample_sentence_spans,
     sample_token_spans,
-    span_length_distribution,
 )
 
-SAMPLES = 12_000
-LENGTH = 128
-# A fair sampler fails one comparison in 20,000; seeds are fixed, so a passing one keeps passing.
-SIGNIFICANCE = 5e-5
-
+WIDTH = 64
 RUNS = {
     "bert": BlankConfig(),
     "bert_30": BlankConfig(mask_ratio=0.3, mean_span_length=4),
@@ -33,123 +27,21 @@ RUNS = {
 }
 
 
-@pytest.fixture(scope="module")
-def statistics(shared):
-    return json.loads((shared / "goldens" / "d_blocks" / "statistics.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def stats_samples(shared):
-    return json.loads((shared / "goldens" / "d_blocks" / "stats_samples.json").read_text())
-
-
-def agreement(recorded, ours, calls_per_count=1):
-    """The p-value of two histograms having one distribution; rare values are put together."""
-    values = sorted({int(value) for value in recorded} | set(ours))
-    table = np.array(
-        [
-            [recorded.get(str(value), 0) / calls_per_count for value in values],
-            [ours.get(value, 0) for value in values],
-        ]
-    )
-    share = table.sum(axis=1).min() / table.sum()
-    columns, gathered = [], np.zeros(2)
-    for column in table.T:
-        gathered = gathered + column
-        if gathered.sum() * share >= 8:
-            columns.append(gathered)
-            gathered = np.zeros(2)
-    columns[-1] = columns[-1] + gathered
-    if len(columns) == 1:  # one value only, on both sides
-        return 1.0
-    return chi2_contingency(np.array(columns).T).pvalue
-
-
-def histograms(sampled):
-    """The histograms of statistics.json, by name."""
-    found = {
-        name: Counter()
-        for name in (
-            "span_length", "num_spans", "gap_first", "gap_between", "gap_last", "masked_tokens",
-            "span_start", "target_tokens", "index_of_first_block",
-        )
-    }  # fmt: skip
-    for spans, count in zip(sampled.spans.numpy(), sampled.num_spans.numpy(), strict=True):
-        first = spans[0, 0]
-        spans = spans[:count][np.argsort(spans[:count, 0])]
-        lengths = spans[:, 1] - spans[:, 0]
-        found["span_length"].update(lengths.tolist())
-        found["span_start"].update(spans[:, 0].tolist())
-        found["gap_between"].update((spans[1:, 0] - spans[:-1, 1]).tolist())
-        found["num_spans"][int(count)] += 1
-        found["gap_first"][int(spans[0, 0])] += 1
-        found["gap_last"][LENGTH - int(spans[-1, 1])] += 1
-        found["masked_tokens"][int(lengths.sum())] += 1
-        found["target_tokens"][int(lengths.sum() + count)] += 1
-        found["index_of_first_block"][int(np.flatnonzero(spans[:, 0] == first)[0])] += 1
-    return found
-
-
-def sample(run, texts, special, sentence_end, **arguments):
-    config = RUNS[run]
+def sample(run, texts, lengths, special, sentence_end, seed=11, most=WIDTH):
+    settings = {"config": RUNS[run], "special": special, "seed": seed}
     example = tf.range(len(texts), dtype=tf.int64)
-    arguments = {"config": config, "special": special, "seed": 11, **arguments}
-    text = tf.constant(texts, tf.int32)
+    arguments = (tf.constant(texts, tf.int32), tf.constant(lengths, tf.int32), example)
+    most = tf.fill([len(texts)], most)
     if run == "sentence":
-        return sample_sentence_spans(text, example, sentence_end=sentence_end, **arguments)
+        return sample_sentence_spans(*arguments, most=most, sentence_end=sentence_end, **settings)
     if run == "gpt":
-        return sample_document_spans(text, example, **arguments)
+        return sample_document_spans(*arguments, **settings)
     single = tf.fill([len(texts)], run == "single_span")
-    return sample_token_spans(text, example, single_span=single, **arguments)
+    return sample_token_spans(*arguments, most=most, single_span=single, **settings)
 
 
-def rotated(stats_samples, documents):
-    texts = np.array([sample["text"] for sample in stats_samples[documents]])
-    return texts[np.arange(SAMPLES) % len(texts)]
-
-
-@pytest.mark.parametrize("documents", ["one_doc", "multi_doc"])
-@pytest.mark.parametrize("run", ["bert", "bert_30", "single_span", "sentence"])
-def test_recorded_histograms(statistics, stats_samples, special, sentence_end, run, documents):
-    texts = rotated(stats_samples, documents)
-    sampled = sample(run, texts, special, sentence_end, length=LENGTH, span_cost=0)
-    assert (sampled.text_length.numpy() == LENGTH).all()
-    recorded = statistics[f"{run}/{documents}"]
-    found = histograms(sampled)
-    agreements = {
-        name: agreement(recorded[f"{name}_hist"], found[name])
-        for name in found
-        if recorded[f"{name}_hist"]
-    }
-    assert min(agreements.values()) > SIGNIFICANCE, agreements
-    masked = sum(tokens * count for tokens, count in found["masked_tokens"].items())
-    assert masked / SAMPLES / LENGTH == pytest.approx(recorded["mean_masked_fraction"], rel=0.02)
-
-
-@pytest.mark.parametrize("documents", ["one_doc", "multi_doc"])
-def test_recorded_generation_lengths(statistics, stats_samples, special, sentence_end, documents):
-    texts = rotated(stats_samples, documents)
-    sampled = sample("gpt", texts, special, sentence_end, length=LENGTH, span_cost=0)
-    recorded = statistics[f"gpt/{documents}"]
-    start, end = sampled.spans.numpy()[:, 0].T
-    # One length was recorded for all four samples of a call.
-    lengths = Counter((end - start).tolist())
-    assert agreement(recorded["generation_length_hist"], lengths, 4) > SIGNIFICANCE
-    tail = sampled.unidirectional.numpy()
-    by_call = recorded["gpt_unidirectional_samples_per_call_hist"]
-    recorded_tails = sum(int(tails) * calls for tails, calls in by_call.items())
-    assert tail.mean() == pytest.approx(recorded_tails / 6000, abs=0.025)
-    assert (end[tail] == LENGTH).all()
-    assert (start >= 1).all() and (end[~tail] <= LENGTH - 1).all()
-    if documents == "one_doc":  # anywhere: uniform over the places that there are
-        place = (start[~tail] - 0.5) / (LENGTH - 1 - (end - start)[~tail])
-        assert np.abs(np.histogram(place, 10, (0, 1))[0] / (~tail).sum() - 0.1).max() < 0.02
-
-
-def test_span_length_table(statistics):
-    recorded = np.array(statistics["block_length_distribution_avg3_max40"])
-    ours = span_length_distribution(3, 40)
-    np.testing.assert_allclose(ours, recorded / recorded.sum(), rtol=1e-9)
+def spans_of(sampled, row):
+    return [tuple(span) for span in sampled.spans[row, : sampled.num_spans[row]].numpy().tolist()]
 
 
 def documents_of(text, special):
@@ -190,80 +82,111 @@ def token_texts(draw, length):
     return text[:length]
 
 
-batches_of_texts = st.lists(token_texts(length=64), min_size=1, max_size=3)
+batches_of_texts = st.lists(
+    st.tuples(token_texts(length=WIDTH), st.integers(3, WIDTH)), min_size=1, max_size=3
+)
 
 
 @settings(deadline=None, max_examples=60)
-@given(batches_of_texts, st.sampled_from(["bert", "bert_30", "single_span"]), st.integers(0, 2**40))
-def test_token_spans_keep_apart(special, sentence_end, texts, run, seed):
-    sampled = sample(run, texts, special, sentence_end, length=64, seed=seed)
-    for i, text in enumerate(texts):
-        count, length = int(sampled.num_spans[i]), int(sampled.text_length[i])
-        assert length + 2 * count == 64
+@given(
+    batches_of_texts,
+    st.sampled_from(["bert", "bert_30", "single_span"]),
+    st.integers(0, 2**40),
+    st.sampled_from([1, 3, WIDTH]),
+)
+def test_token_spans_keep_apart(special, sentence_end, batch, run, seed, most):
+    texts, lengths = zip(*batch, strict=True)
+    sampled = sample(run, texts, lengths, special, sentence_end, seed=seed, most=most)
+    for row, (text, length) in enumerate(batch):
         documents = documents_of(text[:length], special)
-        spans = sorted(map(tuple, sampled.spans[i, :count].numpy().tolist()))
+        spans = sorted(spans_of(sampled, row))
         for start, end in spans:
             assert any(first <= start < end <= last for first, last in documents)
             assert end < length
         for (_, end), (start, _) in pairwise(spans):
             assert end < start
-        if run == "single_span":
-            assert count <= 1
-        if len(documents) == 1 and run != "single_span":
-            ratio = RUNS[run].mask_ratio
+        assert len(spans) <= (1 if run == "single_span" else most)
+        if len(documents) == 1 and run != "single_span" and most == WIDTH and length > 20:
             covered = sum(end - start for start, end in spans)
-            assert covered >= int(ratio * length)
+            assert covered >= int(RUNS[run].mask_ratio * length)
 
 
 @settings(deadline=None, max_examples=60)
-@given(batches_of_texts, st.integers(0, 2**40))
-def test_sentence_spans_are_sentences(special, sentence_end, texts, seed):
-    sampled = sample("sentence", texts, special, sentence_end, length=64, seed=seed)
-    for i, text in enumerate(texts):
-        count, length = int(sampled.num_spans[i]), int(sampled.text_length[i])
-        assert length + 2 * count == 64
-        spans = [tuple(span) for span in sampled.spans[i, :count].numpy().tolist()]
-        assert len(set(spans)) == count
+@given(batches_of_texts, st.integers(0, 2**40), st.sampled_from([1, WIDTH]))
+def test_sentence_spans_are_sentences(special, sentence_end, batch, seed, most):
+    texts, lengths = zip(*batch, strict=True)
+    sampled = sample("sentence", texts, lengths, special, sentence_end, seed=seed, most=most)
+    for row, (text, length) in enumerate(batch):
+        spans = spans_of(sampled, row)
+        assert len(set(spans)) == len(spans) <= most
         documents = documents_of(text[:length], special)
-        for start, end in spans:
-            assert any(first <= start < end <= last for first, last in documents)
-            ends = (start, end) in sentences_of(text[:length], special, sentence_end)
-            # A fragment that the cut made may reach the end of its document.
-            assert ends or any(end == last for _, last in documents)
+        sentences = sentences_of(text[:length], special, sentence_end)
+        for span in spans:
+            assert span in sentences
+            assert any(first <= span[0] < span[1] <= last for first, last in documents)
+        covered = [end - start for start, end in spans]
+        goal = max(int(0.15 * length), 1)
+        assert sum(covered[:-1]) < goal  # no more sentences than needed
+        if most == WIDTH:  # and no fewer, unless the text has no more
+            assert sum(covered) >= goal or len(spans) == len(sentences)
 
 
 @settings(deadline=None, max_examples=60)
 @given(batches_of_texts, st.integers(0, 2**40))
-def test_no_more_sentences_than_needed_in_texts_that_are_not_cut(
-    special, sentence_end, texts, seed
-):
-    # Where the text is cut to fill the sequence, another sentence may step in for one cut off.
-    sampled = sample("sentence", texts, special, sentence_end, length=64, span_cost=0, seed=seed)
-    for i in range(len(texts)):
-        spans = sampled.spans[i, : int(sampled.num_spans[i])].numpy().tolist()
-        assert sum(end - start for start, end in spans[:-1]) < int(0.15 * 64)
-
-
-@settings(deadline=None, max_examples=60)
-@given(batches_of_texts, st.integers(0, 2**40))
-def test_document_spans_fill_the_sequence(special, sentence_end, texts, seed):
-    sampled = sample("gpt", texts, special, sentence_end, length=64, seed=seed)
-    for i, text in enumerate(texts):
-        length, tail = int(sampled.text_length[i]), bool(sampled.unidirectional[i])
-        ((start, end),) = sampled.spans[i].numpy().tolist()
-        assert int(sampled.num_spans[i]) == 1
-        assert length + 2 - tail == 64
-        assert int(0.25 * length) <= end - start <= length - 2
+def test_document_spans_lie_anywhere_or_at_the_end(special, sentence_end, batch, seed):
+    texts, lengths = zip(*batch, strict=True)
+    sampled = sample("gpt", texts, lengths, special, sentence_end, seed=seed)
+    for row, (text, length) in enumerate(batch):
+        ((start, end),) = spans_of(sampled, row)
+        tail = bool(sampled.unidirectional[row])
+        assert max(int(0.25 * length), 1) <= end - start <= length - 2
         assert start >= 1
         assert end == length if tail else end < length
-        if special["eos"] in text[:61]:
+        if special["eos"] in text[: length - 1]:
             assert tail
 
 
-def test_spans_that_do_not_fit_are_dropped_without_padding(special, sentence_end):
+def test_document_spans_are_uniform_over_their_places(special, sentence_end):
+    texts = [[special["ENC"], *range(1, WIDTH)]] * 6000
+    sampled = sample("gpt", texts, [WIDTH] * 6000, special, sentence_end)
+    start, end = sampled.spans.numpy()[~sampled.unidirectional.numpy(), 0].T
+    within = np.random.default_rng(0).random(len(start))
+    place = (start - 1 + within) / (WIDTH - 1 - (end - start))
+    assert np.abs(np.histogram(place, 10, (0, 1))[0] / len(place) - 0.1).max() < 0.025
+
+
+def test_an_example_does_not_depend_on_its_company(special, sentence_end):
+    """Neither on the other examples, nor on what lies behind its text."""
+    text = [special["ENC"], *range(30, 60), special["eos"], special["ENC"], *range(60, 91)]
+    other = [special["ENC"], *[15, special["eos"], special["ENC"]] * 21]
+    for run in RUNS:
+        alone = sample(run, [text], [50], special, sentence_end)
+        together = sample(run, [text[:50] + [15] * 14, other], [50, 64], special, sentence_end)
+        assert spans_of(alone, 0) == spans_of(together, 0)
+
+
+def test_spans_that_do_not_fit_are_dropped(special, sentence_end):
     """Documents of three tokens cannot hold 30% of the text in spans of four."""
-    texts = [([1002, 5, 6, 7, 1000] * 20)[:64]] * 50
-    sampled = sample("bert_30", texts, special, sentence_end, length=64)
-    text_length, count = sampled.text_length.numpy(), sampled.num_spans.numpy()
-    assert (text_length + 2 * count == 64).all()
+    texts = [([special["ENC"], 5, 6, 7, special["eos"]] * 20)[:WIDTH]] * 50
+    count = sample("bert_30", texts, [WIDTH] * 50, special, sentence_end).num_spans.numpy()
     assert 0 < count.max() <= 3
+
+
+def test_blocks_in_the_order_of_the_text(special, sentence_end):
+    texts = [[special["ENC"], *range(1, WIDTH)]] * 20
+    shuffled = sample("bert_30", texts, [WIDTH] * 20, special, sentence_end)
+    ordered = in_text_order(shuffled)
+    for row in range(20):
+        assert spans_of(ordered, row) == sorted(spans_of(shuffled, row))
+    assert any(spans_of(shuffled, row) != sorted(spans_of(shuffled, row)) for row in range(20))
+
+
+@pytest.mark.parametrize(("mean", "goal"), [(3.0, 70), (3.0, 5), (8.0, 200)])
+def test_most_spans_is_the_quantile_of_drawn_counts(mean, goal):
+    random = np.random.default_rng(5)
+    distribution = span_length_distribution(mean, 40)
+    drawn = random.choice(np.arange(1, 40), (20_000, goal), p=distribution)
+    count = (np.cumsum(drawn, axis=1) < goal).sum(axis=1) + 1
+    most = most_spans(mean, 40, goal, 0.9)
+    assert (count <= most).mean() > 0.9 - 0.01
+    assert (count <= most - 1).mean() < 0.9 + 0.01

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from glm_jax.data.blanks import build_blanks
 from glm_jax.generate.greedy import Prompt, fill_prompts
-from tests.data.test_blanks import MASKS, SETTINGS, block_masked_tokens
+from tests.data.recorded_blocks import build_row, recorded, settings_of, special_tokens
 from tests.parity.golden_forward import Load
 from tests.parity.rows import Row
 from tests.parity.test_generation import recorded_form
@@ -22,34 +21,23 @@ BATCH = ("tokens", "targets", "loss_mask", "position_ids")
 def block_rows(goldens: Path) -> Iterator[Row]:
     """How many recorded rows of every setting come out different."""
     folder = goldens / "d_blocks"
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())["plain"]
-    special = {name: command["id"] for name, command in tokenizer["commands"].items()}
-    for setting in SETTINGS:
-        recorded = json.loads((folder / "examples" / f"{setting}.json").read_text())
-        rows = [row for case in recorded["cases"] for row in case["built"]]
-        different = sum(_differs(row, recorded["settings"], special) for row in rows)
+    for setting in settings_of(folder):
+        options, cases = recorded(folder, setting)
+        special = special_tokens(folder, options)
+        rows = [row for case in cases for row in case["built"]]
+        different = sum(_differs(row, build_row(row, options, special)) for row in rows)
         if rows:
             yield Row(f"d_blocks/{setting}", f"rows that differ, of {len(rows)}", 0.0, different)
 
 
-def _differs(
-    row: Mapping[str, Any], settings: Mapping[str, Any], special: Mapping[str, int]
-) -> bool:
-    mask = MASKS[row["task"]] if settings.get("task_mask") else "MASK"
-    built = build_blanks(
-        [row["sample_tokens"]],
-        [len(row["sample_tokens"])],
-        [row["spans_in_block_order"]],
-        [len(row["spans_in_block_order"])],
-        mask_id=special[mask],
-        sop=special["sop"],
-        eop=special["eop"],
-        sequence_length=len(row["tokens"]),
-        block_masked=block_masked_tokens(row)[None],
-        block_mask_id=special["dBLOCK"],
-    )
-    same = all(np.array_equal(built[name][0], row[name]) for name in BATCH)
-    return not same or int(built["prefix_length"][0]) != row["sep"]
+def _differs(row: Mapping[str, Any], built: Mapping[str, Any]) -> bool:
+    """Recorded positions may have their first row only: the second is 0 then."""
+    positions = np.asarray(row["position_ids"])
+    if positions.ndim == 1:
+        positions = np.stack([positions, np.zeros_like(positions)])
+    expected = {**row, "position_ids": positions}
+    same = all(np.array_equal(built[name], expected[name]) for name in BATCH)
+    return not same or int(built["prefix_length"]) != row["sep"]
 
 
 def generation_rows(goldens: Path, load: Load) -> Iterator[Row]:

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from glm_jax.checkpoint import Checkpoints
+from glm_jax.cli.main import main
 from glm_jax.configure import RunConfig, read_configuration
 from glm_jax.errors import RunError, UsageError
 from glm_jax.loading import load
@@ -184,5 +185,26 @@ def test_a_store_whose_tokenizer_was_exchanged_is_refused(tiny_run, tiny_store, 
 
 
 def test_progress_line_has_step_loss_speed_and_time_left():
-    line = loop.progress_line(30, 150, {"loss": 1.23456, "tokens_per_second": 12345.6}, 0.5)
-    assert line == "step  30/150  loss 1.235  12,346 tokens/s  1m00s left"
+    metrics = {"loss": 1.23456, "tokens_per_second": 12345.6, "data_wait": 0.0123}
+    line = loop.progress_line(30, 150, metrics, 0.5)
+    assert line == ("step  30/150  loss 1.235  12,346 tokens/s  1m00s left  1.2% waiting for data")
+
+
+def test_a_run_may_begin_from_the_weights_of_another(tiny_run, tmp_path):
+    _, first, _ = run(tiny_run, "train.num_steps=3")
+    original = tmp_path / "original"
+    assert main(["convert", first.train.run_folder, str(original), "--to=original"]) == 0
+    second = (f"train.run_folder={tmp_path / 'second'}", f"train.initial_weights={original}")
+    still = ("optimizer.learning_rate=1e-30", "train.num_steps=1", "train.seed=5")
+    _, config, _ = run(tiny_run, *second, *still)
+    assert_same_params(first, config)
+    with pytest.raises(UsageError, match=r"has num_layers = 2, but .* model\.num_layers = 3"):
+        run(tiny_run, *second, f"train.run_folder={tmp_path / 'third'}", "model.num_layers=3")
+
+
+def test_a_run_does_not_go_on_from_converted_weights(tiny_run, tmp_path):
+    _, config, _ = run(tiny_run, "train.num_steps=1")
+    converted = tmp_path / "converted"
+    assert main(["convert", config.train.run_folder, str(converted)]) == 0
+    with pytest.raises(UsageError, match="was converted, not trained here"):
+        run(tiny_run, f"train.run_folder={converted}")

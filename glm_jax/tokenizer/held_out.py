@@ -1,0 +1,57 @@
+"""Lines kept out of a tokenizer's training, to measure it on."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from glm_jax.tokenizer.protocol import Tokenizer
+from glm_jax.tokenizer.sample import Sample
+
+_ONE_IN = 100  # lines
+
+
+@dataclass(frozen=True)
+class Compression:
+    """How a tokenizer does on lines of text; ``num_bytes`` counts UTF-8."""
+
+    num_lines: int
+    num_bytes: int
+    num_tokens: int
+
+    @property
+    def bytes_per_token(self) -> float:
+        return self.num_bytes / self.num_tokens
+
+
+class HeldOutLines:
+    """Takes one line in a hundred out of texts, and remembers a sample of them.
+
+    Which lines are taken depends on nothing but what they say: a line that stands in many texts is
+    taken from all of them or from none.
+    """
+
+    def __init__(self, most: int = 10_000) -> None:
+        """``most`` lines are remembered, drawn evenly from those that are taken out."""
+        self._sample = Sample(most)
+
+    def taken_from(self, texts: Iterable[str]) -> Iterator[str]:
+        """The texts without the lines that are taken out."""
+        for text in texts:
+            kept = []
+            for line in text.split("\n"):
+                if line.strip() and zlib.crc32(line.encode(errors="replace")) % _ONE_IN == 0:
+                    self._sample.add(line)
+                else:
+                    kept.append(line)
+            yield "\n".join(kept)
+
+    def measure(self, tokenizer: Tokenizer) -> Compression | None:
+        """How ``tokenizer`` does on the lines taken out; None where there were none."""
+        lines = self._sample.items
+        if not lines:
+            return None
+        num_bytes = sum(len(line.encode(errors="replace")) for line in lines)
+        num_tokens = sum(len(tokenizer.encode_text(line)) for line in lines)
+        return Compression(len(lines), num_bytes, num_tokens)
