@@ -10,23 +10,10 @@ from glm_jax.data.document import (
     Document,
     Incidents,
     Reading,
-    document_of,
-    replace_surrogates,
-    split_text,
 )
 from glm_jax.data.pieces import read_piece
 from glm_jax.data.streams import Stream, cut, find_streams
 from glm_jax.errors import UsageError
-
-__all__ = [
-    "MAXIMUM_CHARACTERS",
-    "Document",
-    "Incidents",
-    "document_of",
-    "documents",
-    "replace_surrogates",
-    "split_text",
-]
 
 
 def documents(

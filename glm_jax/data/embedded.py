@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pydoc_data.topics import topics
 
-from glm_jax.data.corpus import Document, document_of, replace_surrogates
+from glm_jax.data.document import Document, document_of, replace_surrogates
 from glm_jax.data.workers import ordered_map
 
 PACKAGES = ("numpy", "scipy", "jax")

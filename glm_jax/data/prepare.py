@@ -19,7 +19,8 @@ from tempfile import TemporaryDirectory
 from glm_jax.data.arrays import create_array
 from glm_jax.data.assemble import Plan, WritingArrays, plan_arrays
 from glm_jax.data.atomic import new_folder
-from glm_jax.data.corpus import MAXIMUM_CHARACTERS, checked_reading
+from glm_jax.data.corpus import checked_reading
+from glm_jax.data.document import MAXIMUM_CHARACTERS
 from glm_jax.data.files import copy_folder, file_exists, is_url, remove_folder, write_file
 from glm_jax.data.filters import filter_stamp
 from glm_jax.data.report import (

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jax.sharding import Mesh
 
-from glm_jax.data.documents import DocumentTexts
+from glm_jax.data.document_order import DocumentTexts
 from glm_jax.data.files import local_copy
 from glm_jax.data.mixture import MixedIn, MixedTexts
 from glm_jax.data.objectives import BlankConfig

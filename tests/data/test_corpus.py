@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm_jax.data import pieces
-from glm_jax.data.corpus import Incidents, documents, split_text
+from glm_jax.data.corpus import documents
+from glm_jax.data.document import Incidents, split_text
 from glm_jax.errors import UsageError
 
 

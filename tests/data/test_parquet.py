@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from glm_jax.data import pieces
-from glm_jax.data.corpus import Incidents, documents
+from glm_jax.data.corpus import documents
+from glm_jax.data.document import Incidents
 from glm_jax.errors import UsageError
 
 pyarrow = pytest.importorskip("pyarrow")

@@ -13,7 +13,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_jax.data.documents import DocumentTexts
+from glm_jax.data.document_order import DocumentTexts
 from glm_jax.data.mixture import MixedIn, MixedTexts
 from glm_jax.data.objectives import BlankConfig, Objective
 from glm_jax.data.order import EpochOrder, EpochTexts

@@ -16,6 +16,7 @@ LAYOUTS = {
     "data=2, accumulated over 4": (2, ["mesh.data=2", "train.accumulation_steps=4"]),
     "one device, accumulated over 4": (1, ["train.accumulation_steps=4"]),
 }
+COVERED_BY_OTHERS = {"data=8", "one device, accumulated over 4"}
 
 
 def arguments(gin_file, run_folder, bindings) -> list[str]:
@@ -44,7 +45,14 @@ def reference(run_command, write_tiny_run, tmp_path_factory):
     return gin_file, values
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout",
+    # The suite is to stay short; `make test-all` runs all layouts.
+    [
+        pytest.param(layout, marks=pytest.mark.slow if layout in COVERED_BY_OTHERS else ())
+        for layout in LAYOUTS
+    ],
+)
 def test_a_layout_gives_the_losses_of_one_device(layout, reference, run_command, tmp_path):
     gin_file, expected = reference
     devices, bindings = LAYOUTS[layout]
@@ -53,7 +61,11 @@ def test_a_layout_gives_the_losses_of_one_device(layout, reference, run_command,
     np.testing.assert_allclose(losses(tmp_path / "run"), expected, rtol=RELATIVE)
 
 
-@pytest.mark.parametrize("bindings", [["mesh.fsdp=8"], ["mesh.data=2", "mesh.fsdp=4"]], ids=str)
+@pytest.mark.parametrize(
+    "bindings",
+    [["mesh.fsdp=8"], pytest.param(["mesh.data=2", "mesh.fsdp=4"], marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_two_processes_give_the_losses_of_one(bindings, reference, start_command, tmp_path):
     gin_file, expected = reference
     with socket.socket() as free:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from glm_jax.data.documents import DocumentTexts
+from glm_jax.data.document_order import DocumentTexts
 from glm_jax.data.objectives import BlankConfig, Objective
 from glm_jax.data.texts import PythonCalls
 from glm_jax.errors import UsageError
