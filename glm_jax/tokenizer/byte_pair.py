@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from glm_jax.errors import UsageError
-from glm_jax.tokenizer.library import LibraryModel
+from glm_jax.tokenizer.fast_encoding import FastEncodingModel
 from glm_jax.tokenizer.text_model import decode_runs
 
 VOCABULARY_FILE = "vocab.json"
 MERGES_FILE = "merges.txt"
 
 
-class BytePairModel(LibraryModel):
+class BytePairModel(FastEncodingModel):
     """Merges of bytes; nothing is unknown and decoding gives the text back."""
 
     def __init__(self, vocabulary: bytes, merges: bytes) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer
 
 from glm_jax.errors import UsageError
-from glm_jax.tokenizer.library import LibraryModel
+from glm_jax.tokenizer.fast_encoding import FastEncodingModel
 from glm_jax.tokenizer.text_model import decode_runs
 
 FILE = "huggingface.json"
 
 
-class HuggingFaceModel(LibraryModel):
+class HuggingFaceModel(FastEncodingModel):
     """The pieces of a tokenizer.json, its own special tokens among them as pieces never encoded."""
 
     def __init__(self, description: bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from glm_jax.errors import UsageError
-from glm_jax.tokenizer.library import LibraryModel
+from glm_jax.tokenizer.fast_encoding import FastEncodingModel
 
 VOCABULARY_FILE = "vocab.txt"
 CONTINUATION = "##"
@@ -16,7 +16,7 @@ _UNKNOWN = "[UNK]"
 _LONGEST_WORD = 100
 
 
-class WordPieceModel(LibraryModel):
+class WordPieceModel(FastEncodingModel):
     """Words and their continuations; text is split at spaces, punctuation and Chinese characters.
 
     Decoding puts one space between words, as the original does: spacing and case are not kept.

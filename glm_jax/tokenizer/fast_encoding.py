@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from glm_jax.tokenizer.text_model import without_surrogates
 
 
-class LibraryModel:
+class FastEncodingModel:
     """Encodes with `self._tokenizer`; a list of texts on all cores."""
 
     _tokenizer: Tokenizer
