@@ -76,10 +76,10 @@ def convert(
             _check_vocabulary(source, model_parallel_size)
         num_bytes = sum(info.nbytes for info in source.tensors.values())
         fault = FaultWatch()
-        checksums: dict[str, int] = {}
         try:
             _check_space(out, num_bytes)
             with new_folder(out, partial(refuse_existing, out)) as folder:
+                checksums: dict[str, int] = {}
                 destination = _new_destination(
                     folder,
                     kind,
@@ -96,12 +96,8 @@ def convert(
                 companions = copy_companions(_folder_of(opened), opened.kind, folder, kind)
                 if kind == "native" and opened.kind != "native" and isinstance(config, GLMConfig):
                     write_evaluation_settings(folder, config)
-                with stages("checking", num_bytes) as progress, ExitStack() as stack:
-                    written = [
-                        stack.enter_context(open_source(folder, config.num_attention_heads))
-                        for _ in range(CHECKING_THREADS)
-                    ]
-                    compare(written, source, checksums, progress)
+                with stages("checking", num_bytes) as progress:
+                    _read_back(folder, config.num_attention_heads, source, checksums, progress)
         except OSError as error:
             raise RunError(f"{out} can't be written: {error}") from error
         return Report(
@@ -117,6 +113,26 @@ def convert(
             seconds=time.monotonic() - started,
             fault=fault.sentence,
         )
+
+
+def _read_back(
+    folder: Path,
+    num_attention_heads: int,
+    source: WeightSource,
+    checksums: Mapping[str, int],
+    progress: Progress,
+) -> None:
+    """Compares what was written with what was read.
+
+    Raises:
+      RunError: it isn't the same.
+    """
+    with ExitStack() as stack:
+        written = [
+            stack.enter_context(open_source(folder, num_attention_heads))
+            for _ in range(CHECKING_THREADS)
+        ]
+        compare(written, source, checksums, progress)
 
 
 class FaultWatch:
