@@ -118,6 +118,29 @@ def abstract_params(model: GLM, mesh: Mesh) -> PyTree:
     return abstract_with_shardings(nn.unbox(boxed), parameter_shardings(boxed, mesh))
 
 
+def abstract_batch(
+    batch_size: int, sequence_length: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of a batch: what a step is compiled for ahead of time."""
+    shapes = {
+        "tokens": (sequence_length,),
+        "targets": (sequence_length,),
+        "loss_mask": (sequence_length,),
+        "position_ids": (2, sequence_length),
+        "prefix_length": (),
+        "objective": (),
+    }
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.ShapeDtypeStruct(
+            (batch_size, *shape),
+            jnp.float32 if name == "loss_mask" else jnp.int32,
+            sharding=sharding,
+        )
+        for name, shape in shapes.items()
+    }
+
+
 def process_rows(mesh: Mesh, batch_size: int) -> range:
     """The rows of the global batch that this process's devices hold."""
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
