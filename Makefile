@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CO
 # Numbers recorded from the original code, for docs/parity.md.
 GOLDENS := ../shared/goldens
 
-.PHONY: setup pretrain test test-all test-beam lint parity-report clean
+.PHONY: setup pretrain test test-all test-beam lint parity-report tpu-report clean
 
 setup: $(VENV)/.installed
 	@:
@@ -63,6 +63,11 @@ lint: $(VENV)/.installed-dev
 # docs/parity.md: every recording and how far we are from it; fails when one is not met.
 parity-report: $(VENV)/.installed-dev
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.parity.report $(GOLDENS) --out docs/parity.md
+
+# docs/tpu.md: the train step of every configuration in configs/hardware, compiled for its slice.
+# Compiles what has changed since: a minute or more each.
+tpu-report: $(VENV)/.installed-dev
+	$(BIN)/python -m glm_jax.compile.page
 
 clean:
 	rm -rf $(VENV) stores runs

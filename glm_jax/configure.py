@@ -21,6 +21,7 @@ from glm_jax.errors import UsageError
 from glm_jax.evaluate import EvaluationConfig
 from glm_jax.model.config import GLMConfig
 from glm_jax.parallel.mesh import MeshConfig
+from glm_jax.parallel.rules import LayoutConfig
 from glm_jax.train.config import DataConfig, TrainConfig
 from glm_jax.train.optimizer import OptimizerConfig
 
@@ -31,6 +32,7 @@ class RunConfig:
 
     model: GLMConfig
     mesh: MeshConfig
+    layout: LayoutConfig
     data: DataConfig
     blanks: BlankConfig
     optimizer: OptimizerConfig
@@ -147,6 +149,9 @@ def _of_type(name: str, value: Any, expected: type) -> Any:
         return float(value)
     if typing.get_origin(expected) is Mapping:
         return _of_mapping_type(name, value, expected)
+    if typing.get_origin(expected) is tuple:
+        items = _of_type(name, value, tuple)
+        return tuple(_of_type(f"an item of {name}", i, typing.get_args(expected)[0]) for i in items)
     if type(value) is not expected:
         raise UsageError(
             f"{name} is {value!r}, of type {type(value).__name__}; "

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from glm_jax.data.objectives import Objective
 from glm_jax.errors import RunError, UsageError
+from glm_jax.parallel.shards import tensor_part
 from glm_jax.train.loss import objective_sums, token_losses
 
 OBJECTIVES = tuple(objective.name.lower() for objective in Objective)
@@ -88,25 +89,32 @@ Sums = dict[str, Float[Array, "..."]]
 
 
 def make_evaluation_step(model) -> Callable[[PyTree, Mapping[str, Array]], Sums]:
-    """Builds (params, batch) -> sums per objective and counts per target id, to be compiled."""
+    """Builds (params, batch) -> sums per objective and counts per target id.
+
+    Inside `jax.shard_map` these are the sums over one device's part of the batch.
+    """
 
     def evaluation_step(params, batch):
-        logits = model.apply(
-            {"params": params}, batch["tokens"], batch["position_ids"], batch["prefix_length"]
+        variables = {"params": params}
+        positions = (batch["tokens"], batch["position_ids"], batch["prefix_length"])
+        hidden = model.apply(variables, *positions, method="hidden_states")
+        objective = jnp.broadcast_to(batch["objective"][:, None], batch["targets"].shape)
+        hidden, targets, mask, objective = (
+            tensor_part(values.reshape(-1, *values.shape[2:]), 0)
+            for values in (hidden, batch["targets"], batch["loss_mask"], objective)
         )
-        mask = batch["loss_mask"]
-        right = (jnp.argmax(logits, axis=-1) == batch["targets"]).astype(jnp.float32)
+        logits = model.apply(variables, hidden, method="logits")
+        right = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
         per_token = {
-            "loss": token_losses(logits, batch["targets"]) * mask,
+            "loss": token_losses(logits, targets) * mask,
             "right": right * mask,
             "targets": mask,
         }
         sums = {
-            name: objective_sums(values, batch["objective"], len(OBJECTIVES))
+            name: objective_sums(values, objective, len(OBJECTIVES))
             for name, values in per_token.items()
         }
-        ids = batch["targets"].reshape(-1)
-        counts = jnp.zeros(logits.shape[-1]).at[ids].add(mask.reshape(-1))
+        counts = jnp.zeros(logits.shape[-1]).at[targets].add(mask)
         return sums | {"target_counts": counts}
 
     return evaluation_step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,10 @@ def load_glm(path: str | Path, *, mesh: jax.sharding.Mesh | None = None) -> tupl
 
 
 def _model(config: Any) -> GLM | RelativeGLM:
-    return GLM(config) if isinstance(config, GLMConfig) else RelativeGLM(config)
+    if not isinstance(config, GLMConfig):
+        return RelativeGLM(config)
+    # The run may have used kernels of a platform that is not this one's.
+    return GLM(dataclasses.replace(config, attention="xla"))
 
 
 def _abstract(model: GLM | RelativeGLM, mesh: jax.sharding.Mesh, dtype: DTypeLike) -> PyTree:

@@ -20,7 +20,7 @@ def test_every_run_is_valid_and_reads_back(path, tmp_path):
     written = tmp_path / "config.gin"
     written.write_text(gin_text(config))
     assert read_configuration([written]) == config
-    assert json.loads(json_text(config)) == dataclasses.asdict(config)
+    assert json.loads(json_text(config)) == json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 @pytest.mark.parametrize("folder", ["models", "optim", "data"])
@@ -86,6 +86,11 @@ def test_macros_can_be_overridden_but_not_invented(tmp_path):
         ("train.accumulation_steps=3", "does not divide data.batch_size = 8"),
         ("model.num_attention_heads=3", "num_attention_heads"),
         ("mesh.data=0", "mesh.data is 0"),
+        ("layout.vocab='fsdp'", "layout.vocab is 'fsdp', of type str; expected type tuple"),
+        (
+            "layout.vocab=('fsdp', 1)",
+            "an item of layout.vocab is 1, of type int; expected type str",
+        ),
         ("train.num_steps", "has no value"),
     ],
 )

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from glm_jax.parallel.mesh import check_batch_size, make_mesh
     from glm_jax.tokenizer import load_tokenizer
     from glm_jax.train.inputs import open_inputs
-    from glm_jax.train.program import compile_evaluation
+    from glm_jax.train.program import check_parts, compile_evaluation
 
     inputs = open_inputs(config.data, config.blanks, config.model.vocab_size)
     if load_tokenizer(str(folder)).fingerprint != inputs.tokenizer.fingerprint:
@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_batch_size(config.data.batch_size, mesh)
     with jax.set_mesh(mesh):
         model, params = load_glm(folder, mesh=mesh)
+        check_parts(model.config, mesh, config.data.sequence_length)
         shardings = jax.tree.map(lambda array: array.sharding, params)
         evaluation = evaluate(
             compile_evaluation(model, shardings, mesh),

@@ -8,10 +8,32 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from glm_jax.cli import convert, evaluate, fill, inspect, parity, prepare, pretrain, tokenizer
+from glm_jax.cli import (
+    compile,
+    convert,
+    evaluate,
+    fill,
+    hosts,
+    inspect,
+    parity,
+    prepare,
+    pretrain,
+    tokenizer,
+)
 from glm_jax.errors import RunError, UsageError
 
-COMMANDS = (tokenizer, prepare, pretrain, evaluate, fill, convert, parity, inspect)
+COMMANDS = (
+    tokenizer,
+    prepare,
+    pretrain,
+    evaluate,
+    fill,
+    convert,
+    parity,
+    inspect,
+    compile,
+    hosts,
+)
 GIN_PREFIX = "--gin."
 
 

@@ -4,12 +4,14 @@
 
 Several --gin_file may be given; later ones win, and --gin.SECTION.NAME=VALUE wins over all files.
 Several processes, each with its own devices, form one run when every one of them is started with
---coordinator, --num_processes and --process_id.
+--coordinator, --num_processes and --process_id, or, on a cluster that tells these itself (Slurm,
+Cloud TPU, GKE), with --distributed.
 """
 
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 
 from glm_jax.errors import UsageError
 
@@ -22,9 +24,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gin_file", action="append", required=True, metavar="FILE", help="configuration to read"
     )
+    parser.add_argument(
+        "--profile_steps", metavar="FIRST:LAST", help="steps to trace for the profiler"
+    )
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     parser.add_argument("--num_processes", type=int, metavar="N", help="processes in the run")
     parser.add_argument("--process_id", type=int, metavar="I", help="this one's number, from 0")
+    parser.add_argument(
+        "--distributed", action="store_true", help="ask the cluster for these three"
+    )
+    parser.add_argument(
+        "--join_timeout",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="how long to wait for the other processes (default: 300)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,35 +47,42 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from glm_jax.configure import read_configuration
+    from glm_jax.train.profile import parse_profile_steps
 
     config = read_configuration(arguments.gin_file, arguments.bindings)
-    join_processes(arguments)
+    window = arguments.profile_steps and parse_profile_steps(arguments.profile_steps)
+    with join(arguments):
+        import jax
 
-    import jax
+        from glm_jax.train.pretrain import pretrain
 
-    from glm_jax.train.pretrain import pretrain
+        first = jax.process_index() == 0
+        console = Console(quiet=not first)
+        outcome = pretrain(config, console, window or None)
+        if first:
+            from glm_jax.cli.ending import show_ending
 
-    first = jax.process_index() == 0
-    console = Console(quiet=not first)
-    outcome = pretrain(config, console)
-    if first:
-        from glm_jax.cli.ending import show_ending
-
-        show_ending(config, outcome, console, examples=jax.process_count() == 1)
+            show_ending(config, outcome, console, examples=jax.process_count() == 1)
     return 0
 
 
-def join_processes(arguments: argparse.Namespace) -> None:
-    """Connects the processes of a run with several of them.
+def join(arguments: argparse.Namespace):
+    """Connects the processes of a run with several of them; to be entered while it goes on.
 
     Raises:
-      UsageError: only some of the three flags are given.
+      UsageError: only some of the three flags are given, or they and --distributed.
+      RunError: some processes did not come.
     """
     given = [arguments.coordinator, arguments.num_processes, arguments.process_id]
-    if all(value is None for value in given):
-        return
-    if any(value is None for value in given):
+    if all(value is None for value in given) and not arguments.distributed:
+        return nullcontext()
+    if arguments.distributed and any(value is not None for value in given):
+        raise UsageError(
+            "--distributed asks the cluster for --coordinator, --num_processes and --process_id; "
+            "give either it or them"
+        )
+    if any(value is None for value in given) and not arguments.distributed:
         raise UsageError("--coordinator, --num_processes and --process_id go together")
-    import jax
+    from glm_jax.parallel.processes import join_processes
 
-    jax.distributed.initialize(arguments.coordinator, arguments.num_processes, arguments.process_id)
+    return join_processes(*given, timeout=arguments.join_timeout)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -19,8 +21,7 @@ def attend(
     prefix_length: Int[Array, "#B"] | None,
     *,
     attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None = None,
-    dropout_rate: float = 0.0,
-    dropout_rng: Array | None = None,
+    drop: Callable[[Float[Array, "B H L M"]], Float[Array, "B H L M"]] | None = None,
 ) -> Float[Array, "B L H K"]:
     """Scaled dot-product attention under the prefix mask, written for XLA.
 
@@ -33,8 +34,7 @@ def attend(
         mask.
       attention_mask: 1 where a query (third axis) sees a key (fourth axis); it takes the place of
         the prefix. A query that sees nothing gets the mean of all values, as in the original.
-      dropout_rate: rate on the probabilities; used only with `dropout_rng`.
-      dropout_rng: random key of the dropout, None for no dropout.
+      drop: dropout of the probabilities.
     """
     length, head_size = query.shape[1], query.shape[3]
     scores = jnp.einsum(
@@ -47,7 +47,6 @@ def attend(
         visible = prefix_mask(prefix_length, length)
     scores = jnp.where(visible, scores, MASKED_SCORE)
     probabilities = jax.nn.softmax(scores, axis=-1)
-    if dropout_rng is not None and dropout_rate > 0.0:
-        kept = jax.random.bernoulli(dropout_rng, 1.0 - dropout_rate, probabilities.shape)
-        probabilities = jnp.where(kept, probabilities / (1.0 - dropout_rate), 0.0)
+    if drop is not None:
+        probabilities = drop(probabilities)
     return jnp.einsum("bhlm,bmhk->blhk", probabilities.astype(value.dtype), value)

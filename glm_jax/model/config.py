@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from glm_jax.errors import UsageError
+from glm_jax.model.attention_choice import ATTENTION_KINDS
+from glm_jax.model.remat import REMAT_POLICIES
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
-REMAT_POLICIES = ("none", "full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +34,10 @@ class GLMConfig:
       layernorm_epsilon: added to the variance in every LayerNorm.
       compute_dtype: dtype of activations and matrix products, "float32" or "bfloat16". LayerNorm
         statistics, softmax and logits are float32 either way.
-      remat: what the backward pass recomputes instead of keeping: "none" or "full" (every block
-        from its input).
+      attention: how attention is computed: "xla", anywhere; "flash", kernels of our own for TPU;
+        "cudnn", on GPU. The latter two know no attention dropout.
+      remat: what the backward pass keeps and what it computes again, see `remat_policy`: "none",
+        "minimal", "offload" or "full".
 
     Raises:
       UsageError: a field is out of its range.
@@ -51,6 +54,7 @@ class GLMConfig:
     attention_dropout: float = 0.1
     layernorm_epsilon: float = 1e-5
     compute_dtype: str = "float32"
+    attention: str = "xla"
     remat: str = "none"
 
     def __post_init__(self) -> None:
@@ -82,7 +86,11 @@ class GLMConfig:
             raise UsageError(
                 f"model.layernorm_epsilon is {self.layernorm_epsilon!r}, but must be above 0"
             )
-        for name, choices in (("compute_dtype", COMPUTE_DTYPES), ("remat", REMAT_POLICIES)):
+        for name, choices in (
+            ("compute_dtype", COMPUTE_DTYPES),
+            ("attention", ATTENTION_KINDS),
+            ("remat", REMAT_POLICIES),
+        ):
             if getattr(self, name) not in choices:
                 raise UsageError(
                     f"model.{name} is {getattr(self, name)!r}, but must be one of "

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.cache import KeyValueCache, LayerMemory
 from glm_jax.model.config import GLMConfig
-from glm_jax.model.layers import INITIAL_STANDARD_DEVIATION, Block, layer_norm
-from glm_jax.parallel.rules import constrain
+from glm_jax.model.dropout import Dropout, drop_hidden
+from glm_jax.model.layers import INITIAL_STANDARD_DEVIATION, Block, layer_norm, stored_parameter
+from glm_jax.model.remat import remat_policy
+from glm_jax.parallel.rules import DEFAULT_LAYOUT, LayoutConfig, constrain
+from glm_jax.parallel.shards import (
+    first_index,
+    join_tensor_parts,
+    parts,
+    tensor_part,
+    whole,
+)
 
+WORD_AXES = ("vocab", "hidden")
+POSITION_AXES = ("position", "position_out")
 HIDDEN_AXES = ("batch", "length", "hidden")
+
+
+def word_logits(hidden: Float[Array, "... D"], words: Float[Array, "V D"]) -> Float[Array, "... V"]:
+    """Float32 logits of hidden states, from the embedding of all words."""
+    return jnp.einsum("...d,vd->...v", hidden, words, preferred_element_type=jnp.float32)
 
 
 class GLM(nn.Module):
@@ -26,28 +40,33 @@ class GLM(nn.Module):
     The layers are stacked: every parameter below `layers` has a leading axis N. With
     `mutable="intermediates"` a pass also gives the stream after the embeddings and after every
     layer; `glm_jax.model.stream` reads them.
+
+    Inside `jax.shard_map` every device passes its own part of parameters, batch and sequence, and
+    gets its part of the result; the parts meet in `glm_jax.parallel.shards`.
+
+    Attributes:
+      config: dimensions and numerics.
+      layout: how parameters and data are cut inside `jax.shard_map`.
     """
 
     config: GLMConfig
+    layout: LayoutConfig = DEFAULT_LAYOUT
 
     def setup(self) -> None:
         config = self.config
         rows = config.num_positions
-        self.word_embedding = self._table("word_embedding", ("vocab", "hidden"), config.vocab_size)
-        self.position_embedding = self._table("position_embedding", ("position", "hidden"), rows)
+        self.word_embedding = self._table("word_embedding", WORD_AXES, config.vocab_size)
+        self.position_embedding = self._table("position_embedding", POSITION_AXES, rows)
         if config.block_position_encoding:
             self.block_position_embedding = self._table(
-                "block_position_embedding", ("position", "hidden"), rows
+                "block_position_embedding", POSITION_AXES, rows
             )
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
-        self.layers = Block(config)
+        self.layers = Block(config, self.layout)
         self.final_layernorm = layer_norm(config.layernorm_epsilon, config.compute_dtype)
 
-    def _table(self, name: str, axes: tuple[str, str], rows: int) -> Any:
-        init = nn.with_logical_partitioning(
-            nn.initializers.normal(INITIAL_STANDARD_DEVIATION), axes
-        )
-        return self.param(name, init, (rows, self.config.hidden_size))
+    def _table(self, name: str, axes: tuple[str, str], rows: int) -> Float[Array, "R D"]:
+        normal = nn.initializers.normal(INITIAL_STANDARD_DEVIATION)
+        return stored_parameter(self, name, normal, axes, (rows, self.config.hidden_size))
 
     def __call__(
         self,
@@ -84,8 +103,9 @@ class GLM(nn.Module):
         attention_mask: Bool[Array, "#B 1 L L"] | Int[Array, "#B 1 L L"] | None = None,
     ) -> Float[Array, "B L D"]:
         """Output of the final LayerNorm, in the compute dtype; arguments as in `__call__`."""
-        hidden = self._embed(tokens, position_ids, deterministic)
-        hidden, _ = self._run_layers(hidden, prefix_length, deterministic, attention_mask)
+        dropout = self._dropout(tokens, deterministic)
+        hidden = self._embed(tokens, position_ids, dropout)
+        hidden, _ = self._run_layers(hidden, prefix_length, dropout, attention_mask)
         return self.final_layernorm(hidden)
 
     def extend(
@@ -113,68 +133,99 @@ class GLM(nn.Module):
           Output of the final LayerNorm for the new positions, and the cache with them.
         """
         start = jnp.broadcast_to(start, tokens.shape[:1])
-        hidden = self._embed(tokens, position_ids, deterministic=True)
-        hidden, new_cache = self._run_layers(hidden, None, True, attention_mask, (cache, start))
+        hidden = self._embed(tokens, position_ids, None)
+        hidden, new_cache = self._run_layers(hidden, None, None, attention_mask, (cache, start))
         assert new_cache is not None
         return self.final_layernorm(hidden), new_cache
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Float32 logits of hidden states of any leading shape."""
-        words = self._words(hidden.dtype)
-        return jnp.einsum("...d,vd->...v", hidden, words, preferred_element_type=jnp.float32)
+        """Float32 logits of hidden states of any leading shape.
 
-    def _words(self, dtype: jnp.dtype) -> Float[Array, "V D"]:
-        """The word embedding as it is used: gathered over fsdp after the cast, not before."""
-        return constrain(self.word_embedding.astype(dtype), ("vocab_out", "hidden"))
+        Tensor-parallel devices pass different positions: each has the whole vocabulary.
+        """
+        return word_logits(hidden, self.words())
+
+    def words(self) -> Float[Array, "V D"]:
+        """The word embedding as it is used: whole, in the compute dtype."""
+        words = self._used(self.word_embedding, WORD_AXES)
+        return constrain(words, ("vocab_out", "hidden"))
+
+    def _used(self, table: Float[Array, "R C"], axes: tuple[str, str]) -> Float[Array, "R D"]:
+        config = self.config
+        rows = config.vocab_size if axes == WORD_AXES else config.num_positions
+        shape, dtype = (rows, config.hidden_size), jnp.dtype(config.compute_dtype)
+        return whole(table, axes, shape, dtype, over_tensor=True, layout=self.layout)
 
     def _embed(
         self,
         tokens: Int[Array, "B L"],
         position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"],
-        deterministic: bool,
+        dropout: Dropout | None,
     ) -> Float[Array, "B L D"]:
-        dtype = jnp.dtype(self.config.compute_dtype)
+        # What tensor-parallel devices share is looked up by each for a part of the positions.
+        tokens, position_ids = tensor_part(tokens, 1), tensor_part(position_ids, -1)
         places = position_ids if position_ids.ndim == 2 else position_ids[:, 0]
-        hidden = self._words(dtype)[tokens] + self.position_embedding.astype(dtype)[places]
+        hidden = self.words()[tokens]
+        hidden = hidden + self._used(self.position_embedding, POSITION_AXES)[places]
         if self.config.block_position_encoding:
-            hidden = hidden + self.block_position_embedding.astype(dtype)[position_ids[:, 1]]
-        hidden = self.embedding_dropout(hidden, deterministic=deterministic)  # [B, L, D]
+            table = self._used(self.block_position_embedding, POSITION_AXES)
+            hidden = hidden + table[position_ids[:, 1]]
+        hidden = join_tensor_parts(hidden, 1)  # [B, L, D]
+        hidden = drop_hidden(dropout, self.config.embedding_dropout, hidden, 0)
         self.sow("intermediates", "embedding", hidden)
         return hidden
+
+    def _dropout(self, tokens: Int[Array, "B L"], deterministic: bool) -> Dropout | None:
+        """Dropout of the parts that this device has; every use of it draws a key of its own."""
+        config, (batch, length) = self.config, tokens.shape
+        rates = (config.embedding_dropout, config.hidden_dropout, config.attention_dropout)
+        if deterministic or not any(rates):
+            return None
+        return Dropout(
+            self.make_rng("dropout"),
+            first_index(self.layout.batch, batch),
+            first_index(self.layout.length, length),
+            first_index(("tensor",), config.num_attention_heads // parts("tensor")),
+        )
 
     def _run_layers(
         self,
         hidden: Float[Array, "B L D"],
         prefix_length: Int[Array, "#B"] | None,
-        deterministic: bool,
+        dropout: Dropout | None,
         attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
         memory: tuple[KeyValueCache, Int[Array, "B"]] | None = None,
     ) -> tuple[Float[Array, "B L D"], KeyValueCache | None]:
         """All blocks in turn, with the cache and where to write it if there is one."""
         cache, start = (None, None) if memory is None else memory
 
-        def run_block(block: Block, hidden: Float[Array, "B L D"], memory: LayerMemory | None):
+        def run_block(
+            block: Block,
+            hidden: Float[Array, "B L D"],
+            layer: Int[Array, ""],
+            memory: LayerMemory | None,
+        ):
             hidden = constrain(hidden, HIDDEN_AXES)
-            return block(hidden, prefix_length, deterministic, attention_mask, memory)
+            layer_dropout = dropout and dropout.of_layer(layer)
+            return block(hidden, prefix_length, layer_dropout, attention_mask, memory)
 
-        if self.config.remat == "full":
-            # The loop already keeps the compiler from merging the two computations.
-            run_block = nn.remat(run_block, prevent_cse=False)
+        # The loop already keeps the compiler from merging what is computed twice.
+        policy = remat_policy(self.config.remat)
+        if policy is not None:
+            run_block = nn.remat(run_block, prevent_cse=False, policy=policy)
 
-        def step(block: Block, carried: tuple, layer: Int[Array, ""] | None):
+        def step(block: Block, carried: tuple, layer: Int[Array, ""]):
             hidden, cache = carried
-            memory = None
-            if layer is not None and start is not None:
-                memory = LayerMemory(cache, layer, start)
-            return run_block(block, hidden, memory), None
+            memory = None if start is None else LayerMemory(cache, layer, start)
+            return run_block(block, hidden, layer, memory), None
 
         scan = nn.scan(
             step,
             variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True},
+            split_rngs={"params": True},
             length=self.config.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        layers = None if cache is None else jnp.arange(self.config.num_layers)
+        layers = jnp.arange(self.config.num_layers)
         (hidden, cache), _ = scan(self.layers, (hidden, cache), layers)
         return constrain(hidden, HIDDEN_AXES), cache

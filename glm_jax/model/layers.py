@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.attention import attend
+from glm_jax.model.attention_choice import attention_function
 from glm_jax.model.cache import KeyValueCache, LayerMemory
 from glm_jax.model.config import GLMConfig
+from glm_jax.model.dropout import Dropout, drop_hidden
+from glm_jax.model.mask import mask_of_part
+from glm_jax.model.remat import MLP_UP, QUERY_KEY_VALUE
+from glm_jax.parallel.rules import DEFAULT_LAYOUT, LayoutConfig
+from glm_jax.parallel.shards import (
+    enter_tensor,
+    first_index,
+    leave_tensor,
+    whole,
+    whole_context,
+)
 
 INITIAL_STANDARD_DEVIATION = 0.02
 
@@ -29,21 +43,63 @@ def layer_norm(epsilon: float, dtype: str, name: str | None = None) -> nn.LayerN
     )
 
 
-def dense(
-    features: int | tuple[int, ...],
-    axes: tuple[str, ...],
-    standard_deviation: float,
-    dtype: str,
+def stored_parameter(
+    module: nn.Module,
     name: str,
-) -> nn.DenseGeneral:
-    """Linear map of the last axis to `features`; `axes` are the logical names of its kernel."""
-    return nn.DenseGeneral(
-        features,
-        dtype=jnp.dtype(dtype),
-        kernel_init=nn.with_logical_partitioning(nn.initializers.normal(standard_deviation), axes),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
-        name=name,
-    )
+    initializer: nn.initializers.Initializer,
+    axes: tuple[str, ...],
+    shape: tuple[int, ...],
+) -> Any:
+    """A parameter of a module as this device stores it: whole, or its part of it."""
+    # `param` would refuse a part, which has not the shape that the initializer gives.
+    if module.has_variable("params", name):
+        return module.get_variable("params", name)
+    return module.param(name, nn.with_logical_partitioning(initializer, axes), shape)
+
+
+class Linear(nn.Module):
+    """Linear map of the last axis with a bias.
+
+    Where tensor parallelism cuts the rows of the kernel, `inputs` are the matching parts, and the
+    parts of the result are summed before the bias is added; where it cuts the columns, the result
+    is a part.
+
+    Attributes:
+      in_features: size of the last axis of whole inputs.
+      features: last axes of the whole result.
+      axes: the logical names of the kernel's axes.
+      standard_deviation: of the initial kernel.
+      dtype: of inputs, products and result.
+      layout: how parameters are stored.
+    """
+
+    in_features: int
+    features: tuple[int, ...]
+    axes: tuple[str, ...]
+    standard_deviation: float
+    dtype: str
+    layout: LayoutConfig = DEFAULT_LAYOUT
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "... I"]) -> Float[Array, "... O"]:
+        normal = nn.initializers.normal(self.standard_deviation)
+        kernel = self._used("kernel", normal, self.axes, (self.in_features, *self.features))
+        bias = self._used("bias", nn.initializers.zeros, self.axes[1:], self.features)
+        contracted = (((inputs.ndim - 1,), (0,)), ((), ()))
+        outputs = jax.lax.dot_general(inputs.astype(kernel.dtype), kernel, contracted)
+        if self.layout.is_cut_by_tensor(self.axes[0]):
+            outputs = leave_tensor(outputs)
+        return outputs + bias
+
+    def _used(
+        self,
+        name: str,
+        initializer: nn.initializers.Initializer,
+        axes: tuple[str, ...],
+        shape: tuple[int, ...],
+    ) -> Float[Array, "..."]:
+        stored = stored_parameter(self, name, initializer, axes, shape)
+        return whole(stored, axes, shape, jnp.dtype(self.dtype), layout=self.layout)
 
 
 def residual_standard_deviation(num_layers: int) -> float:
@@ -52,59 +108,70 @@ def residual_standard_deviation(num_layers: int) -> float:
 
 
 def split_heads(
-    projected: Float[Array, "B L P D"], num_attention_heads: int
+    projected: Float[Array, "B L P D"], head_size: int
 ) -> list[Float[Array, "B L H K"]]:
     """Each of the P parts of a projection, cut into heads."""
-    batch, length, parts, hidden_size = projected.shape
-    heads = (batch, length, num_attention_heads, hidden_size // num_attention_heads)
-    return [projected[:, :, part].reshape(heads) for part in range(parts)]
+    batch, length, num_parts, _ = projected.shape
+    return [
+        projected[:, :, part].reshape(batch, length, -1, head_size) for part in range(num_parts)
+    ]
 
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention with a fused [D, 3, D] kernel for query, key and value."""
 
     config: GLMConfig
+    layout: LayoutConfig = DEFAULT_LAYOUT
 
     @nn.compact
     def __call__(
         self,
         hidden: Float[Array, "B L D"],
         prefix_length: Int[Array, "#B"] | None,
-        deterministic: bool,
+        dropout: Dropout | None,
         attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
         memory: LayerMemory | None,
     ) -> tuple[Float[Array, "B L D"], KeyValueCache | None]:
-        config = self.config
-        hidden_size = hidden.shape[2]
+        config, width = self.config, hidden.shape[2]
         # Heads are split off here and not in the kernel: a minor axis of 64 would be padded to 128.
-        projected = dense(
-            (3, hidden_size),
+        projected = Linear(
+            width,
+            (3, width),
             ("hidden_in", "query_key_value", "heads_out"),
             INITIAL_STANDARD_DEVIATION,
             config.compute_dtype,
-            "query_key_value",
+            self.layout,
+            name="query_key_value",
         )(hidden)  # [B, L, D] -> [B, L, 3, D]
-        query, key, value = split_heads(projected, config.num_attention_heads)
+        projected = checkpoint_name(projected, QUERY_KEY_VALUE)
+        query, key, value = split_heads(projected, config.head_size)
         cache = None
         if memory is not None:
             cache, key, value = memory.write(key, value)  # [B, L, H, K] -> [B, M, H, K]
-        drop = config.attention_dropout > 0.0 and not deterministic
-        context = attend(
-            query,
-            key,
-            value,
-            prefix_length,
-            attention_mask=attention_mask,
-            dropout_rate=config.attention_dropout,
-            dropout_rng=self.make_rng("dropout") if drop else None,
-        ).reshape(hidden.shape)  # [B, L, H, K] -> [B, L, D]
-        attended = dense(
-            hidden_size,
+        length = self.layout.length
+        start = first_index(length, hidden.shape[1])
+        key, value = whole_context(key, length), whole_context(value, length)
+        drop = None
+        if dropout and config.attention_dropout:
+            drop = partial(dropout.probabilities, config.attention_dropout)
+            if attention_mask is None:
+                assert prefix_length is not None
+                attention_mask = mask_of_part(prefix_length, start, hidden.shape[1], key.shape[1])
+        if attention_mask is not None:
+            context = attend(query, key, value, None, attention_mask=attention_mask, drop=drop)
+        else:
+            assert prefix_length is not None
+            attention = attention_function(config.attention)
+            context = attention(query, key, value, prefix_length, start)
+        attended = Linear(
+            width,
+            (width,),
             ("heads_in", "hidden"),
             residual_standard_deviation(config.num_layers),
             config.compute_dtype,
-            "output",
-        )(context)
+            self.layout,
+            name="output",
+        )(context.reshape(*hidden.shape[:2], -1))  # [B, L, H, K] -> [B, L, D]
         return attended, cache
 
 
@@ -114,36 +181,52 @@ class MLP(nn.Module):
     Attributes:
       output_deviation: initial standard deviation of the second matrix.
       dtype: of activations and products.
+      layout: how parameters are stored.
     """
 
     output_deviation: float
     dtype: str
+    layout: LayoutConfig = DEFAULT_LAYOUT
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         width = hidden.shape[-1]
-        inner = dense(
-            4 * width, ("hidden_in", "mlp_out"), INITIAL_STANDARD_DEVIATION, self.dtype, "up"
+        inner = Linear(
+            width,
+            (4 * width,),
+            ("hidden_in", "mlp_out"),
+            INITIAL_STANDARD_DEVIATION,
+            self.dtype,
+            self.layout,
+            name="up",
         )(hidden)  # [B, L, D] -> [B, L, F]
+        inner = checkpoint_name(inner, MLP_UP)
         # Only its input is kept for the backward pass: the steps of the tanh form are as large as
         # `inner` each, and cost less to compute again than to store and read.
         inner = jax.checkpoint(partial(nn.gelu, approximate=True), prevent_cse=False)(inner)
-        return dense(width, ("mlp_in", "hidden"), self.output_deviation, self.dtype, "down")(
-            inner
-        )  # [B, L, F] -> [B, L, D]
+        return Linear(
+            4 * width,
+            (width,),
+            ("mlp_in", "hidden"),
+            self.output_deviation,
+            self.dtype,
+            self.layout,
+            name="down",
+        )(inner)  # [B, L, F] -> [B, L, D]
 
 
 class Block(nn.Module):
     """One pre-LayerNorm transformer block."""
 
     config: GLMConfig
+    layout: LayoutConfig = DEFAULT_LAYOUT
 
     @nn.compact
     def __call__(
         self,
         hidden: Float[Array, "B L D"],
         prefix_length: Int[Array, "#B"] | None,
-        deterministic: bool = True,
+        dropout: Dropout | None = None,
         attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None = None,
         memory: LayerMemory | None = None,
     ) -> tuple[Float[Array, "B L D"], KeyValueCache | None]:
@@ -157,17 +240,17 @@ class Block(nn.Module):
         """
         config = self.config
         norm = partial(layer_norm, config.layernorm_epsilon, config.compute_dtype)
-        dropout = nn.Dropout(config.hidden_dropout, deterministic=deterministic)
-        attended, cache = SelfAttention(config, name="attention")(
-            norm("attention_layernorm")(hidden),
+        drop = partial(drop_hidden, dropout, config.hidden_dropout)
+        attended, cache = SelfAttention(config, self.layout, name="attention")(
+            enter_tensor(norm("attention_layernorm")(hidden)),
             prefix_length,
-            deterministic,
+            dropout,
             attention_mask,
             memory,
         )
-        hidden = hidden + dropout(attended)
+        hidden = hidden + drop(attended, 0)
         deviation = residual_standard_deviation(config.num_layers)
-        mlp = MLP(deviation, config.compute_dtype, name="mlp")
-        hidden = hidden + dropout(mlp(norm("mlp_layernorm")(hidden)))
+        mlp = MLP(deviation, config.compute_dtype, self.layout, name="mlp")
+        hidden = hidden + drop(mlp(enter_tensor(norm("mlp_layernorm")(hidden))), 1)
         self.sow("intermediates", "output", hidden)
         return hidden, cache

@@ -20,6 +20,15 @@ def prefix_mask(prefix_length: Int[Array, "#B"], length: int) -> Bool[Array, "#B
     return (key <= query) | (key < prefix_length[:, None, None, None])
 
 
+def mask_of_part(
+    prefix_length: Int[Array, "#B"], start: Int[ArrayLike, ""], length: int, num_keys: int
+) -> Bool[Array, "#B 1 L M"]:
+    """The rows of `prefix_mask` over M positions for the L queries from `start` on."""
+    query = start + jnp.arange(length)[:, None]
+    key = jnp.arange(num_keys)[None, :]
+    return (key <= query) | (key < prefix_length[:, None, None, None])
+
+
 def memory_mask(
     start: Int[ArrayLike, "#B"],
     length: int,

@@ -21,7 +21,7 @@ from glm_jax.model.config import COMPUTE_DTYPES
 from glm_jax.model.layers import (
     INITIAL_STANDARD_DEVIATION,
     MLP,
-    dense,
+    Linear,
     layer_norm,
     residual_standard_deviation,
     split_heads,
@@ -104,17 +104,23 @@ class RelativeAttention(nn.Module):
     ) -> Float[Array, "B L D"]:
         config = self.config
         heads, dtype, width = config.num_attention_heads, config.compute_dtype, hidden.shape[2]
-        projected = dense(
+        projected = Linear(
+            width,
             (3, width),
             ("hidden_in", "query_key_value", "heads_out"),
             INITIAL_STANDARD_DEVIATION,
             dtype,
-            "query_key_value",
+            name="query_key_value",
         )(jnp.concatenate([memory, hidden], axis=1))  # [B, P + L, D] -> [B, M, 3, D]
-        query, key, value = split_heads(projected, heads)
+        query, key, value = split_heads(projected, config.head_size)
         query = query[:, memory.shape[1] :]
-        relative = dense(
-            width, ("hidden_in", "heads_out"), INITIAL_STANDARD_DEVIATION, dtype, "relative"
+        relative = Linear(
+            width,
+            (width,),
+            ("hidden_in", "heads_out"),
+            INITIAL_STANDARD_DEVIATION,
+            dtype,
+            name="relative",
         )(distances).reshape(-1, heads, config.head_size)  # [M, D] -> [M, H, K]
 
         content_bias, distance_bias = (bias.astype(query.dtype) for bias in biases)
@@ -124,12 +130,13 @@ class RelativeAttention(nn.Module):
         scores = (by_content + shift_to_keys(by_distance)) * config.head_size**-0.5
         probabilities = jax.nn.softmax(jnp.where(visible, scores, MASKED_SCORE), axis=-1)
         context = jnp.einsum("bhlm,bmhk->blhk", probabilities.astype(value.dtype), value)
-        return dense(
+        return Linear(
             width,
+            (width,),
             ("heads_in", "hidden"),
             residual_standard_deviation(config.num_layers),
             dtype,
-            "output",
+            name="output",
         )(context.reshape(hidden.shape))  # [B, L, H, K] -> [B, L, D]
 
 

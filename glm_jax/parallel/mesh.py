@@ -8,9 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from glm_jax.errors import UsageError
+
+# From the outermost to the innermost: neighbours along the last one are the closest devices.
+MESH_AXES = ("data", "fsdp", "fsdp_minor", "context", "tensor")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +26,11 @@ class MeshConfig:
       data: copies of the parameters, each with its part of the batch.
       fsdp: parts of the batch that also share one copy of the parameters between them.
       tensor: parts of every matrix product.
+      fsdp_minor: cuts every part along `fsdp` once more. Two near-equal axes in place of one that
+        spans a whole torus let a TPU scatter the sums of gradients in place of summing them whole.
+      context: parts of every sequence.
+      slices: TPU slices joined by a data-center network. They lie along `data`, which counts the
+        copies of all of them together, so that only sums of gradients cross the network.
 
     Raises:
       UsageError: a size is neither positive nor -1, or more than one is -1.
@@ -29,6 +39,9 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    fsdp_minor: int = 1
+    context: int = 1
+    slices: int = 1
 
     def __post_init__(self) -> None:
         for name, size in dataclasses.asdict(self).items():
@@ -37,56 +50,91 @@ class MeshConfig:
                     f"mesh.{name} is {size!r}, but must be a positive whole number, "
                     "or -1 for the rest of the devices"
                 )
-        if list(dataclasses.astuple(self)).count(-1) > 1:
+        if self.slices == -1:
+            raise UsageError("mesh.slices is -1, but must be the number of TPU slices")
+        if list(self._sizes.values()).count(-1) > 1:
             raise UsageError(
-                f"only one of mesh.data, mesh.fsdp and mesh.tensor can be -1, but they are "
-                f"{self.data}, {self.fsdp} and {self.tensor}"
+                f"only one of the mesh.* sizes can be -1, but they are {self._described}"
             )
 
-    def shape(self, num_devices: int) -> tuple[int, int, int]:
-        """Sizes of (data, fsdp, tensor) over `num_devices`, with -1 filled in.
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {axis: getattr(self, axis) for axis in MESH_AXES}
+
+    @property
+    def _described(self) -> str:
+        plain = ("data", "fsdp", "tensor")
+        return ", ".join(
+            f"{axis}={size}" for axis, size in self._sizes.items() if size != 1 or axis in plain
+        )
+
+    def shape(self, num_devices: int) -> tuple[int, ...]:
+        """Sizes of MESH_AXES over `num_devices`, with -1 filled in.
 
         Raises:
-          UsageError: the sizes do not make up exactly that many devices.
+          UsageError: the sizes do not make up exactly that many devices, or `slices` does not
+            divide `data`.
         """
-        sizes = dataclasses.astuple(self)
+        sizes = tuple(self._sizes.values())
         fixed = math.prod(size for size in sizes if size != -1)
         if num_devices % fixed or (-1 not in sizes and fixed != num_devices):
             raise UsageError(
-                f"the mesh data={self.data}, fsdp={self.fsdp}, tensor={self.tensor} needs "
+                f"the mesh {self._described} needs "
                 f"{'a multiple of ' if -1 in sizes else ''}{fixed} devices, "
                 f"but there are {num_devices}"
             )
-        data, fsdp, tensor = (num_devices // fixed if size == -1 else size for size in sizes)
-        return data, fsdp, tensor
+        filled = tuple(num_devices // fixed if size == -1 else size for size in sizes)
+        if filled[0] % self.slices:
+            raise UsageError(
+                f"mesh.slices is {self.slices}, which does not divide mesh.data = {filled[0]}"
+            )
+        return filled
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh with axes ("data", "fsdp", "tensor") over all devices of all hosts, or over `devices`.
+    """A mesh with the axes MESH_AXES over all devices of all hosts, or over `devices`.
 
-    Neighbours along `tensor` are the closest devices. Use it with `jax.set_mesh(mesh)`.
+    Use it with `jax.set_mesh(mesh)`.
 
     Raises:
-      UsageError: the configured sizes do not make up the number of devices.
+      UsageError: the configured sizes do not make up the number of devices, or the devices are not
+        in as many slices as configured.
     """
-    devices = jax.devices() if devices is None else devices
-    return jax.make_mesh(
-        config.shape(len(devices)),
-        ("data", "fsdp", "tensor"),
-        axis_types=(AxisType.Auto,) * 3,
-        devices=devices,
-    )
+    devices = list(jax.devices() if devices is None else devices)
+    shape = config.shape(len(devices))
+    found = len({getattr(device, "slice_index", None) for device in devices})
+    if found not in (1, config.slices):
+        raise UsageError(
+            f"mesh.slices is {config.slices}, but the devices are in {found} slices; "
+            f"give --gin.mesh.slices={found}"
+        )
+    if found > 1:
+        within = (shape[0] // config.slices, *shape[1:])
+        across = (config.slices, *(1 for _ in shape[1:]))
+        placed = mesh_utils.create_hybrid_device_mesh(
+            within, across, devices, allow_split_physical_axes=True
+        )
+    elif devices[0].platform == "tpu":
+        placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    else:
+        placed = np.array(devices).reshape(shape)
+    return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def batch_parts(mesh: Mesh) -> int:
+    """How many parts a batch is cut into."""
+    return mesh.shape["data"] * mesh.shape["fsdp"] * mesh.shape["fsdp_minor"]
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Makes sure that a batch of `batch_size` examples, over all hosts, can be cut over the mesh.
 
     Raises:
-      UsageError: data x fsdp does not divide it.
+      UsageError: data x fsdp x fsdp_minor does not divide it.
     """
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % parts:
+    if batch_size % batch_parts(mesh):
+        sizes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in MESH_AXES[:3])
         raise UsageError(
-            f"the batch size {batch_size} does not divide over {parts} parts of the mesh "
-            f"(data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']})"
+            f"the batch size {batch_size} does not divide over {batch_parts(mesh)} parts of the "
+            f"mesh ({sizes})"
         )

@@ -2,90 +2,185 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-# A matrix that widens ([D, 3, D], [D, F]) shards its rows over fsdp and its columns over tensor;
-# one that narrows ([D, D], [F, D]) shards its rows over both. So fsdp never cuts the minor axis of
-# a parameter, where TPUs pad whatever is below 128, and tensor parallelism needs one reduction per
-# half block. In a tuple the first axis is the outer one: gathering over fsdp leaves tensor's cut.
-# The word embedding is stored cut by rows over both and used cut over tensor only ("vocab_out").
-LOGICAL_AXIS_RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
-    ("batch", ("data", "fsdp")),
-    ("length", None),
-    ("hidden", None),
-    ("layers", None),
-    ("position", None),
-    ("vocab", ("tensor", "fsdp")),
-    ("vocab_out", "tensor"),
-    ("hidden_in", "fsdp"),
-    ("query_key_value", None),
-    ("heads_out", "tensor"),
-    ("heads_in", ("tensor", "fsdp")),
-    ("mlp_out", "tensor"),
-    ("mlp_in", ("tensor", "fsdp")),
-)
+from glm_jax.errors import UsageError
+from glm_jax.parallel.mesh import MESH_AXES
+
+FSDP = ("fsdp", "fsdp_minor")
+# The axes that cut a matrix product; the others cut the data, or only where parameters are stored.
+PRODUCT_AXES = {"heads_out", "heads_in", "mlp_out", "mlp_in"}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayoutConfig:
+    """Which mesh axes cut each logical axis, the outermost first; () leaves it whole.
+
+    A matrix that widens ([D, 3, D], [D, F]) is stored with its rows cut over fsdp and its columns
+    over tensor; one that narrows ([D, D], [F, D]) with its rows cut over both. So fsdp never cuts
+    the minor axis of a parameter, where TPUs pad whatever is below 128, and tensor parallelism
+    needs one sum per half block. Before a layer is used its parameters are gathered over all axes
+    but tensor, so any of them may serve to store parameters.
+
+    Attributes:
+      batch: examples.
+      length: positions of a sequence.
+      vocab: rows of the word embedding.
+      position_out: columns of the position tables, whose rows nothing divides.
+      hidden_in: rows of matrices that widen.
+      heads_out, mlp_out: columns of matrices that widen.
+      heads_in, mlp_in: rows of matrices that narrow.
+
+    Raises:
+      UsageError: an unknown mesh axis, one used twice for an array, or tensor where it can't be.
+    """
+
+    batch: tuple[str, ...] = ("data", *FSDP)
+    length: tuple[str, ...] = ("context",)
+    vocab: tuple[str, ...] = ("tensor", *FSDP)
+    position_out: tuple[str, ...] = ("fsdp",)
+    hidden_in: tuple[str, ...] = FSDP
+    heads_out: tuple[str, ...] = ("tensor",)
+    heads_in: tuple[str, ...] = ("tensor", *FSDP)
+    mlp_out: tuple[str, ...] = ("tensor",)
+    mlp_in: tuple[str, ...] = ("tensor", *FSDP)
+
+    def __post_init__(self) -> None:
+        for name, axes in self.table.items():
+            unknown = [axis for axis in axes if axis not in MESH_AXES]
+            if unknown or len(set(axes)) < len(axes):
+                raise UsageError(
+                    f"layout.{name} is {axes}; expected different ones of {', '.join(MESH_AXES)}"
+                )
+            if name in PRODUCT_AXES and axes[:1] != ("tensor",):
+                raise UsageError(f"layout.{name} is {axes}; expected 'tensor' first")
+        for name in ("heads_out", "mlp_out"):
+            if len(self.table[name]) > 1:
+                raise UsageError(f"layout.{name} is {self.table[name]}; expected ('tensor',)")
+        for name in ("batch", "length", "hidden_in"):
+            if "tensor" in self.table[name]:
+                raise UsageError(f"layout.{name} is {self.table[name]}, but can't be cut by tensor")
+        if set(self.batch) & set(self.length):
+            raise UsageError(
+                f"layout.batch is {self.batch} and layout.length is {self.length}; expected "
+                "different mesh axes"
+            )
+
+    @property
+    def table(self) -> Mapping[str, tuple[str, ...]]:
+        """Mesh axes by logical axis; those not in it are never cut."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def is_cut_by_tensor(self, axis: str) -> bool:
+        """Whether tensor parallelism cuts what bears this logical name."""
+        return "tensor" in self.table.get(axis, ())
+
+    @property
+    def data_axes(self) -> tuple[str, ...]:
+        """The mesh axes that cut the data of a step, and over which its gradients are summed."""
+        return (*self.batch, *self.length)
+
+
+DEFAULT_LAYOUT = LayoutConfig()
+
+
+def spec_of(
+    axes: tuple[str | None, ...],
+    shape: tuple[int, ...],
+    mesh_shape: Mapping[str, int],
+    layout: LayoutConfig = DEFAULT_LAYOUT,
+) -> PartitionSpec:
+    """Where the dimensions of a whole array are cut.
+
+    A mesh axis that does not divide a dimension is left out there, the innermost first: it is then
+    cut less, or not at all. Mesh axes of size 1 are left out too.
+    """
+    spec = []
+    for size, axis in zip(shape, axes, strict=True):
+        cut = layout.table.get(axis, ()) if axis else ()
+        while size % math.prod(mesh_shape[name] for name in cut):
+            cut = cut[:-1]
+        spec.append(tuple(name for name in cut if mesh_shape[name] > 1) or None)
+    return PartitionSpec(*spec)
+
+
+def cuts(spec: PartitionSpec) -> list[tuple[str, ...]]:
+    """The mesh axes that cut each dimension, which a spec of one axis gives without a tuple."""
+    return [(cut,) if isinstance(cut, str) else tuple(cut or ()) for cut in spec]
 
 
 def constrain(array: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """Asks the compiler to lay an activation out by the table, under `jax.set_mesh` only."""
-    return nn.with_logical_constraint(array, axes, rules=LOGICAL_AXIS_RULES)
+    """Asks the compiler to lay an activation out by the default table, under `jax.set_mesh` only.
+
+    Does nothing inside `jax.shard_map`, where every device works on its own part.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.manual_axes:
+        return array
+    spec = spec_of(axes, array.shape, mesh.shape)
+    return jax.lax.with_sharding_constraint(array, spec)
 
 
-def parameter_shardings(abstract: PyTree, mesh: Mesh) -> PyTree:
-    """The sharding of every array of a tree, from the logical names that it carries.
+def parameter_specs(abstract: PyTree, mesh: Mesh, layout: LayoutConfig = DEFAULT_LAYOUT) -> PyTree:
+    """Where every array of a tree is cut, from the logical names that it carries.
 
     Args:
       abstract: a tree from `jax.eval_shape` whose parameters still carry their names
         (`nn.LogicallyPartitioned`), such as variables, or a training state with the moments of its
         optimizer. Arrays without names are replicated.
       mesh: the mesh to lay them over.
-
-    Returns:
-      The same tree with a NamedSharding in place of every array. A mesh axis that does not divide
-      an array's axis is left out there: that axis is then cut less, or not at all.
+      layout: the table.
     """
-    specs = nn.logical_to_mesh(nn.get_partition_spec(abstract), LOGICAL_AXIS_RULES)
+
+    def spec(leaf) -> PartitionSpec:
+        if not isinstance(leaf, nn.LogicallyPartitioned):
+            return PartitionSpec()
+        return spec_of(leaf.names, leaf.value.shape, mesh.shape, layout)
+
+    return jax.tree.map(spec, abstract, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+
+
+def parameter_shardings(
+    abstract: PyTree, mesh: Mesh, layout: LayoutConfig = DEFAULT_LAYOUT
+) -> PyTree:
+    """`parameter_specs` on the mesh: a NamedSharding in place of every array."""
     return jax.tree.map(
-        lambda array, spec: NamedSharding(mesh, _fit(spec, array.shape, mesh)),
-        nn.unbox(abstract),
-        specs,
+        lambda spec: NamedSharding(mesh, spec),
+        parameter_specs(abstract, mesh, layout),
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
     )
 
 
-def initialize_sharded(init: Callable[..., PyTree], mesh: Mesh, *arguments: PyTree) -> PyTree:
+def initialize_sharded(
+    init: Callable[..., PyTree],
+    mesh: Mesh,
+    *arguments: PyTree,
+    layout: LayoutConfig = DEFAULT_LAYOUT,
+) -> PyTree:
     """Runs `init(*arguments)` so that every device makes only its own part of the result.
 
     Args:
       init: traceable function whose result carries logical names, such as `model.init`.
       mesh: the mesh to lay the result over.
       arguments: arguments of `init`, such as a random key and a batch of shapes.
+      layout: the table.
 
     Returns:
       The result without its names, laid out by `parameter_shardings`. Its numbers do not depend on
       the mesh.
     """
-    shardings = parameter_shardings(jax.eval_shape(init, *arguments), mesh)
+    shardings = parameter_shardings(jax.eval_shape(init, *arguments), mesh, layout)
     with jax.set_mesh(mesh):
         return jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)(*arguments)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of every array of a batch: examples over data and fsdp, the rest whole."""
-    return NamedSharding(mesh, PartitionSpec(dict(LOGICAL_AXIS_RULES)["batch"]))
-
-
-def _fit(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """Drops the innermost mesh axes of every dimension until the rest divide its size."""
-    fitted = []
-    for size, axes in zip(shape, tuple(spec) + (None,) * (len(shape) - len(spec)), strict=True):
-        axes = (axes,) if isinstance(axes, str) else (axes or ())
-        while size % math.prod(mesh.shape[axis] for axis in axes):
-            axes = axes[:-1]
-        fitted.append(axes or None)
-    return PartitionSpec(*fitted)
+def batch_sharding(mesh: Mesh, layout: LayoutConfig = DEFAULT_LAYOUT) -> NamedSharding:
+    """The sharding of every array of a batch: cut by examples, the rest whole."""
+    return NamedSharding(mesh, PartitionSpec(layout.batch))

@@ -87,6 +87,11 @@ class TrainConfig:
       accumulation: how micro-batches become one update: "global_mean", every target counting alike
         and the gradient clipped once, or "clipped_means", a mean of their means that is clipped
         after each, as the original does.
+      target_fraction: share of a batch's positions that the loss has room for; logits are computed
+        for no more. 1 has room for all. Targets beyond it are left out of the loss and counted in
+        the metric target_overflow.
+      loss_chunks: parts of these positions whose logits are computed one after another, which
+        takes less memory and a little more time.
       log_every: steps between lines of metrics.
       max_skipped_steps: updates that may be left out because loss or gradients were not finite;
         one more stops the run.
@@ -98,6 +103,8 @@ class TrainConfig:
     initial_weights: str = ""
     accumulation_steps: int = 1
     accumulation: str = "global_mean"
+    target_fraction: float = 1.0
+    loss_chunks: int = 1
     log_every: int = 10
     max_skipped_steps: int = 0
 
@@ -105,6 +112,7 @@ class TrainConfig:
         for name, least in (
             ("num_steps", 1),
             ("accumulation_steps", 1),
+            ("loss_chunks", 1),
             ("log_every", 1),
             ("max_skipped_steps", 0),
         ):
@@ -112,6 +120,10 @@ class TrainConfig:
                 raise UsageError(
                     f"train.{name} is {getattr(self, name)}; expected at least {least}"
                 )
+        if not 0 < self.target_fraction <= 1:
+            raise UsageError(
+                f"train.target_fraction is {self.target_fraction}; expected above 0, at most 1"
+            )
         if self.accumulation not in ACCUMULATIONS:
             raise UsageError(
                 f"train.accumulation is {self.accumulation!r}; expected one of "

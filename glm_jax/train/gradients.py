@@ -8,12 +8,37 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
-from glm_jax.train.loss import mask_normalizer, masked_loss_sum
+from glm_jax.errors import UsageError
+from glm_jax.model.glm import word_logits
+from glm_jax.parallel.mesh import MESH_AXES
+from glm_jax.parallel.rules import LayoutConfig, cuts
+from glm_jax.parallel.shards import tensor_part
+from glm_jax.train.loss import TargetRows, gather_targets, mask_normalizer, masked_loss_sum
 
 Batch = Mapping[str, Shaped[Array, "B ..."]]
-LossFunction = Callable[[PyTree, Batch, Key[Array, ""]], Float[Array, ""]]
+
+
+class LossSum(NamedTuple):
+    """What a batch, or a part of it, adds to a step.
+
+    Attributes:
+      loss: sum of its masked losses, in nats.
+      overflow: its targets that found no place and are missing in the sum.
+    """
+
+    loss: Float[Array, ""]
+    overflow: Int[Array, ""]
+
+
+class GradientSum(NamedTuple):
+    """A loss sum with its gradient by every parameter."""
+
+    loss: Float[Array, ""]
+    overflow: Int[Array, ""]
+    values: PyTree
 
 
 class Gradients(NamedTuple):
@@ -21,33 +46,141 @@ class Gradients(NamedTuple):
 
     Attributes:
       loss: mean loss of the batch, in nats.
+      overflow: targets that are missing in it.
       values: its gradient by every parameter.
       norms: the global norm before each clipping, in turn.
     """
 
     loss: Float[Array, ""]
+    overflow: Int[Array, ""]
     values: PyTree
     norms: Float[Array, "C"]
 
 
+LossFunction = Callable[[PyTree, Batch, Key[Array, ""]], LossSum]
+SumFunction = Callable[[PyTree, Batch, Key[Array, ""]], GradientSum]
 GradientFunction = Callable[[PyTree, Batch, Key[Array, ""]], Gradients]
 
 
-def make_loss_function(model) -> LossFunction:
-    """The sum of a batch's masked losses in nats, with dropout drawn from the given key."""
+def make_loss_function(
+    model, *, target_fraction: float = 1.0, loss_chunks: int = 1
+) -> LossFunction:
+    """The sum of masked losses over one device's part of a batch, with dropout from the key.
 
-    def loss_sum(params, batch, dropout_key):
-        logits = model.apply(
+    Args:
+      model: the network.
+      target_fraction: share of the positions that logits are computed for; targets beyond it
+        overflow.
+      loss_chunks: parts of these positions whose logits are computed one after another, and again
+        for the backward pass.
+    """
+
+    def loss_function(params, batch, dropout_key):
+        hidden = model.apply(
             {"params": params},
             batch["tokens"],
             batch["position_ids"],
             batch["prefix_length"],
             deterministic=False,
             rngs={"dropout": dropout_key},
+            method="hidden_states",
         )
-        return masked_loss_sum(logits, batch["targets"], batch["loss_mask"])
+        rows, overflow = gather_targets(
+            hidden, batch["targets"], batch["loss_mask"], target_fraction
+        )
+        rows = TargetRows(*(tensor_part(values, 0) for values in rows))
+        words = model.apply({"params": params}, method="words")
+        return LossSum(_loss_of_rows(rows, words, loss_chunks), overflow)
 
-    return loss_sum
+    return loss_function
+
+
+def _loss_of_rows(rows: TargetRows, words: Float[Array, "V D"], chunks: int) -> Float[Array, ""]:
+    def loss(rows: TargetRows) -> Float[Array, ""]:
+        return masked_loss_sum(word_logits(rows.hidden, words), rows.targets, rows.loss_mask)
+
+    if chunks == 1:
+        return loss(rows)
+    if len(rows.targets) % chunks:
+        raise UsageError(
+            f"train.loss_chunks is {chunks}, which does not divide the {len(rows.targets)} "
+            "positions of one device"
+        )
+    parts = jax.tree.map(lambda values: values.reshape(chunks, -1, *values.shape[1:]), rows)
+    again = jax.checkpoint(loss, prevent_cse=False)
+    return jnp.sum(jax.lax.map(again, parts))
+
+
+def sum_gradients(loss_function: LossFunction, accumulation_steps: int = 1) -> SumFunction:
+    """The gradient of a loss sum on one device, by micro-batches where there are several."""
+
+    def one(params, batch, key):
+        def scalar(params):
+            terms = loss_function(params, batch, key)
+            return terms.loss, terms.overflow
+
+        (loss, overflow), values = jax.value_and_grad(scalar, has_aux=True)(params)
+        return GradientSum(loss, overflow, values)
+
+    def many(params, batch, key):
+        def add(sums, numbered):
+            number, micro_batch = numbered
+            terms = one(params, micro_batch, jax.random.fold_in(key, number))
+            return jax.tree.map(jnp.add, sums, terms), None
+
+        return jax.lax.scan(add, _zero(params), _numbered(batch, accumulation_steps))[0]
+
+    return one if accumulation_steps == 1 else many
+
+
+def over_mesh(
+    sums: SumFunction, param_specs: PyTree, mesh: Mesh, layout: LayoutConfig
+) -> SumFunction:
+    """The same sums over a whole batch, each device adding up its own part of it.
+
+    Gradients of gathered parameters come back summed and scattered; what a mesh axis that cuts the
+    data does not cut is summed over it here.
+    """
+
+    def local(params, batch, key):
+        terms = sums(params, batch, key)
+        values = jax.tree.map(
+            lambda value, spec: _psum(value, set(layout.data_axes).difference(*cuts(spec)), mesh),
+            terms.values,
+            param_specs,
+        )
+        loss = _psum(terms.loss, set(MESH_AXES), mesh)
+        overflow = _psum(terms.overflow, set(layout.data_axes), mesh)
+        return loss, overflow, values
+
+    def total(params, batch, key):
+        whole = PartitionSpec()
+        sums = jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(param_specs, batch_specs(batch, layout), whole),
+            out_specs=(whole, whole, param_specs),
+            check_vma=False,
+        )(params, batch, key)
+
+        return GradientSum(*sums)
+
+    return total
+
+
+def batch_specs(batch: Batch, layout: LayoutConfig) -> dict[str, PartitionSpec]:
+    """How a batch is cut: every array by examples, those with positions by these too."""
+    return {
+        name: PartitionSpec(layout.batch, *(None,) * (values.ndim - 2), layout.length)
+        if values.ndim > 1
+        else PartitionSpec(layout.batch)
+        for name, values in batch.items()
+    }
+
+
+def _psum(value: Array, axes: set[str], mesh: Mesh) -> Array:
+    axes = {axis for axis in axes if mesh.shape[axis] > 1}
+    return jax.lax.psum(value, tuple(a for a in MESH_AXES if a in axes)) if axes else value
 
 
 def micro_batches(batch: Batch, count: int) -> Batch:
@@ -63,7 +196,7 @@ def micro_batches(batch: Batch, count: int) -> Batch:
     return jax.tree.map(split, dict(batch))
 
 
-def global_mean(loss_sum: LossFunction, accumulation_steps: int = 1) -> GradientFunction:
+def global_mean(sums: SumFunction) -> GradientFunction:
     """The mean over all targets of the batch, however it is sharded or split into micro-batches.
 
     Losses and gradients are added up as sums and divided by the sum of the whole batch's mask, so
@@ -71,26 +204,15 @@ def global_mean(loss_sum: LossFunction, accumulation_steps: int = 1) -> Gradient
     """
 
     def gradients(params, batch, key):
-        def add(sums, numbered):
-            number, micro_batch = numbered
-            micro_key = jax.random.fold_in(key, number)
-            terms = jax.value_and_grad(loss_sum)(params, micro_batch, micro_key)
-            return jax.tree.map(jnp.add, sums, terms), None
-
-        if accumulation_steps == 1:
-            sums = jax.value_and_grad(loss_sum)(params, batch, key)
-        else:
-            sums, _ = jax.lax.scan(add, _zeros(params), _numbered(batch, accumulation_steps))
+        terms = sums(params, batch, key)
         normalizer = mask_normalizer(batch["loss_mask"])
-        loss, values = jax.tree.map(lambda total: total / normalizer, sums)
-        return Gradients(loss, values, optax.global_norm(values)[None])
+        loss, values = jax.tree.map(lambda total: total / normalizer, (terms.loss, terms.values))
+        return Gradients(loss, terms.overflow, values, optax.global_norm(values)[None])
 
     return gradients
 
 
-def clipped_means(
-    loss_sum: LossFunction, accumulation_steps: int, clip_norm: float
-) -> GradientFunction:
+def clipped_means(sums: SumFunction, accumulation_steps: int, clip_norm: float) -> GradientFunction:
     """The original's accumulation: a mean of micro-batch means, clipped after every micro-batch.
 
     Each micro-batch adds the gradient of its own mean loss divided by `accumulation_steps`, and the
@@ -100,28 +222,27 @@ def clipped_means(
     Source: original code, its training without DeepSpeed (which clips once).
     """
 
-    def mean_loss(params, batch, key):
-        normalizer = mask_normalizer(batch["loss_mask"]) * accumulation_steps
-        return loss_sum(params, batch, key) / normalizer
-
     def gradients(params, batch, key):
-        def add(sums, numbered):
+        def add(total, numbered):
             number, micro_batch = numbered
-            micro_key = jax.random.fold_in(key, number)
-            terms = jax.value_and_grad(mean_loss)(params, micro_batch, micro_key)
-            loss, values = jax.tree.map(jnp.add, sums, terms)
+            terms = sums(params, micro_batch, jax.random.fold_in(key, number))
+            weight = 1 / (mask_normalizer(micro_batch["loss_mask"]) * accumulation_steps)
+            values = jax.tree.map(lambda old, new: old + new * weight, total.values, terms.values)
             norm = optax.global_norm(values)
             scale = clip_norm / jnp.maximum(norm, clip_norm)
-            return (loss, jax.tree.map(lambda value: value * scale, values)), norm
+            values = jax.tree.map(lambda value: value * scale, values)
+            loss = total.loss + terms.loss * weight
+            return GradientSum(loss, total.overflow + terms.overflow, values), norm
 
-        sums, norms = jax.lax.scan(add, _zeros(params), _numbered(batch, accumulation_steps))
-        return Gradients(*sums, norms)
+        total, norms = jax.lax.scan(add, _zero(params), _numbered(batch, accumulation_steps))
+        return Gradients(*total, norms)
 
     return gradients
 
 
-def _zeros(params: PyTree) -> tuple[Float[Array, ""], PyTree]:
-    return jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+def _zero(params: PyTree) -> GradientSum:
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return GradientSum(jnp.zeros(()), jnp.zeros((), jnp.int32), zeros)
 
 
 def _numbered(batch: Batch, count: int) -> tuple[Int[Array, "C"], Batch]:

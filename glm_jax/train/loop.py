@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 
 import jax
 
 from glm_jax.errors import RunError
 from glm_jax.metrics import duration
+from glm_jax.train.clock import Clock
 from glm_jax.train.gradients import Batch
 from glm_jax.train.state import TrainState
 from glm_jax.train.step import Metrics
@@ -20,17 +20,24 @@ class Hooks:
     """What the loop calls; the loop itself only counts.
 
     Attributes:
+      before_step: (step) before it is given to the devices.
+      after_step: (step) when its metrics have come back from the devices.
       log: (step, metrics) every `log_every` steps, at the end and before stopping early.
       show: (line, logged) after every step.
+      say: (line) what people must not miss.
       evaluate: (step, state) every `evaluate_every` steps and at the end.
-      save: (step, state) every `save_every` steps, at the end and before stopping early.
+      save: (step, state, must) every `save_every` steps; at the end and before stopping early it
+        must be done.
       stop_asked: (step) -> whether to stop after this step.
     """
 
+    before_step: Callable[[int], None]
+    after_step: Callable[[int], None]
     log: Callable[[int, dict[str, float]], None]
     show: Callable[[str, bool], None]
+    say: Callable[[str], None]
     evaluate: Callable[[int, TrainState], None]
-    save: Callable[[int, TrainState], None]
+    save: Callable[[int, TrainState, bool], None]
     stop_asked: Callable[[int], bool]
 
 
@@ -44,50 +51,6 @@ class Pace:
     save_every: int
     tokens_per_step: int
     max_skipped_steps: int
-
-
-class Clock:
-    """Seconds of training, without those of compilation, evaluation and saving."""
-
-    def __init__(self):
-        self._steps = 0
-        self._seconds = 0.0
-        self._waited = 0.0
-        self._waiting = 0.0  # since the last step's end
-        self._last: float | None = None
-
-    def pause(self) -> None:
-        """What follows until the next step is not training."""
-        self._last = None
-
-    def tick(self) -> None:
-        """A step has ended."""
-        now = time.perf_counter()
-        if self._last is not None:
-            self._steps += 1
-            self._seconds += now - self._last
-            self._waited += self._waiting
-        self._last, self._waiting = now, 0.0
-
-    def next_of(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch; the time until it is there is waiting."""
-        begin = time.perf_counter()
-        batch = next(batches)
-        self._waiting += time.perf_counter() - begin
-        return batch
-
-    @property
-    def seconds_per_step(self) -> float | None:
-        """Mean so far; None before the second step."""
-        return self._seconds / self._steps if self._steps else None
-
-    @property
-    def data_wait(self) -> float | None:
-        """Part of the time that the loop waited for the next batch; None before the second step.
-
-        The devices may still have been at work on the step before, so that they waited for less.
-        """
-        return self._waited / self._seconds if self._steps else None
 
 
 def train(
@@ -111,22 +74,33 @@ def train(
     """
     clock = Clock()
     step, running = first_step, None
+    skipped = int(jax.device_get(state.skipped))
 
     def finish(done: int, running: Metrics, *, last: bool) -> None:
+        nonlocal skipped
         metrics = {name: float(value) for name, value in jax.device_get(running).items()}
         clock.tick()
-        _check_finite(done, metrics, pace.max_skipped_steps)
+        hooks.after_step(done)
+        if metrics["skipped_steps"] > skipped:
+            skipped = int(metrics["skipped_steps"])
+            _tell_skipped(done, metrics, pace.max_skipped_steps, hooks.say)
+        speed = clock.speed()
+        if speed:
+            metrics["step_seconds"] = speed.step_seconds
+            metrics["tokens_per_second"] = pace.tokens_per_step / speed.step_seconds
+            metrics["data_wait"] = speed.data_wait
         logged = done % pace.log_every == 0 or last
-        if clock.seconds_per_step and clock.data_wait is not None:
-            metrics["tokens_per_second"] = pace.tokens_per_step / clock.seconds_per_step
-            metrics["data_wait"] = clock.data_wait
         hooks.show(progress_line(done, pace.num_steps, metrics, clock.seconds_per_step), logged)
         if logged:
             hooks.log(done, metrics)
+            clock.forget()
 
     while step < pace.num_steps:
-        state, metrics = train_step(state, clock.next_of(batches))
+        batch = clock.next_of(batches)
         step += 1
+        hooks.before_step(step)
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            state, metrics = train_step(state, batch)
         if running is not None:
             finish(step - 1, running, last=False)
         running = metrics
@@ -140,7 +114,7 @@ def train(
             if evaluating:
                 hooks.evaluate(step, state)
             if saving:
-                hooks.save(step, state)
+                hooks.save(step, state, last)
             clock.pause()
         if stopping:
             break
@@ -159,11 +133,19 @@ def progress_line(
     return line
 
 
-def _check_finite(step: int, metrics: dict[str, float], max_skipped_steps: int) -> None:
+def _tell_skipped(
+    step: int, metrics: dict[str, float], max_skipped_steps: int, say: Callable[[str], None]
+) -> None:
+    """Tells of an update that was left out.
+
+    Raises:
+      RunError: it is one more than allowed.
+    """
     skipped = int(metrics["skipped_steps"])
+    found = f"step {step}: loss {metrics['loss']} with gradient norm {metrics['gradient_norm']}"
     if skipped > max_skipped_steps:
         raise RunError(
-            f"step {step}: loss {metrics['loss']} with gradient norm {metrics['gradient_norm']}; "
-            f"{skipped} update(s) were not finite, and train.max_skipped_steps is "
+            f"{found}; {skipped} update(s) were not finite, and train.max_skipped_steps is "
             f"{max_skipped_steps}"
         )
+    say(f"{found}; its update is left out ({skipped} so far, of at most {max_skipped_steps})")

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+# Gathered positions come in multiples of this, as many as a tile of a TPU has columns.
+TARGET_ROWS = 128
 
-def token_losses(logits: Float[Array, "B L V"], targets: Int[Array, "B L"]) -> Float[Array, "B L"]:
+
+def token_losses(logits: Float[Array, "... V"], targets: Int[Array, "..."]) -> Float[Array, "..."]:
     """Negative log-likelihood in nats of every target, computed in float32."""
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), targets)
 
 
 def smoothed_token_losses(
-    logits: Float[Array, "B L V"], targets: Int[Array, "B L"], smoothing: float
-) -> Float[Array, "B L"]:
+    logits: Float[Array, "... V"], targets: Int[Array, "..."], smoothing: float
+) -> Float[Array, "..."]:
     """Cross-entropy in nats with targets that keep `1 - smoothing` of their weight.
 
     The rest is spread evenly over the vocabulary's rows, padding included: the label smoothing of
@@ -26,9 +33,7 @@ def smoothed_token_losses(
 
 
 def masked_loss_sum(
-    logits: Float[Array, "B L V"],
-    targets: Int[Array, "B L"],
-    loss_mask: Float[Array, "B L"],
+    logits: Float[Array, "P V"], targets: Int[Array, "P"], loss_mask: Float[Array, "P"]
 ) -> Float[Array, ""]:
     """Sum of the token losses under the mask, in nats.
 
@@ -38,6 +43,45 @@ def masked_loss_sum(
     return jnp.sum(token_losses(logits, targets) * loss_mask)
 
 
+class TargetRows(NamedTuple):
+    """Positions in a row, whatever their example."""
+
+    hidden: Float[Array, "P D"]
+    targets: Int[Array, "P"]
+    loss_mask: Float[Array, "P"]
+
+
+def gather_targets(
+    hidden: Float[Array, "B L D"],
+    targets: Int[Array, "B L"],
+    loss_mask: Float[Array, "B L"],
+    fraction: float,
+) -> tuple[TargetRows, Int[Array, ""]]:
+    """The positions with a target, so that logits are computed for these alone.
+
+    Args:
+      hidden: hidden states.
+      targets: token ids.
+      loss_mask: which of them count; more than 0 where they do.
+      fraction: P as a share of all B x L positions, a multiple of 128 up to all; 1 keeps every
+        position, in order.
+
+    Returns:
+      P positions, filled up with masked ones, and how many targets did not fit.
+    """
+    rows = TargetRows(hidden.reshape(-1, hidden.shape[-1]), targets.ravel(), loss_mask.ravel())
+    positions = targets.size
+    kept = min(math.ceil(fraction * positions / TARGET_ROWS) * TARGET_ROWS, positions)
+    if kept == positions:
+        return rows, jnp.zeros((), jnp.int32)
+    counts = rows.loss_mask > 0
+    (places,) = jnp.nonzero(counts, size=kept, fill_value=positions)
+    overflow = jnp.maximum(jnp.sum(counts) - kept, 0)
+    # Filled up with places beyond the end: they read as zeros, and nothing flows back from them.
+    take = partial(jnp.take, indices=places, axis=0, mode="fill", fill_value=0)
+    return TargetRows(*(take(values) for values in rows)), overflow.astype(jnp.int32)
+
+
 def mask_normalizer(loss_mask: Float[Array, "B L"]) -> Float[Array, ""]:
     """What a loss sum is divided by: the mask's sum, or 1 where the mask is empty."""
     total = jnp.sum(loss_mask)
@@ -45,7 +89,7 @@ def mask_normalizer(loss_mask: Float[Array, "B L"]) -> Float[Array, ""]:
 
 
 def objective_sums(
-    values: Float[Array, "B L"], objective: Int[Array, "B"], num_objectives: int
+    values: Float[Array, "P"], objective: Int[Array, "P"], num_objectives: int
 ) -> Float[Array, "O"]:
-    """Sums of `values` over the examples of each objective."""
-    return jax.ops.segment_sum(jnp.sum(values, axis=1), objective, num_segments=num_objectives)
+    """Sums of `values` over the positions of each objective."""
+    return jax.ops.segment_sum(values, objective, num_segments=num_objectives)

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from glm_jax.errors import UsageError
+from glm_jax.train.moments import MOMENTS
 
 Schedule = Callable[[ArrayLike], Float[Array, ""]]
 
@@ -42,6 +43,8 @@ class OptimizerConfig:
         more, over as many steps as at the beginning, to the learning rate of that step.
       restart_decay_steps: steps after the second warmup until `final_fraction` of that rate.
       clip_norm: largest global gradient norm; larger gradients are scaled down to it.
+      moments: how Adam's moments are kept: "float32" (8 bytes a parameter), "bfloat16" (4) or
+        "factored" (2, with a second moment of row and column means).
     """
 
     learning_rate: float
@@ -56,6 +59,7 @@ class OptimizerConfig:
     epsilon: float = 1e-6
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    moments: str = "float32"
 
     def __post_init__(self):
         positive = ("learning_rate", "decay_steps", "epsilon", "clip_norm")
@@ -86,10 +90,12 @@ class OptimizerConfig:
             raise UsageError(
                 f"optimizer.weight_decay is {self.weight_decay}; expected 0 or a positive number"
             )
-        if self.decay not in DECAYS:
-            raise UsageError(
-                f"optimizer.decay is {self.decay!r}; expected one of {', '.join(DECAYS)}"
-            )
+        for name, choices in (("decay", DECAYS), ("moments", MOMENTS)):
+            if getattr(self, name) not in choices:
+                raise UsageError(
+                    f"optimizer.{name} is {getattr(self, name)!r}; "
+                    f"expected one of {', '.join(choices)}"
+                )
 
 
 def learning_rate_schedule(config: OptimizerConfig) -> Schedule:
@@ -161,7 +167,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clipping by global norm, then Adam with decoupled weight decay, then the schedule."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
+        MOMENTS[config.moments](config.beta1, config.beta2, config.epsilon),
         optax.add_decayed_weights(config.weight_decay, mask=is_decayed),
         optax.scale_by_learning_rate(learning_rate_schedule(config)),
     )

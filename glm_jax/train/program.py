@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import flax.linen as nn
@@ -13,16 +14,27 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, Shaped
 
 from glm_jax.checkpoint import abstract_with_shardings
+from glm_jax.errors import UsageError
 from glm_jax.evaluate import Sums, make_evaluation_step
 from glm_jax.model import GLM, GLMConfig
-from glm_jax.parallel.rules import batch_sharding, initialize_sharded, parameter_shardings
+from glm_jax.model.attention_choice import check_attention
+from glm_jax.parallel.mesh import MESH_AXES
+from glm_jax.parallel.rules import (
+    DEFAULT_LAYOUT,
+    LayoutConfig,
+    batch_sharding,
+    initialize_sharded,
+    parameter_shardings,
+    parameter_specs,
+)
 from glm_jax.train.gradients import (
     Batch,
-    GradientFunction,
-    LossFunction,
+    batch_specs,
     clipped_means,
     global_mean,
     make_loss_function,
+    over_mesh,
+    sum_gradients,
 )
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
 from glm_jax.train.state import TrainState, initial_state
@@ -52,6 +64,9 @@ def make_program(
     mesh: Mesh,
     *,
     seed: int,
+    layout: LayoutConfig = DEFAULT_LAYOUT,
+    target_fraction: float = 1.0,
+    loss_chunks: int = 1,
     accumulation_steps: int = 1,
     accumulation: str = "global_mean",
 ) -> Program:
@@ -62,10 +77,13 @@ def make_program(
       optimizer_config: the update.
       mesh: where the state lives.
       seed: decides initial parameters and dropout.
+      layout: how state and batch are cut over the mesh.
+      target_fraction: share of the positions that the loss has room for.
+      loss_chunks: parts of these positions that logits are computed for one after another.
       accumulation_steps: micro-batches that a step takes one after another.
       accumulation: how they become one update, one of `ACCUMULATIONS`.
     """
-    model = GLM(model_config)
+    model = GLM(model_config, layout)
     optimizer = make_optimizer(optimizer_config)
 
     def init(key):
@@ -73,21 +91,29 @@ def make_program(
 
     key = jax.random.key(seed)
     boxed = jax.eval_shape(init, key)
-    shardings = parameter_shardings(boxed, mesh)
+    shardings = parameter_shardings(boxed, mesh, layout)
+    together = accumulation_steps if accumulation == "global_mean" else 1
+    loss_function = make_loss_function(
+        model, target_fraction=target_fraction, loss_chunks=loss_chunks
+    )
+    sums = over_mesh(
+        sum_gradients(loss_function, together),
+        parameter_specs(boxed.params, mesh, layout),
+        mesh,
+        layout,
+    )
+    gradients = global_mean(sums)
+    if accumulation == "clipped_means":
+        gradients = clipped_means(sums, accumulation_steps, optimizer_config.clip_norm)
     train_step = make_train_step(
-        _gradient_function(
-            accumulation, make_loss_function(model), accumulation_steps, optimizer_config.clip_norm
-        ),
-        optimizer,
-        learning_rate_schedule(optimizer_config),
-        seed=seed,
+        gradients, optimizer, learning_rate_schedule(optimizer_config), seed=seed
     )
     return Program(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
-        initialize=lambda: initialize_sharded(init, mesh, key),
+        initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
         train_step=jax.jit(
             train_step,
-            in_shardings=(shardings, batch_sharding(mesh)),
+            in_shardings=(shardings, batch_sharding(mesh, layout)),
             out_shardings=(shardings, _replicated(mesh)),
             donate_argnums=0,
         ),
@@ -95,19 +121,55 @@ def make_program(
     )
 
 
-def _gradient_function(
-    accumulation: str, loss_sum: LossFunction, accumulation_steps: int, clip_norm: float
-) -> GradientFunction:
-    if accumulation == "clipped_means":
-        return clipped_means(loss_sum, accumulation_steps, clip_norm)
-    return global_mean(loss_sum, accumulation_steps)
+def check_parts(
+    config: GLMConfig, mesh: Mesh, sequence_length: int, layout: LayoutConfig = DEFAULT_LAYOUT
+) -> None:
+    """Makes sure that network and sequences can be cut over the mesh, and attention be computed.
+
+    Raises:
+      UsageError: the tensor axis does not divide the heads, the axes that cut positions do not
+        divide the sequence, or the configured attention can't do what is asked of it.
+    """
+    tensor = mesh.shape["tensor"]
+    if config.num_attention_heads % tensor:
+        raise UsageError(
+            f"model.num_attention_heads is {config.num_attention_heads}, which mesh.tensor = "
+            f"{tensor} does not divide"
+        )
+    context = math.prod(mesh.shape[axis] for axis in layout.length)
+    if sequence_length % (context * tensor):
+        raise UsageError(
+            f"data.sequence_length is {sequence_length}, which the {context} x {tensor} parts of "
+            f"{' x '.join((*layout.length, 'tensor'))} do not divide"
+        )
+    check_attention(
+        config.attention,
+        platform=mesh.devices.flat[0].platform,
+        attention_dropout=config.attention_dropout,
+        sequence_length=sequence_length // context,
+        head_size=config.head_size,
+    )
 
 
 def compile_evaluation(model: GLM, shardings: PyTree, mesh: Mesh) -> Callable[..., Sums]:
     """The evaluation step over parameters laid out by `shardings`."""
+    local, layout = make_evaluation_step(model), model.layout
+
+    def evaluation_step(params, batch):
+        return jax.shard_map(
+            lambda params, batch: jax.lax.psum(local(params, batch), MESH_AXES),
+            mesh=mesh,
+            in_specs=(
+                jax.tree.map(lambda sharding: sharding.spec, shardings),
+                batch_specs(batch, layout),
+            ),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )(params, batch)
+
     return jax.jit(
-        make_evaluation_step(model),
-        in_shardings=(shardings, batch_sharding(mesh)),
+        evaluation_step,
+        in_shardings=(shardings, batch_sharding(mesh, layout)),
         out_shardings=_replicated(mesh),
     )
 
@@ -163,7 +225,8 @@ def to_devices(
 
 
 def _initial_params(model: GLM, key: Array) -> PyTree:
-    """Parameters do not depend on the batch's size, so the smallest will do."""
+    """Parameters depend neither on the batch's size, so the smallest will do, nor on attention."""
+    model = model.clone(config=dataclasses.replace(model.config, attention="xla"))
     tokens = jnp.zeros((1, 1), jnp.int32)
     positions = jnp.zeros((1, 2, 1), jnp.int32)
     return model.init(key, tokens, positions, jnp.zeros((1,), jnp.int32))["params"]

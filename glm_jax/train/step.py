@@ -26,12 +26,13 @@ def make_train_step(
     """Builds the step: (state, batch) -> (state, metrics), to be compiled with its shardings.
 
     An update whose loss or gradient is not finite is left out and counted in `state.skipped`, so
-    that parameters stay good. The metric `gradient_norm` is the largest norm met by a clipping.
+    that parameters stay good. The metric `gradient_norm` is the largest norm met by a clipping;
+    `target_overflow` counts targets that the loss has no room for, and must stay 0.
     """
 
     def train_step(state, batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        loss, gradients, norms = gradients_of(state.params, batch, key)
+        loss, overflow, gradients, norms = gradients_of(state.params, batch, key)
         gradient_norm = jnp.max(norms)
         finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 
@@ -46,6 +47,7 @@ def make_train_step(
             "gradient_norm": gradient_norm,
             "learning_rate": learning_rate(state.step - state.skipped),
             "target_tokens": jnp.sum(batch["loss_mask"]),
+            "target_overflow": overflow,
             "skipped_steps": skipped,
         }
         return TrainState(state.step + 1, skipped, params, optimizer_state), metrics

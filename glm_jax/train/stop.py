@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 from typing import Any
@@ -11,7 +12,10 @@ from jax.experimental import multihost_utils
 
 
 class StopRequest:
-    """Notes SIGTERM and SIGINT while it is entered; a second SIGINT interrupts at once."""
+    """Notes SIGTERM and SIGINT while it is entered; a second SIGINT interrupts at once.
+
+    With several processes, one that is asked is enough: all stop after the same step.
+    """
 
     def __init__(self):
         self._asked = False
@@ -38,3 +42,5 @@ class StopRequest:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._asked = True
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)

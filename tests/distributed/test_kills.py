@@ -55,6 +55,15 @@ def uninterrupted(run_command, write_tiny_run, tmp_path_factory):
     return gin_file, folder / "run"
 
 
+def assert_two_checkpoints(run_folder) -> None:
+    """The last two saves are there, and what kills left half-written is gone.
+
+    The one before the last may be of any step: saves that are due too soon are left out.
+    """
+    steps = sorted(int(path.name) for path in (run_folder / "checkpoints").iterdir())
+    assert len(steps) == 2 and steps[1] == STEPS
+
+
 def kill_and_resume(uninterrupted, start_command, run_command, run_folder, kills, seed) -> None:
     """Kills a run at `kills` random moments, lets it end, and compares all that it leaves."""
     gin_file, whole = uninterrupted
@@ -72,8 +81,7 @@ def kill_and_resume(uninterrupted, start_command, run_command, run_folder, kills
     assert finished.returncode == 0, finished.stderr
     assert train_steps(run_folder) == list(range(1, STEPS + 1))
     assert_same(whole, run_folder)
-    # What kills left half-written is gone.
-    assert sorted(int(path.name) for path in (run_folder / "checkpoints").iterdir()) == [38, 40]
+    assert_two_checkpoints(run_folder)
 
 
 def test_a_killed_run_resumes_exactly(uninterrupted, start_command, run_command, tmp_path):
@@ -102,3 +110,85 @@ def test_sigterm_saves_and_exits_with_0(uninterrupted, start_command, run_comman
     finished = run_command([*command(gin_file, run_folder), *rare])
     assert f"going on at step {stopped}" in finished.stdout
     assert_same(whole, run_folder)
+
+
+CALM = ["--gin.model.hidden_dropout=0.0"]  # random numbers may be drawn per device
+RELATIVE = 1e-5  # float32 sums in another order
+
+
+@pytest.fixture(scope="module")
+def alone(run_command, write_tiny_run, tmp_path_factory):
+    """A run on one device that several processes repeat, with its losses."""
+    folder = tmp_path_factory.mktemp("alone")
+    gin_file = write_tiny_run(folder)
+    finished = run_command([*command(gin_file, folder / "run"), *CALM])
+    assert finished.returncode == 0, finished.stderr
+    return gin_file, losses(folder / "run")
+
+
+def losses(run_folder) -> list[float]:
+    records = map(json.loads, (run_folder / "metrics.jsonl").read_text().splitlines())
+    return [record["loss"] for record in records if record["kind"] == "train"]
+
+
+def complete_checkpoints(run_folder) -> list[int]:
+    folder = run_folder / "checkpoints"
+    return [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+
+
+def hit_one_of_several(processes, victim, number) -> list[str]:
+    """Sends a signal to one process; makes sure that all end well, or with its name, in time."""
+    processes[victim].send_signal(number)
+    begin = time.monotonic()
+    ended = [process.communicate(timeout=60) for process in processes]
+    assert time.monotonic() - begin < 60
+    for process, (_, errors) in zip(processes, ended, strict=True):
+        if number == signal.SIGTERM:
+            assert process.returncode == 0, errors
+        elif process is not processes[victim]:
+            assert process.returncode == 1, errors
+            assert f"process {victim} on" in errors and "is lost" in errors, errors
+    return [output for output, _ in ended]
+
+
+def hit_and_go_on(alone, start_processes, run_folder, hits, count, seed) -> None:
+    """Hits a run of `count` processes again and again, lets it end, and compares its losses."""
+    gin_file, expected = alone
+    numbers = random.Random(seed)
+    for done, kind in enumerate(hits):
+        processes = start_processes([*command(gin_file, run_folder), *CALM], count)
+        before = complete_checkpoints(run_folder)
+        begun = max(train_steps(run_folder), default=0)
+        wait_for_step(processes[0], run_folder, begun + numbers.randint(1, STEPS // len(hits)))
+        time.sleep(numbers.uniform(0, 0.3))
+        if processes[0].poll() is not None:
+            pytest.fail(f"the run ended before hit {done}: {processes[0].communicate()[1]}")
+        there = complete_checkpoints(run_folder)
+        victim = numbers.randrange(count)
+        output = hit_one_of_several(processes, victim, kind)[0]
+        if before and not (victim == 0 and kind == signal.SIGKILL):
+            assert f"going on at step {max(before)}" in output
+        assert max(complete_checkpoints(run_folder), default=0) >= max(there, default=0)
+    processes = start_processes([*command(gin_file, run_folder), *CALM], count)
+    newest = max(complete_checkpoints(run_folder), default=0)
+    ended = [process.communicate(timeout=300) for process in processes]
+    for process, (_, errors) in zip(processes, ended, strict=True):
+        assert process.returncode == 0, errors
+    assert (f"going on at step {newest}" if newest else "from the start") in ended[0][0]
+    assert train_steps(run_folder) == list(range(1, STEPS + 1))
+    np.testing.assert_allclose(losses(run_folder), expected, rtol=RELATIVE)
+    assert_two_checkpoints(run_folder)
+
+
+def test_a_run_of_two_processes_survives_the_loss_and_the_stop_of_one(
+    alone, start_processes, tmp_path
+):
+    hits = [signal.SIGKILL, signal.SIGTERM]
+    hit_and_go_on(alone, start_processes, tmp_path / "run", hits, count=2, seed=3)
+
+
+@pytest.mark.slow
+def test_a_run_of_four_processes_survives_twenty_hits(alone, start_processes, tmp_path):
+    kinds = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
+    hits = [kinds[number % len(kinds)] for number in range(20)]
+    hit_and_go_on(alone, start_processes, tmp_path / "run", hits, count=4, seed=4)

@@ -1,7 +1,6 @@
 """The same run on one device, on many in every layout, and on several processes."""
 
 import json
-import socket
 
 import numpy as np
 import pytest
@@ -66,23 +65,10 @@ def test_a_layout_gives_the_losses_of_one_device(layout, reference, run_command,
     [["mesh.fsdp=8"], pytest.param(["mesh.data=2", "mesh.fsdp=4"], marks=pytest.mark.slow)],
     ids=str,
 )
-def test_two_processes_give_the_losses_of_one(bindings, reference, start_command, tmp_path):
+def test_two_processes_give_the_losses_of_one(bindings, reference, start_processes, tmp_path):
     gin_file, expected = reference
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    processes = [
-        start_command(
-            [
-                *arguments(gin_file, tmp_path / "run", bindings),
-                f"--coordinator={address}",
-                "--num_processes=2",
-                f"--process_id={number}",
-            ],
-            devices=4,
-        )
-        for number in range(2)
-    ]
+    command = arguments(gin_file, tmp_path / "run", bindings)
+    processes = start_processes(command, count=2, devices=4)
     ended = [process.communicate(timeout=300) for process in processes]
     for process, (_, errors) in zip(processes, ended, strict=True):
         assert process.returncode == 0, errors

@@ -1,15 +1,22 @@
-"""Attention under the prefix mask."""
+"""Attention under the prefix mask, by plain operations, and the choice of its kind."""
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glm_jax.errors import UsageError
 from glm_jax.model.attention import attend
+from glm_jax.model.attention_choice import attention_function, check_attention
+from glm_jax.model.gpu_attention import gpu_attention
 from glm_jax.model.mask import prefix_mask
+from tests.model.naive_attention import naive_attention
 
 
 @given(length=st.integers(1, 12), prefix=st.lists(st.integers(0, 12), min_size=1, max_size=4))
@@ -61,8 +68,102 @@ def test_dropout_keeps_the_mean_and_scales_what_is_left():
     @jax.jit
     @jax.vmap
     def dropped(rng):
-        return attend(query, key, value, prefix_length, dropout_rate=0.4, dropout_rng=rng)
+        def drop(probabilities):
+            kept = jax.random.bernoulli(rng, 0.6, probabilities.shape)
+            return jnp.where(kept, probabilities / 0.6, 0.0)
+
+        return attend(query, key, value, prefix_length, drop=drop)
 
     contexts = dropped(jax.random.split(jax.random.key(2), 500))
     assert np.std(contexts) > 0.1
     np.testing.assert_allclose(contexts.mean(axis=0), 1.0, atol=0.1)
+
+
+KINDS = ["xla", "by_head"]
+FLOAT32_TOLERANCE = 5e-6  # of the largest number, which is at least 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("length", "start"), [(12, 0), (4, 0), (4, 3), (6, 6)])
+@given(prefix=st.lists(st.integers(0, 12), min_size=2, max_size=2))
+@settings(max_examples=5)
+def test_plain_attention_and_its_gradients_are_those_of_the_mask(kind, length, start, prefix):
+    generator = np.random.default_rng(length)
+    query, key, value, gradient = (
+        generator.standard_normal((2, size, 3, 8), np.float32) for size in (length, 12, 12, length)
+    )
+    attention = attention_function(kind)
+    context, pull_back = jax.vjp(
+        lambda q, k, v: attention(q, k, v, jnp.array(prefix), start), query, key, value
+    )
+    expected = naive_attention(query, key, value, gradient, np.array(prefix), start)
+    for result, exact in zip((context, *pull_back(gradient)), expected, strict=True):
+        allowed = FLOAT32_TOLERANCE * max(1, np.abs(exact).max())
+        np.testing.assert_allclose(result, exact, rtol=0, atol=allowed)
+
+
+def test_by_head_keeps_the_dtype_of_its_inputs():
+    query, key, value = (array.astype(jnp.bfloat16) for array in random_heads(4))
+    by_head, xla = (
+        attention_function(kind)(query, key, value, jnp.array([2])) for kind in ("by_head", "xla")
+    )
+    assert by_head.dtype == xla.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        by_head.astype(jnp.float32), xla.astype(jnp.float32), rtol=2e-2, atol=2e-2
+    )
+
+
+@given(prefix=st.lists(st.integers(0, 12), min_size=2, max_size=2))
+@settings(max_examples=10)
+def test_two_masks_without_a_bias_make_the_prefix_mask(prefix):
+    generator = np.random.default_rng(0)
+    query, key, value, gradient = generator.standard_normal((4, 2, 12, 3, 8), np.float32)
+    attention = functools.partial(gpu_attention, implementation="xla")
+    context, pull_back = jax.vjp(
+        lambda q, k, v: attention(q, k, v, jnp.array(prefix)), query, key, value
+    )
+    expected = naive_attention(query, key, value, gradient, np.array(prefix), 0)
+    for result, exact in zip((context, *pull_back(gradient)), expected, strict=True):
+        allowed = FLOAT32_TOLERANCE * max(1, np.abs(exact).max())
+        np.testing.assert_allclose(result, exact, rtol=0, atol=allowed)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head_size", "queries", "message"),
+    [
+        ("float32", 64, 16, "float32 inputs, but can do bfloat16 and float16 only"),
+        ("bfloat16", 60, 16, "heads of 60, but needs a multiple of 8 up to 128"),
+        ("bfloat16", 64, 8, "a part of the queries"),
+    ],
+)
+def test_cudnn_refuses_what_it_cannot_do(dtype, head_size, queries, message):
+    query, key = (jnp.zeros((1, size, 2, head_size), dtype) for size in (queries, 16))
+    with pytest.raises(UsageError, match=message):
+        gpu_attention(query, key, key, jnp.array([3]))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("splash", {}, "model.attention is 'splash', but must be one of xla, by_head"),
+        ("flash", {"platform": "gpu"}, "runs on TPU only, but the devices are of platform 'gpu'"),
+        ("cudnn", {}, "runs on GPU only, but the devices are of platform 'tpu'"),
+        ("flash", {"attention_dropout": 0.1}, "attention_dropout is 0.1; only xla can"),
+        ("by_head", {"attention_dropout": 0.1}, "attention_dropout is 0.1; only xla can"),
+        ("flash", {"sequence_length": 550}, "given 550 positions, but needs a multiple of 128"),
+        ("flash", {"head_size": 256}, "heads of 256, but can do no more than 128"),
+        ("cudnn", {"platform": "gpu", "head_size": 100}, "heads of 100"),
+    ],
+)
+def test_impossible_choices_are_refused_in_a_sentence(name, changes, message):
+    run = {"platform": "tpu", "attention_dropout": 0.0, "sequence_length": 512, "head_size": 64}
+    with pytest.raises(UsageError, match=message):
+        check_attention(name, **(run | changes))
+
+
+def test_possible_choices_are_accepted():
+    for name, platform in [("xla", "cpu"), ("by_head", "cpu"), ("flash", "tpu"), ("cudnn", "gpu")]:
+        check_attention(
+            name, platform=platform, attention_dropout=0.0, sequence_length=512, head_size=72
+        )
+    check_attention("xla", platform="tpu", attention_dropout=0.1, sequence_length=5, head_size=3)

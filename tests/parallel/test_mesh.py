@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import PartitionSpec as P
 
 from glm_jax.errors import UsageError
-from glm_jax.parallel.mesh import MeshConfig, check_batch_size, make_mesh
-from glm_jax.parallel.rules import LOGICAL_AXIS_RULES
+from glm_jax.parallel.mesh import MESH_AXES, MeshConfig, check_batch_size, make_mesh
+from glm_jax.parallel.rules import LayoutConfig, spec_of
 
 
 @given(
-    sizes=st.tuples(*[st.integers(1, 8)] * 3),
-    rest=st.sampled_from([None, 0, 1, 2]),
+    sizes=st.tuples(*[st.integers(1, 8)] * len(MESH_AXES)),
+    rest=st.sampled_from([None, *range(len(MESH_AXES))]),
 )
 def test_the_shape_makes_up_all_devices(sizes, rest):
     given_sizes = [-1 if axis == rest else size for axis, size in enumerate(sizes)]
-    assert MeshConfig(*given_sizes).shape(math.prod(sizes)) == sizes
+    config = MeshConfig(**dict(zip(MESH_AXES, given_sizes, strict=True)))
+    assert config.shape(math.prod(sizes)) == sizes
 
 
 @pytest.mark.parametrize(
@@ -45,10 +48,50 @@ def test_impossible_sizes_are_refused(sizes):
 
 def test_a_mesh_over_one_device_takes_any_batch():
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    assert dict(mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+    assert dict(mesh.shape) == dict.fromkeys(MESH_AXES, 1)
     check_batch_size(7, mesh)
 
 
-def test_the_table_names_every_logical_axis_once():
-    names = [name for name, _ in LOGICAL_AXIS_RULES]
-    assert len(names) == len(set(names))
+def test_slices_lie_along_data():
+    assert MeshConfig(data=4, fsdp=2, slices=2).shape(8) == (4, 2, 1, 1, 1)
+    with pytest.raises(
+        UsageError, match=r"mesh\.slices is 2, which does not divide mesh\.data = 1"
+    ):
+        MeshConfig(data=1, fsdp=-1, slices=2).shape(8)
+    with pytest.raises(UsageError, match=r"mesh\.slices is -1"):
+        MeshConfig(slices=-1)
+
+
+def test_slices_that_are_not_there_are_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Device:
+        id: int
+        slice_index: int
+        platform: str = "tpu"
+
+    devices = [Device(number, number // 2) for number in range(8)]
+    with pytest.raises(UsageError, match=r"mesh\.slices is 2, but the devices are in 4 slices"):
+        make_mesh(MeshConfig(data=4, fsdp=2, slices=2), devices)
+
+
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        ({"vocab": ("fsdp", "fdsp")}, r"layout\.vocab is .*; expected different ones of data"),
+        ({"hidden_in": ("fsdp", "fsdp")}, r"layout\.hidden_in is .*; expected different"),
+        ({"heads_in": ("fsdp", "tensor")}, r"layout\.heads_in is .*; expected 'tensor' first"),
+        ({"mlp_out": ("tensor", "fsdp")}, r"layout\.mlp_out is .*; expected \('tensor',\)"),
+        ({"batch": ("data", "tensor")}, r"layout\.batch is .* can't be cut by tensor"),
+        ({"length": ("fsdp",)}, r"layout\.batch is .* and layout\.length is"),
+    ],
+)
+def test_an_impossible_layout_is_refused_by_name(bad, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        LayoutConfig(**bad)
+
+
+def test_a_mesh_axis_that_does_not_divide_is_left_out_the_innermost_first():
+    sizes = {"data": 1, "fsdp": 4, "fsdp_minor": 2, "context": 1, "tensor": 3}
+    assert spec_of(("vocab", "hidden"), (24, 8), sizes) == P(("tensor", "fsdp", "fsdp_minor"), None)
+    assert spec_of(("vocab", "hidden"), (12, 8), sizes) == P(("tensor", "fsdp"), None)
+    assert spec_of(("vocab", "hidden"), (10, 8), sizes) == P(None, None)

@@ -21,6 +21,7 @@ from glm_jax.train.gradients import (
     clipped_means,
     global_mean,
     make_loss_function,
+    sum_gradients,
 )
 from glm_jax.train.loss import (
     mask_normalizer,
@@ -78,7 +79,7 @@ def loss_rows(recording: Recording) -> Iterator[Row]:
 def _observe(recording: Recording, smoothings: tuple[float, ...]) -> dict[str, Any]:
     """Everything that is recorded of the batch named `grad`, compiled as one program."""
     model = recording.model
-    gradients_of = global_mean(make_loss_function(model))
+    gradients_of = global_mean(sum_gradients(make_loss_function(model)))
 
     def mean(values: jax.Array, mask: jax.Array) -> jax.Array:
         return jnp.sum(values * mask) / mask_normalizer(mask)
@@ -150,7 +151,7 @@ def _run_steps(
     """The state after all steps; loss, norms and parameters of each."""
     optimizer = make_optimizer(recording.optimizer)
     gradients_of = clipped_means(
-        make_loss_function(recording.model),
+        sum_gradients(make_loss_function(recording.model)),
         recording.accumulation_steps,
         recording.optimizer.clip_norm,
     )

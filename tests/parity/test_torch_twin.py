@@ -17,7 +17,12 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from glm_jax.model import GLM, GLMConfig  # noqa: E402
 from glm_jax.parity.torch_reference import TorchGLM  # noqa: E402
-from glm_jax.train.gradients import clipped_means, global_mean, make_loss_function  # noqa: E402
+from glm_jax.train.gradients import (  # noqa: E402
+    clipped_means,
+    global_mean,
+    make_loss_function,
+    sum_gradients,
+)
 from glm_jax.train.optimizer import (  # noqa: E402
     DECAYS,
     OptimizerConfig,
@@ -202,7 +207,7 @@ def test_our_logits_losses_and_gradients_equal_the_twins(seed):
         *(case.batch[name] for name in ("tokens", "position_ids", "prefix_length")),
     )
     assert absolute(jnp.asarray(ours), logits.detach()) <= HIDDEN
-    gradients_of = jax.jit(global_mean(make_loss_function(case.model)))
+    gradients_of = jax.jit(global_mean(sum_gradients(make_loss_function(case.model))))
     found = gradients_of(case.params, case.batch, jax.random.key(0))
     assert relative(found.loss, loss.detach()) <= golden_training.LOSS
     named = to_state(found.values, case.model.config.num_layers)
@@ -228,10 +233,10 @@ def test_our_steps_equal_the_twins(seed, accumulation):
     case, optimizer = draw_case(seed), make_optimizer(OPTIMIZER)
     loss_sum = make_loss_function(case.model)
     if accumulation == "global_mean":
-        gradients_of = global_mean(loss_sum, 2)
+        gradients_of = global_mean(sum_gradients(loss_sum, 2))
         parts = [case.batch]  # the same as the whole batch at once
     else:
-        gradients_of = clipped_means(loss_sum, 2, OPTIMIZER.clip_norm)
+        gradients_of = clipped_means(sum_gradients(loss_sum), 2, OPTIMIZER.clip_norm)
         parts = [{name: values[i::2] for name, values in case.batch.items()} for i in range(2)]
     schedule = learning_rate_schedule(OPTIMIZER)
     step = jax.jit(make_train_step(gradients_of, optimizer, schedule, seed=0))

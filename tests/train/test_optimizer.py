@@ -119,3 +119,8 @@ def test_update_is_adam_with_decoupled_decay_after_clipping():
             expected[name] = expected[name] - 1e-3 * (mean / deviation + decay)
     for name in params:
         np.testing.assert_allclose(params[name], expected[name], rtol=1e-5)
+
+
+def test_unknown_moments_are_refused_by_name():
+    with pytest.raises(UsageError, match=r"optimizer\.moments is 'int8'; expected one of float32"):
+        config(moments="int8")

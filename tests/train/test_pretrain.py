@@ -16,6 +16,7 @@ from glm_jax.errors import RunError, UsageError
 from glm_jax.loading import load
 from glm_jax.metrics import read_metrics
 from glm_jax.train import loop
+from glm_jax.train.heartbeat import read_heartbeats
 from glm_jax.train.pretrain import Outcome, pretrain
 
 
@@ -55,10 +56,18 @@ def test_a_run_leaves_its_folder_and_learns(tiny_run):
     records = train_records(config)
     assert [record["step"] for record in records] == list(range(1, 31))
     assert records[-1]["loss"] < records[0]["loss"] - 0.5
-    for name in ("learning_rate", "gradient_norm", "tokens_per_second", "target_tokens"):
+    positive = ("learning_rate", "gradient_norm", "target_tokens", "tokens_per_second")
+    for name in (*positive, "step_seconds"):
         assert records[-1][name] > 0
+    assert 0 <= records[-1]["data_wait"] < 1
     validations = [r for r in read_metrics(folder / "metrics.jsonl") if r["kind"] == "validation"]
     assert [record["step"] for record in validations] == [15, 30]
+    assert all(record["seconds"] > 0 for record in validations)
+    (save,) = [r for r in read_metrics(folder / "metrics.jsonl") if r["kind"] == "save"]
+    assert save["step"] == 30 and 0 < save["blocked_seconds"] < save["complete_seconds"]
+    (beat,) = read_heartbeats(folder)
+    assert (beat.started, beat.finished, beat.doing) == (30, 30, "ended")
+    assert "device(s) (one copy); " in output and " of state a device" in output
     assert {"loss_token", "loss_sentence", "loss_document", "accuracy"} <= validations[0].keys()
     assert "step 30/30" in output and "validation loss" in output
     record = Checkpoints(folder / "checkpoints").read_record(30)
@@ -77,6 +86,20 @@ def test_a_run_in_parts_equals_an_uninterrupted_one_bit_for_bit(tiny_run, tmp_pa
     assert_same_params(whole, parts)
     losses = [[r["loss"] for r in train_records(config)] for config in (whole, parts)]
     assert losses[0] == losses[1]
+
+
+def test_a_damaged_checkpoint_gives_the_one_before(tiny_run, tmp_path):
+    _, whole, _ = run(tiny_run)
+    elsewhere = (f"train.run_folder={tmp_path / 'damaged'}", "checkpoint.every=2")
+    run(tiny_run, *elsewhere, "train.num_steps=2")
+    run(tiny_run, *elsewhere, "train.num_steps=4")
+    (tmp_path / "damaged" / "checkpoints" / "4" / "state" / "manifest.ocdbt").unlink()
+    outcome, config, output = run(tiny_run, *elsewhere)
+    assert outcome == Outcome(steps_before=2, steps=6, finished=True)
+    assert "set aside as 4.damaged: state/manifest.ocdbt is missing" in output
+    assert "going on at step 2" in output
+    assert_same_params(whole, config)
+    assert [record["step"] for record in train_records(config)] == list(range(1, 7))
 
 
 def test_a_finished_run_is_left_as_it_is(tiny_run):

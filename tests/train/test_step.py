@@ -13,6 +13,7 @@ from glm_jax.train.gradients import (
     global_mean,
     make_loss_function,
     micro_batches,
+    sum_gradients,
 )
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
 from glm_jax.train.state import initial_state
@@ -57,7 +58,7 @@ def start():
 
 
 def step_of(model, optimizer, accumulation_steps=1):
-    gradients_of = global_mean(make_loss_function(model), accumulation_steps)
+    gradients_of = global_mean(sum_gradients(make_loss_function(model), accumulation_steps))
     schedule = learning_rate_schedule(OPTIMIZER)
     return jax.jit(make_train_step(gradients_of, optimizer, schedule, seed=0))
 
@@ -89,8 +90,8 @@ def test_clipped_means_weigh_micro_batches_alike_and_clip_their_sum_after_each(s
     model, _, state = start
     batch, clip_norm, key = random_batch(), 0.5, jax.random.key(0)
     loss_sum = make_loss_function(model)
-    found = jax.jit(clipped_means(loss_sum, 4, clip_norm))(state.params, batch, key)
-    whole = jax.jit(global_mean(loss_sum))
+    found = jax.jit(clipped_means(sum_gradients(loss_sum), 4, clip_norm))(state.params, batch, key)
+    whole = jax.jit(global_mean(sum_gradients(loss_sum)))
     expected, losses, norms = jax.tree.map(jnp.zeros_like, state.params), [], []
     for number in range(4):
         # One micro-batch by itself has the mean over its own targets.
@@ -115,7 +116,7 @@ def test_clipped_means_of_a_micro_batch_without_targets_are_finite(start):
     model, _, state = start
     batch = random_batch()
     batch["loss_mask"] = batch["loss_mask"].at[1::2].set(0.0)
-    gradients_of = jax.jit(clipped_means(make_loss_function(model), 2, 1.0))
+    gradients_of = jax.jit(clipped_means(sum_gradients(make_loss_function(model)), 2, 1.0))
     found = gradients_of(state.params, batch, jax.random.key(0))
     assert np.isfinite(found.loss) and np.all(np.isfinite(found.norms))
 

@@ -1,0 +1,176 @@
+"""Tokens per second of a GLM-Base step on this machine's CPU, beside PyTorch's GPT-2 of that size.
+
+    pip install transformers torch
+    python benchmarks/train_step.py
+
+Both networks have the sizes of configs/models/glm_base.gin and the AdamW of its run, float32, no
+dropout, one batch of 4 x 512 random tokens, gradient clipping, and as many threads. Steps alternate
+in one process, and the median counts. What differs:
+- GLM sees a prefix and has a second position table of 513 rows; GPT-2 is causal throughout.
+- GPT-2's targets are the next tokens, 511 of 512 positions; GLM's are what the variant says: all
+  positions, or the share that blank infilling masks.
+- GPT-2's learning rate is the peak at every step; GLM's warms up.
+- GPT-2 runs as its library starts it, with PyTorch's fused attention and fused AdamW, not through
+  torch.compile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CONFIGURATION = Path(__file__).parents[1] / "configs" / "runs" / "glm_base.gin"
+TARGET_SHARE = 0.15
+
+# Does one step and returns its loss.
+Step = Callable[[], float]
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=8, help="measured steps of each")
+    parser.add_argument("--warmup_steps", type=int, default=2, help="steps before, not measured")
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    arguments = parser.parse_args()
+    # Both libraries take as many threads as there are cores to run on.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+    shape = (arguments.batch_size, arguments.length)
+    programs: dict[str, Step] = {
+        "glm_jax, targets everywhere": glm_step(*shape, target_share=1.0),
+        f"glm_jax, {TARGET_SHARE:.0%} targets": glm_step(*shape, target_share=TARGET_SHARE),
+        "PyTorch GPT-2": gpt2_step(*shape, arguments.threads),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    losses: dict[str, float] = {}
+    for number in range(arguments.warmup_steps + arguments.steps):
+        for name, step in programs.items():
+            started = time.perf_counter()
+            losses[name] = step()
+            if number >= arguments.warmup_steps:
+                seconds[name].append(time.perf_counter() - started)
+
+    tokens = arguments.batch_size * arguments.length
+    reference = statistics.median(seconds["PyTorch GPT-2"])
+    print(f"{arguments.batch_size} x {arguments.length} tokens, {arguments.threads} threads")
+    for name, measured in seconds.items():
+        median = statistics.median(measured)
+        print(
+            f"{name:30} {median:7.3f} s (fastest {min(measured):.3f})  "
+            f"{tokens / median:7.0f} tokens/s  {reference / median:5.2f}x  loss {losses[name]:.3f}"
+        )
+
+
+def glm_step(batch_size: int, length: int, target_share: float) -> Step:
+    """A step of the program that `glm-jax pretrain` runs."""
+    import jax
+    import numpy as np
+
+    from glm_jax.parallel.mesh import MeshConfig, make_mesh
+    from glm_jax.train.program import make_program, to_devices
+
+    config = configuration()
+    mesh = make_mesh(MeshConfig())
+    program = make_program(config.model, config.optimizer, mesh, seed=0)
+    tokens = draw_tokens(batch_size, length, config.model.vocab_size)
+    prefix = length - round(target_share * length)
+    rows = {
+        "tokens": tokens,
+        "targets": np.roll(tokens, -1, axis=1),
+        "loss_mask": np.tile(np.arange(length) >= prefix, (batch_size, 1)).astype(np.float32),
+        "position_ids": np.tile(
+            np.stack([np.arange(length), np.zeros(length)]), (batch_size, 1, 1)
+        ).astype(np.int32),
+        "prefix_length": np.full(batch_size, prefix, np.int32),
+        "objective": np.zeros(batch_size, np.int32),
+    }
+    with jax.set_mesh(mesh):
+        (batch,) = to_devices([rows], mesh, batch_size)
+        state = program.initialize()
+
+    def step() -> float:
+        nonlocal state
+        with jax.set_mesh(mesh):
+            state, metrics = program.train_step(state, batch)
+            jax.block_until_ready(state)
+        return float(metrics["loss"])
+
+    return step
+
+
+def gpt2_step(batch_size: int, length: int, threads: int) -> Step:
+    """The same for a GPT-2 of that size in PyTorch."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    config = configuration()
+    sizes, settings = config.model, config.optimizer
+    model: Any = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=sizes.vocab_size,
+            n_positions=length,
+            n_embd=sizes.hidden_size,
+            n_layer=sizes.num_layers,
+            n_head=sizes.num_attention_heads,
+            embd_pdrop=0.0,
+            resid_pdrop=0.0,
+            attn_pdrop=0.0,
+            use_cache=False,
+        )
+    )
+    model.train()
+    decayed = [value for value in model.parameters() if value.ndim > 1]
+    others = [value for value in model.parameters() if value.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        fused=True,
+    )
+    tokens = torch.tensor(draw_tokens(batch_size, length, sizes.vocab_size), dtype=torch.long)
+
+    def step() -> float:
+        loss = model(input_ids=tokens, labels=tokens).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return step
+
+
+def configuration() -> Any:
+    """GLM-Base's run, in float32 and without dropout."""
+    from glm_jax.configure import read_configuration
+
+    dropouts = (f"model.{where}_dropout=0.0" for where in ("embedding", "hidden", "attention"))
+    return read_configuration(
+        [CONFIGURATION], ["model.compute_dtype='float32'", "model.remat='none'", *dropouts]
+    )
+
+
+def draw_tokens(batch_size: int, length: int, vocab_size: int) -> Any:
+    """The batch of both, int32 [B, L]."""
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, vocab_size, (batch_size, length), np.int32)
+
+
+if __name__ == "__main__":
+    main()

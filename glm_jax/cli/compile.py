@@ -1,0 +1,140 @@
+"""Compile the train step of a run for TPUs that are not there, and say what it costs.
+
+    glm-jax compile --gin_file=configs/runs/glm_10b.gin --topology=v5p:4x4x4
+    glm-jax compile --gin_file=F --topology=v5e:16x16 --num_slices=2 --json=step.json
+    glm-jax compile --topology=v5p:4x4x4 --compare full.gin minimal.gin
+
+Nothing runs and no data are needed: the real TPU compiler (`pip install libtpu`, Linux on x86-64)
+compiles the very step that `glm-jax pretrain` would run. Told are the memory it needs per chip,
+its operations and transfers, and bounds of its time. Exits with 1 where it does not fit.
+
+--compare sets configurations side by side, each with its ratio to the first; a .json file that
+--json wrote earlier stands for itself. Every --gin.SECTION.NAME=VALUE goes for all gin files. The
+compiler's flags are those of launch/ for the generation; --compiler_option adds to them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glm_jax.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from glm_jax.compile.report import StepReport
+    from glm_jax.compile.topology import Topology
+
+HELP = "compile a run's step for any TPU slice, without one: memory, transfers, speed"
+TAKES_GIN = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument(
+        "--gin_file", action="append", metavar="FILE", help="configuration to compile"
+    )
+    parser.add_argument(
+        "--topology", required=True, metavar="T", help="slice to compile for, such as v5p:4x4x4"
+    )
+    parser.add_argument(
+        "--num_slices", type=int, default=1, metavar="N", help="slices of that shape (1)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, too")
+    parser.add_argument(
+        "--compare", nargs="+", metavar="FILE", help="other configurations, or reports (.json)"
+    )
+    parser.add_argument(
+        "--compiler_option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a flag of the compiler, such as xla_enable_async_all_gather=true",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compiles, prints, writes."""
+    sides = _sides(arguments)
+    given = dict(_option(text) for text in arguments.compiler_option)
+
+    from rich.console import Console
+
+    from glm_jax.compile.report import report_json
+    from glm_jax.compile.table import details, heading, notes, step_table
+    from glm_jax.compile.topology import open_topology
+    from glm_jax.parallel.flags import compiler_options
+
+    topology = open_topology(arguments.topology, arguments.num_slices)
+    options = {**compiler_options(topology.chip.name), **given}
+    reports = [_report(side, arguments.bindings, topology, options) for side in sides]
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for report in reports:
+        console.print(heading(report))
+    console.print(step_table(reports))
+    if len(reports) == 1:
+        for table in details(reports[0]):
+            console.print()
+            console.print(table)
+    if arguments.json:
+        arguments.json.write_text(report_json(reports[0]))
+        console.print(f"wrote {arguments.json}")
+    for report in reports:
+        for note in notes(report):
+            console.print(f"{report.configuration}: {note}")
+        if report.fits:
+            console.print(f"{report.configuration}: {report.verdict()}")
+    failed = [f"{r.configuration}: {r.verdict()}" for r in reports if not r.fits]
+    if failed:
+        raise RunError("; ".join(failed))
+    return 0
+
+
+def _sides(arguments: argparse.Namespace) -> list[list[str]]:
+    """The files of every configuration to report on.
+
+    Raises:
+      UsageError: flags that are missing or don't go together.
+    """
+    sides = [arguments.gin_file] if arguments.gin_file else []
+    sides += [[path] for path in arguments.compare or ()]
+    if not sides:
+        raise UsageError("nothing to compile; expected --gin_file=FILE or --compare FILE FILE")
+    if arguments.compare and len(sides) < 2:
+        raise UsageError("--compare has one configuration; expected another, or --gin_file=FILE")
+    if arguments.json and len(sides) > 1:
+        raise UsageError("--json writes one report; it can't go with --compare")
+    if arguments.json and not arguments.json.absolute().parent.is_dir():
+        raise UsageError(f"--json is {arguments.json}, but its folder does not exist")
+    return sides
+
+
+def _report(
+    files: list[str],
+    bindings: list[str],
+    topology: Topology,
+    options: Mapping[str, str | bool | int],
+) -> StepReport:
+    """The report of one side: read, where it is one already, or compiled now."""
+    from glm_jax.compile.report import read_report
+    from glm_jax.compile.step import compile_step
+    from glm_jax.configure import read_configuration
+
+    if files[0].endswith(".json"):
+        return read_report(files[0])
+    return compile_step(read_configuration(files, bindings), topology, files[-1], options)
+
+
+def _option(text: str) -> tuple[str, str | bool | int]:
+    """Name and value of a compiler's flag.
+
+    Raises:
+      UsageError: it has no value.
+    """
+    name, separator, value = text.partition("=")
+    if not (name and separator and value):
+        raise UsageError(f"--compiler_option is {text!r}; expected NAME=VALUE")
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
+    return name, int(value) if value.lstrip("-").isdigit() else value

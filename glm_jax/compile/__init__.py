@@ -1,0 +1,1 @@
+"""Train steps compiled for TPUs that are not there, and what their programs cost."""

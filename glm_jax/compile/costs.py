@@ -1,0 +1,203 @@
+"""What one step of a compiled program costs, every loop counted as often as it runs."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from glm_jax.compile.collectives import (
+    Collective,
+    collective_kind,
+    read_collective,
+    read_slice_transfer,
+)
+from glm_jax.compile.hlo import Array, Computation, Instruction, Module
+from glm_jax.compile.loops import trip_count
+from glm_jax.compile.products import product_flops
+
+PRODUCT_FUSION = "product fusion"
+KERNEL_TARGET = "tpu_custom_call"
+# The compiler writes the largest number where it has no estimate.
+NO_ESTIMATE = 2**63 - 1
+# What takes time though the compiler may give it no estimate; the rest is free, or moves in the
+# background.
+TIMED = ("fusion", "reshape", "copy", "sort", "gather", "scatter")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """One Pallas kernel, as its author described it to the compiler.
+
+    Attributes:
+      name: of the kernel.
+      calls: how often a step runs it.
+      flops, bytes: of one call.
+    """
+
+    name: str
+    calls: int
+    flops: float
+    bytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Totals of one chip and step.
+
+    Attributes:
+      flops: of all matrix products outside kernels.
+      cycles: the compiler's estimates by kind of instruction; collectives and kernels have none.
+      unestimated: bytes of results of instructions that take time without an estimate, such as
+        scatters and what runs on SparseCore, by name.
+      collectives: every collective and how often it runs.
+      kernels: every Pallas kernel.
+      unknown_loops: loops whose number of rounds can't be told; counted once.
+    """
+
+    flops: float
+    cycles: dict[str, int]
+    unestimated: dict[str, float]
+    collectives: tuple[tuple[Collective, int], ...]
+    kernels: tuple[Kernel, ...]
+    unknown_loops: tuple[str, ...]
+
+
+def count_costs(module: Module, slice_of: Sequence[int]) -> Costs:
+    """Counts a whole program.
+
+    Args:
+      module: optimized for the TPU, with the compiler's estimates.
+      slice_of: the slice of every device of the mesh, in its order.
+    """
+    counter = _Counter(module, slice_of)
+    counter.count(module.entry, 1)
+    return Costs(
+        flops=counter.flops,
+        cycles=dict(counter.cycles),
+        unestimated=counter.unestimated,
+        collectives=tuple(counter.collectives),
+        kernels=tuple(counter.kernels),
+        unknown_loops=tuple(counter.unknown_loops),
+    )
+
+
+class _Counter:
+    """Walks the computations from the entry and adds up."""
+
+    def __init__(self, module: Module, slice_of: Sequence[int]):
+        self._module = module
+        self._slice_of = slice_of
+        self._num_slices = len(set(slice_of))
+        self._fused_channels: set[int] = set()
+        self.flops = 0.0
+        self.cycles: collections.Counter[str] = collections.Counter()
+        self.unestimated: dict[str, float] = {}
+        self.collectives: list[tuple[Collective, int]] = []
+        self.kernels: list[Kernel] = []
+        self.unknown_loops: list[str] = []
+
+    def count(self, name: str, times: int, *, in_background: bool = False) -> None:
+        """Adds a computation that runs `times` times, and all that it calls."""
+        computation = self._module.computations.get(name, ())
+        arrays = _arrays_by_name(computation)
+        for instruction in computation:
+            self._add_cycles(instruction, times)
+            if kind := collective_kind(instruction):
+                is_async = in_background or instruction.opcode.endswith("-start")
+                self._add_collective(instruction, kind, times, is_async=is_async)
+            elif instruction.opcode in ("dot", "convolution"):
+                self.flops += times * product_flops(instruction, arrays)
+            elif instruction.opcode == "while":
+                self._add_loop(instruction, times)
+            elif instruction.opcode in ("fusion", "async-start"):
+                self._add_fused(instruction, times)
+            elif instruction.opcode == "call":
+                self.count(instruction.called("to_apply") or "", times)
+            elif instruction.opcode == "conditional":
+                # Which branch is taken is not known, so each counts.
+                for branch in instruction.branches():
+                    self.count(branch, times)
+            elif instruction.text("custom_call_target") == KERNEL_TARGET:
+                self._add_kernel(instruction, times)
+            elif transfer := read_slice_transfer(instruction, self._num_slices):
+                self.collectives.append((transfer, times))
+
+    def _add_loop(self, instruction: Instruction, times: int) -> None:
+        rounds = trip_count(instruction, self._module)
+        if rounds is None:
+            self.unknown_loops.append(instruction.name)
+        self.count(instruction.called("body") or "", times * (1 if rounds is None else rounds))
+
+    def _add_fused(self, instruction: Instruction, times: int) -> None:
+        """Adds products and collectives inside a fusion, or inside an asynchronous call.
+
+        A collective that is spread over several fusions, so that they compute meanwhile, stands in
+        all of them under one channel, and is counted once.
+        """
+        name = instruction.called("calls") or ""
+        if instruction.opcode == "async-start":
+            if instruction.text("async_execution_thread") == "sparsecore":
+                self.unestimated[instruction.name] = 0.0
+            return self.count(name, times, in_background=True)
+        computation = self._module.computations.get(name, ())
+        arrays = _arrays_by_name(computation)
+        for inner in computation:
+            kind = collective_kind(inner)
+            spread = "async_collective_fusion_config" in inner.attributes
+            if inner.opcode in ("dot", "convolution"):
+                self.flops += times * product_flops(inner, arrays)
+            elif inner.opcode == "fusion":
+                self._add_fused(inner, times)
+            elif kind and self._is_new(inner):
+                # A fusion with a smaller result keeps only the chip's part of the sum.
+                if kind == "all-reduce" and not spread and instruction.bytes < inner.bytes:
+                    kind = "reduce-scatter"
+                self._add_collective(inner, kind, times, is_async=spread)
+        return None
+
+    def _is_new(self, instruction: Instruction) -> bool:
+        """Whether a fused collective's channel is met for the first time."""
+        text = instruction.attributes.partition("channel_id=")[2].partition(",")[0]
+        if not text.isdigit():
+            return True
+        is_new = int(text) not in self._fused_channels
+        self._fused_channels.add(int(text))
+        return is_new
+
+    def _add_collective(
+        self, instruction: Instruction, kind: str, times: int, *, is_async: bool
+    ) -> None:
+        collective = read_collective(instruction, kind, self._slice_of, is_async=is_async)
+        self.collectives.append((collective, times))
+
+    def _add_kernel(self, instruction: Instruction, times: int) -> None:
+        self.kernels.append(
+            Kernel(
+                re.sub(r"\.\d+$", "", instruction.name),
+                times,
+                float(instruction.number("flops") or 0),
+                float(instruction.number("bytes_accessed") or 0),
+            )
+        )
+
+    def _add_cycles(self, instruction: Instruction, times: int) -> None:
+        cycles = instruction.number("estimated_cycles")
+        fused: Computation = ()
+        if instruction.opcode == "fusion":
+            fused = self._module.computations.get(instruction.called("calls") or "", ())
+        if cycles is None or cycles == NO_ESTIMATE:
+            moves = any(collective_kind(inner) for inner in fused)
+            if instruction.opcode in TIMED and not moves:
+                self.unestimated[instruction.name] = times * instruction.bytes
+            return
+        kind = instruction.opcode
+        if fused:
+            has_product = any(inner.opcode in ("dot", "convolution") for inner in fused)
+            kind = PRODUCT_FUSION if has_product else "other fusion"
+        self.cycles[kind] += times * cycles
+
+
+def _arrays_by_name(computation: Sequence[Instruction]) -> dict[str, Array]:
+    return {i.name: i.arrays[0] for i in computation if i.arrays}

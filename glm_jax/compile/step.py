@@ -1,0 +1,96 @@
+"""The train step of a run, compiled for TPUs and reported on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from collections.abc import Mapping
+
+import jax
+from jax.sharding import Mesh
+
+from glm_jax.compile.predict import predict
+from glm_jax.compile.program import compile_program
+from glm_jax.compile.report import StepReport, collective_totals
+from glm_jax.compile.topology import Topology
+from glm_jax.configure import RunConfig
+from glm_jax.flops import training_flops_per_token
+from glm_jax.parallel.mesh import make_mesh
+from glm_jax.train.configured import program_of
+from glm_jax.train.optimizer import parameter_count
+from glm_jax.train.program import Program, abstract_batch
+
+
+def compile_step(
+    config: RunConfig,
+    topology: Topology,
+    name: str,
+    compiler_options: Mapping[str, str | bool | int],
+) -> StepReport:
+    """Compiles the step that `glm-jax pretrain` runs for this configuration, and analyses it.
+
+    Args:
+      config: of the run; its data are not read.
+      topology: what to compile for.
+      name: how the report calls the configuration.
+      compiler_options: flags of the compiler, such as those that `glm_jax.parallel.flags` has for
+        the generation.
+
+    Raises:
+      UsageError: the mesh or the batch doesn't go with the number of devices.
+      DoesNotFitError: a chip has too little memory.
+    """
+    mesh = make_mesh(config.mesh, topology.devices)
+    program = program_of(config, mesh)
+    lowered = lower_step(program, config.data.batch_size, config.data.sequence_length, mesh)
+    compiled = compile_program(lowered, slices_of(mesh), compiler_options)
+    costs = compiled.costs
+    tokens = config.data.batch_size * config.data.sequence_length
+    model_flops = (
+        tokens
+        * training_flops_per_token(
+            config.model, config.data.sequence_length, config.train.target_fraction
+        )
+        / mesh.size
+    )
+    return StepReport(
+        configuration=name,
+        topology=topology.name,
+        num_slices=topology.num_slices,
+        chips=mesh.size,
+        mesh=dict(mesh.shape),
+        layers=config.model.num_layers,
+        parameters=parameter_count(program.abstract_state.params),
+        remat=config.model.remat,
+        batch_size=config.data.batch_size,
+        sequence_length=config.data.sequence_length,
+        memory=compiled.memory,
+        hbm_bytes=topology.chip.hbm_bytes,
+        product_flops=costs.flops,
+        kernel_flops=math.fsum(kernel.calls * kernel.flops for kernel in costs.kernels),
+        model_flops=model_flops,
+        collectives=collective_totals(costs),
+        cycles=costs.cycles,
+        unestimated=costs.unestimated,
+        kernels=costs.kernels,
+        prediction=predict(costs, topology.chip, model_flops, config.model.head_size),
+        temporaries=compiled.temporaries,
+        unknown_loops=costs.unknown_loops,
+        compile_seconds=compiled.compile_seconds,
+        compile_cpu_seconds=compiled.compile_cpu_seconds,
+        compiler={name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
+    )
+
+
+def lower_step(
+    program: Program, batch_size: int, sequence_length: int, mesh: Mesh
+) -> jax.stages.Lowered:
+    """The train step for batches of this shape, ready for the compiler."""
+    batch = abstract_batch(batch_size, sequence_length, mesh)
+    with jax.set_mesh(mesh):
+        return program.train_step.lower(program.abstract_state, batch)
+
+
+def slices_of(mesh: Mesh) -> list[int]:
+    """The slice of every device, in the mesh's order; 0 where there is only one."""
+    return [getattr(device, "slice_index", None) or 0 for device in mesh.devices.flat]

@@ -1,0 +1,50 @@
+"""What the backward pass of a block finds kept, and what it computes again.
+
+Whole parameters are never kept: where they are stored in parts, they are gathered again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from glm_jax.parallel.mesh import MESH_AXES
+from glm_jax.parallel.shards import parts
+
+# Names of what a block computes, for policies to choose from.
+QUERY_KEY_VALUE = "query_key_value"
+ATTENTION_CONTEXT = "attention_context"
+ATTENTION_LOGSUMEXP = "attention_logsumexp"
+MLP_UP = "mlp_up"
+
+# The results of matrix products and attention; what lies between them is cheap.
+PRODUCTS = (QUERY_KEY_VALUE, ATTENTION_CONTEXT, ATTENTION_LOGSUMEXP, MLP_UP)
+
+REMAT_POLICIES = ("none", "minimal", "offload", "full")
+
+
+def remat_policy(name: str) -> Callable[..., Any] | None:
+    """The policy of one of REMAT_POLICIES for `jax.checkpoint`, None for none at all.
+
+    "none" keeps all but whole parameters; "minimal" keeps the results of products; "offload" puts
+    these into the host's memory; "full" keeps nothing but a block's input.
+    """
+    policies = jax.checkpoint_policies
+    if name == "none":
+        return _all_but_gathered if any(parts(axis) > 1 for axis in MESH_AXES) else None
+    if name == "minimal":
+        return policies.save_only_these_names(*PRODUCTS)
+    if name == "offload":
+        return policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[ATTENTION_LOGSUMEXP],
+            names_which_can_be_offloaded=[n for n in PRODUCTS if n != ATTENTION_LOGSUMEXP],
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
+    return policies.nothing_saveable
+
+
+def _all_but_gathered(primitive: Any, *_operands: Any, **_parameters: Any) -> bool:
+    return primitive.name != "all_gather"

@@ -1,0 +1,77 @@
+"""What is recorded with a run's checkpoints, and whether a run can go on from one."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from glm_jax.configure import RunConfig
+from glm_jax.errors import UsageError
+from glm_jax.loading import load
+from glm_jax.model import GLMConfig
+from glm_jax.tokenizer import Tokenizer
+
+# A checkpoint fits a model if these agree; the rest (dropout, dtype, remat) may change on the way.
+SHAPE_FIELDS = (
+    "vocab_size",
+    "num_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "max_sequence_length",
+    "block_position_encoding",
+)
+
+
+def run_record(config: RunConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What is recorded with every checkpoint."""
+    return {
+        "configuration": dataclasses.asdict(config),
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "data_seed": config.data.seed,
+    }
+
+
+def check_same_run(record: dict[str, Any], model: GLMConfig, fingerprint: str) -> None:
+    """Makes sure that a checkpoint can be gone on with.
+
+    Raises:
+      UsageError: the model has other dimensions, or the store another tokenizer.
+    """
+    saved = GLMConfig(**record["configuration"]["model"])
+    for name in SHAPE_FIELDS:
+        if getattr(saved, name) != getattr(model, name):
+            raise UsageError(
+                f"the run's checkpoint of step {record['step']} has model.{name} = "
+                f"{getattr(saved, name)}, but the configuration says {getattr(model, name)}"
+            )
+    if "tokenizer_fingerprint" not in record:
+        raise UsageError(
+            f"the checkpoint of step {record['step']} in the run's folder was converted, not "
+            "trained here, and a run can't go on from it; give the run a folder of its own"
+        )
+    if record["tokenizer_fingerprint"] != fingerprint:
+        raise UsageError(
+            f"the run's checkpoint of step {record['step']} was trained with the tokenizer "
+            f"{record['tokenizer_fingerprint'][:12]}, but the store was built with "
+            f"{fingerprint[:12]}"
+        )
+
+
+def initial_weights(path: str, model: GLMConfig, mesh: Mesh) -> PyTree:
+    """The parameters of another checkpoint, for a run to begin from.
+
+    Raises:
+      UsageError: no checkpoint there, or one of other dimensions.
+    """
+    other, params = load(path, num_attention_heads=model.num_attention_heads, mesh=mesh)
+    for name in SHAPE_FIELDS:
+        found = getattr(other.config, name, None)
+        if found != getattr(model, name):
+            raise UsageError(
+                f"train.initial_weights {path} has {name} = {found}, but the configuration says "
+                f"model.{name} = {getattr(model, name)}"
+            )
+    return params

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Submits a pretraining run to Slurm. Submit it again to go on: jobs of one name follow each other.
+#
+#   launch/slurm.sh --nodes=N [--gpus_per_node=G] --gin_file=FILE [--gin.X=Y ...] [-- FLAG ...]
+#
+#   --nodes=N          how many
+#   --gpus_per_node=G  GPUs of each node, with one process for each; without, one process per node
+#   --partition=P      where; the cluster's default if left out
+#   --time=T           time limit as Slurm writes it, such as 12:00:00
+#   --job_name=NAME    also names the log, NAME-JOB.log (glm)
+#   --save_seconds=S   warning before the time limit, in which the run saves and stops (300)
+#   --dry-run          print the command and do nothing
+#   -- FLAG ...        further flags of `glm-jax pretrain`
+#
+# The run folder and the token store must be visible on every node, and glm-jax on the PATH there.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+nodes="" gpus_per_node="" partition="" time="" job_name=glm save_seconds=300
+parse "nodes gpus_per_node partition time job_name save_seconds" "" "$@"
+need nodes
+need_counts nodes save_seconds
+[[ -z "$gpus_per_node" ]] || need_counts gpus_per_node
+
+# One process that fails ends the others' job step at once.
+step="exec srun --kill-on-bad-exit=1 $(quoted glm-jax pretrain --distributed "${launch_arguments[@]}")"
+# sbatch starts the wrapped line with sh; the signal goes to the processes of the step.
+command=(sbatch "--job-name=$job_name" "--nodes=$nodes" "--ntasks-per-node=${gpus_per_node:-1}"
+  "--signal=TERM@$save_seconds" --dependency=singleton --requeue
+  --open-mode=append "--output=$job_name-%j.log")
+[[ -z "$gpus_per_node" ]] || command+=("--gpus-per-node=$gpus_per_node")
+[[ -z "$partition" ]] || command+=("--partition=$partition")
+[[ -z "$time" ]] || command+=("--time=$time")
+run "${command[@]}" "--wrap=$step"

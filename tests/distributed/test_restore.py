@@ -1,0 +1,64 @@
+"""A checkpoint goes on over another mesh and another number of processes, at the same example."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from glm_jax.metrics import read_metrics
+
+SAVED, STEPS = 3, 6
+RELATIVE = 1e-5  # float32 sums in another order
+
+# Processes, devices of each, and the mesh over them all.
+ELSEWHERE = {
+    "tensor=2, data=4": (1, 8, ["mesh.data=4", "mesh.tensor=2"]),
+    "two processes": (2, 4, ["mesh.data=2", "mesh.fsdp=4"]),
+    "one device": (1, 1, []),
+}
+
+
+def arguments(gin_file, run_folder, num_steps, bindings) -> list[str]:
+    all_bindings = [f"train.num_steps={num_steps}", f"train.run_folder={run_folder}", *bindings]
+    return ["pretrain", f"--gin_file={gin_file}", *(f"--gin.{b}" for b in all_bindings)]
+
+
+def steps(run_folder) -> list[dict]:
+    return [r for r in read_metrics(run_folder / "metrics.jsonl") if r["kind"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def begun(run_command, write_tiny_run, tmp_path_factory):
+    """The gin file, a run of one device to its end, and one on fsdp=8 that ended half-way."""
+    folder = tmp_path_factory.mktemp("restore")
+    gin_file = write_tiny_run(folder)
+    whole = run_command(arguments(gin_file, folder / "whole", STEPS, []))
+    half = run_command(
+        arguments(gin_file, folder / "half", SAVED, ["mesh.data=1", "mesh.fsdp=8"]), devices=8
+    )
+    for finished in (whole, half):
+        assert finished.returncode == 0, finished.stderr
+    return gin_file, folder / "whole", folder / "half"
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_a_run_goes_on_elsewhere(where, begun, start_processes, start_command, tmp_path):
+    gin_file, whole, half = begun
+    count, devices, bindings = ELSEWHERE[where]
+    shutil.copytree(half, tmp_path / "run")
+    command = arguments(gin_file, tmp_path / "run", STEPS, bindings)
+    if count > 1:
+        processes = start_processes(command, count, devices)
+    else:
+        processes = [start_command(command, devices)]
+    for process, (output, errors) in [(p, p.communicate(timeout=300)) for p in processes]:
+        assert process.returncode == 0, errors
+        if process is processes[0]:
+            assert f"going on at step {SAVED}" in output
+    expected, found = steps(whole), steps(tmp_path / "run")
+    assert [r["step"] for r in found] == list(range(1, STEPS + 1))
+    # The same examples have the same number of targets at every step.
+    assert [r["target_tokens"] for r in found] == [r["target_tokens"] for r in expected]
+    np.testing.assert_allclose(
+        [r["loss"] for r in found], [r["loss"] for r in expected], rtol=RELATIVE
+    )

@@ -1,0 +1,117 @@
+"""A train step gives the same numbers however its parts are laid over devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROGRAM = Path(__file__).with_name("sharded_step.py")
+REPOSITORY = Path(__file__).parents[2]
+RELATIVE = 1e-5  # float32 sums in another order
+
+NO_DROPOUT = {"embedding_dropout": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0}
+# All with dropout, whose bits no layout may change, unless they say otherwise.
+CASES: dict[str, dict] = {
+    "data": {"mesh": {"data": 8}},
+    "fsdp": {"mesh": {"data": 1, "fsdp": 8}},
+    "fsdp over two axes": {"mesh": {"data": 1, "fsdp": 2, "fsdp_minor": 4}},
+    "data, fsdp over two axes": {"mesh": {"data": 2, "fsdp": 2, "fsdp_minor": 2}},
+    "tensor": {"mesh": {"data": 2, "tensor": 4}},
+    "context": {"mesh": {"data": 2, "context": 4}},
+    "fsdp, context, tensor": {"mesh": {"data": 1, "fsdp": 2, "context": 2, "tensor": 2}},
+    "stored over context too": {
+        "mesh": {"data": 1, "fsdp": 4, "context": 2},
+        "layout": {"hidden_in": ["fsdp", "context"], "vocab": ["context", "fsdp"]},
+    },
+    "remat": {"mesh": {"data": 1, "fsdp": 4, "tensor": 2}, "model": {"remat": "full"}},
+    "minimal remat": {"mesh": {"data": 1, "fsdp": 4, "tensor": 2}, "model": {"remat": "minimal"}},
+    "gathered targets": {
+        "mesh": {"data": 2, "fsdp": 2},
+        "devices": 4,
+        "step": {"target_fraction": 0.5},
+    },
+    "vocabulary that nothing divides": {
+        "mesh": {"data": 1, "fsdp": 4, "tensor": 2},
+        "model": {"vocab_size": 131},
+    },
+    "loss in chunks": {
+        "mesh": {"data": 1, "fsdp": 2, "tensor": 2},
+        "devices": 4,
+        "step": {"loss_chunks": 4},
+    },
+    "accumulated": {
+        "mesh": {"data": 2, "fsdp": 2},
+        "devices": 4,
+        "model": NO_DROPOUT,
+        "step": {"accumulation_steps": 4},
+    },
+}
+REFERENCES: dict[str, dict] = {
+    "plain": {"devices": 1},
+    "vocabulary that nothing divides": {"devices": 1, "model": {"vocab_size": 131}},
+    "accumulated": {"devices": 1, "model": NO_DROPOUT},
+}
+OTHERS: dict[str, dict] = {
+    "too few places": {
+        "devices": 1,
+        "step": {"target_fraction": 0.5},
+        "target_share": 1.0,
+    },
+}
+
+
+def run_all(cases: dict[str, dict]) -> dict[str, dict]:
+    environment = os.environ | {
+        # Most of the time goes into compiling; unoptimised programs compute the same.
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, str(PROGRAM), json.dumps(list(cases.values()))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(cases, json.loads(done.stdout), strict=True))
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, dict]:
+    return run_all(
+        CASES | {f"reference: {name}": case for name, case in REFERENCES.items()} | OTHERS
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_layout_gives_the_numbers_of_one_device(results, case):
+    found = results[case]
+    expected = results[f"reference: {case if case in REFERENCES else 'plain'}"]
+    for name in ("losses", "norms", "evaluation"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=RELATIVE, err_msg=name)
+    assert found["overflow"] == 0
+    assert found["losses"][-1] < found["losses"][0]
+
+
+def test_gradients_of_shared_storage_are_scattered(results):
+    assert "all-gather" in results["fsdp over two axes"]["collectives"]
+    assert "reduce-scatter" in results["fsdp over two axes"]["collectives"]
+    assert results["reference: plain"]["collectives"] == []
+
+
+def test_every_device_stores_its_part(results):
+    parts = results["fsdp, context, tensor"]["parts"]
+    assert parts["layers/attention/query_key_value/kernel"] == [2, 16, 3, 16]
+    assert parts["layers/attention/output/kernel"] == [2, 8, 32]
+    assert parts["layers/mlp/up/bias"] == [2, 64]
+    assert parts["word_embedding"] == [32, 32]
+    assert parts["position_embedding"] == [17, 16]
+    assert results["stored over context too"]["parts"]["layers/mlp/up/kernel"] == [2, 4, 128]
+
+
+def test_targets_without_a_place_are_counted(results):
+    # Every one of 16 x 16 positions has a target in each of 4 steps, and half of them a place.
+    assert results["too few places"]["overflow"] == 4 * 128
