@@ -16,14 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-MODEL_FILES = ["configs/runs/glm_10b.gin"]
-NUM_LAYERS, SEQUENCE_LENGTH = 2, 1024
-# Per generation: a slice of 64 chips or more, the mesh's data and fsdp, and examples per chip.
-SLICES: dict[str, tuple[str, int, int, int]] = {
-    "v4": ("v4:4x4x4", 4, 16, 4),
-    "v5e": ("v5e:16x16", 16, 16, 1),
-    "v5p": ("v5p:4x4x4", 4, 16, 4),
-    "v6e": ("v6e:16x16", 16, 16, 2),
+NUM_LAYERS = 2
+# What GLM-10B is recommended to run on, per generation.
+FILES: dict[str, str] = {
+    "v4": "glm_10b-v4-4x4x4.gin",
+    "v5e": "glm_10b-v5e-16x16.gin",
+    "v5p": "glm_10b-v5p-4x4x4.gin",
+    "v6e": "glm_10b-v6e-16x16.gin",
 }
 ASYNC_FUSION = (
     "xla_tpu_enable_async_collective_fusion=true",
@@ -54,14 +53,14 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
 def main() -> None:
     """Compiles and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("generations", nargs="+", choices=SLICES, metavar="GENERATION")
+    parser.add_argument("generations", nargs="+", choices=FILES, metavar="GENERATION")
     parser.add_argument(
         "--flag", action="append", metavar="NAME=VALUE", help="instead of the recommended ones"
     )
     arguments = parser.parse_args()
     for generation in arguments.generations:
         flags = arguments.flag or CANDIDATES[generation]
-        print(f"\n{SLICES[generation][0]}, {NUM_LAYERS} layers, length {SEQUENCE_LENGTH}")
+        print(f"\n{FILES[generation]}, {NUM_LAYERS} layers")
         print(f"{'flags':62} {'temp MiB':>9} {'cycles ms':>9} {'wire MB':>8} {'async MB':>8}  s")
         lowered, slice_of, clock = lower(generation)
         single = [(flag, options([flag])) for flag in flags]
@@ -79,33 +78,22 @@ def lower(generation: str) -> tuple[Any, list[int], float]:
     """The step to compile, the slice of every device, and the chip's cycles per second."""
     from glm_jax.compile.topology import open_topology
 
-    topology_name, data, fsdp, examples_per_chip = SLICES[generation]
-    topology = open_topology(topology_name)
+    from glm_jax.compile.hardware import read_name
 
-    import jax
+    hardware = read_name(Path(__file__).parents[1] / "configs/hardware" / FILES[generation])
+    topology = open_topology(hardware.topology)
 
+    from glm_jax.compile.step import lower_step, slices_of
     from glm_jax.configure import read_configuration
     from glm_jax.parallel.mesh import make_mesh
-    from glm_jax.train.program import abstract_batch, make_program
+    from glm_jax.train.configured import program_of
 
-    root = Path(__file__).parents[1]
-    config = read_configuration(
-        [str(root / file) for file in MODEL_FILES],
-        [
-            f"model.num_layers={NUM_LAYERS}",
-            # Dropout's random bits would hide what the flags do.
-            *(f"model.{where}_dropout=0.0" for where in ("embedding", "hidden", "attention")),
-            f"mesh.data={data}",
-            f"mesh.fsdp={fsdp}",
-        ],
-    )
+    config = read_configuration([hardware.path], [f"model.num_layers={NUM_LAYERS}"])
     mesh = make_mesh(config.mesh, topology.devices)
-    program = make_program(config.model, config.optimizer, mesh, seed=0)
-    batch = abstract_batch(examples_per_chip * mesh.size, SEQUENCE_LENGTH, mesh)
-    with jax.set_mesh(mesh):
-        lowered = program.train_step.lower(program.abstract_state, batch)
-    slices = [getattr(device, "slice_index", 0) or 0 for device in mesh.devices.flat]
-    return lowered, slices, topology.chip.clock
+    lowered = lower_step(
+        program_of(config, mesh), config.data.batch_size, config.data.sequence_length, mesh
+    )
+    return lowered, list(slices_of(mesh)), topology.chip.clock
 
 
 def measure(lowered: Any, slice_of: list[int], clock: float, flags: Mapping[str, str]) -> str:

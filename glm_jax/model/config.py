@@ -34,8 +34,9 @@ class GLMConfig:
       layernorm_epsilon: added to the variance in every LayerNorm.
       compute_dtype: dtype of activations and matrix products, "float32" or "bfloat16". LayerNorm
         statistics, softmax and logits are float32 either way.
-      attention: how attention is computed: "xla", anywhere; "flash", kernels of our own for TPU;
-        "cudnn", on GPU. The latter two know no attention dropout.
+      attention: how attention is computed: "xla", anywhere; "by_head", one head after another, for
+        CPUs; "flash", kernels of our own for TPUs; "cudnn", on GPUs. Only "xla" knows attention
+        dropout.
       remat: what the backward pass keeps and what it computes again, see `remat_policy`: "none",
         "minimal", "offload" or "full".
 

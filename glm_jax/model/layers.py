@@ -18,7 +18,7 @@ from glm_jax.model.cache import KeyValueCache, LayerMemory
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
 from glm_jax.model.mask import mask_of_part
-from glm_jax.model.remat import MLP_UP, QUERY_KEY_VALUE
+from glm_jax.model.remat import ATTENTION_OUTPUT, MLP_UP, QUERY_KEY_VALUE
 from glm_jax.parallel.rules import DEFAULT_LAYOUT, LayoutConfig
 from glm_jax.parallel.shards import (
     enter_tensor,
@@ -112,9 +112,10 @@ def split_heads(
 ) -> list[Float[Array, "B L H K"]]:
     """Each of the P parts of a projection, cut into heads."""
     batch, length, num_parts, _ = projected.shape
-    return [
-        projected[:, :, part].reshape(batch, length, -1, head_size) for part in range(num_parts)
-    ]
+    # Kept one by one, they are not cut out of the projection again in the backward pass; kept
+    # before they are cut into heads, a minor axis of 64 is not padded to 128.
+    parts = [checkpoint_name(projected[:, :, part], QUERY_KEY_VALUE) for part in range(num_parts)]
+    return [part.reshape(batch, length, -1, head_size) for part in parts]
 
 
 class SelfAttention(nn.Module):
@@ -143,7 +144,6 @@ class SelfAttention(nn.Module):
             self.layout,
             name="query_key_value",
         )(hidden)  # [B, L, D] -> [B, L, 3, D]
-        projected = checkpoint_name(projected, QUERY_KEY_VALUE)
         query, key, value = split_heads(projected, config.head_size)
         cache = None
         if memory is not None:
@@ -172,7 +172,7 @@ class SelfAttention(nn.Module):
             self.layout,
             name="output",
         )(context.reshape(*hidden.shape[:2], -1))  # [B, L, H, K] -> [B, L, D]
-        return attended, cache
+        return checkpoint_name(attended, ATTENTION_OUTPUT), cache
 
 
 class MLP(nn.Module):

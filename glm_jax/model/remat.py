@@ -17,10 +17,17 @@ from glm_jax.parallel.shards import parts
 QUERY_KEY_VALUE = "query_key_value"
 ATTENTION_CONTEXT = "attention_context"
 ATTENTION_LOGSUMEXP = "attention_logsumexp"
+ATTENTION_OUTPUT = "attention_output"
 MLP_UP = "mlp_up"
 
 # The results of matrix products and attention; what lies between them is cheap.
-PRODUCTS = (QUERY_KEY_VALUE, ATTENTION_CONTEXT, ATTENTION_LOGSUMEXP, MLP_UP)
+PRODUCTS = (
+    QUERY_KEY_VALUE,
+    ATTENTION_CONTEXT,
+    ATTENTION_LOGSUMEXP,
+    ATTENTION_OUTPUT,
+    MLP_UP,
+)
 
 REMAT_POLICIES = ("none", "minimal", "offload", "full")
 

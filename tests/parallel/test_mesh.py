@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 
 import jax
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
+from glm_jax.configure import read_configuration
 from glm_jax.errors import UsageError
 from glm_jax.parallel.mesh import MESH_AXES, MeshConfig, check_batch_size, make_mesh
 from glm_jax.parallel.rules import LayoutConfig, spec_of
@@ -95,3 +98,14 @@ def test_a_mesh_axis_that_does_not_divide_is_left_out_the_innermost_first():
     assert spec_of(("vocab", "hidden"), (24, 8), sizes) == P(("tensor", "fsdp", "fsdp_minor"), None)
     assert spec_of(("vocab", "hidden"), (12, 8), sizes) == P(("tensor", "fsdp"), None)
     assert spec_of(("vocab", "hidden"), (10, 8), sizes) == P(None, None)
+
+
+LAYOUTS = Path(__file__).parents[2] / "configs/layouts"
+
+
+@pytest.mark.parametrize("path", sorted(LAYOUTS.glob("*.gin")), ids=lambda path: path.stem)
+def test_a_layout_file_holds_a_whole_table(path):
+    config = read_configuration(["configs/runs/demo.gin", path]).layout
+    bound = set(re.findall(r"^layout\.(\w+) = ", path.read_text(), re.MULTILINE))
+    assert bound == set(config.table)
+    assert (config == LayoutConfig()) == (path.stem == "fsdp")

@@ -29,6 +29,16 @@ CASES: dict[str, dict] = {
         "mesh": {"data": 1, "fsdp": 4, "context": 2},
         "layout": {"hidden_in": ["fsdp", "context"], "vocab": ["context", "fsdp"]},
     },
+    "replicated": {
+        "mesh": {"data": 1, "fsdp": 4, "tensor": 2},
+        "layout": {
+            "vocab": [],
+            "position_out": [],
+            "hidden_in": [],
+            "heads_in": ["tensor"],
+            "mlp_in": ["tensor"],
+        },
+    },
     "remat": {"mesh": {"data": 1, "fsdp": 4, "tensor": 2}, "model": {"remat": "full"}},
     "minimal remat": {"mesh": {"data": 1, "fsdp": 4, "tensor": 2}, "model": {"remat": "minimal"}},
     "gathered targets": {

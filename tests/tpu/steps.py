@@ -15,12 +15,12 @@ from glm_jax.parallel.flags import compiler_options
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = Path(__file__).with_name("recorded.json")
-GIN_FILE = ROOT / "configs/runs/glm_10b.gin"
 NUM_LAYERS = 2
-SEQUENCE_LENGTH = 1024
-BATCH_PER_CHIP = 4
-# Mesh of every slice: (data, fsdp).
-SLICES: Mapping[str, tuple[int, int]] = {"v5p:4x4x4": (4, 16), "v5e:16x16": (16, 16)}
+# The configuration of every slice.
+SLICES: Mapping[str, Path] = {
+    "v5p:4x4x4": ROOT / "configs/hardware/glm_10b_full_remat-v5p-4x4x4.gin",
+    "v5e:16x16": ROOT / "configs/hardware/glm_10b-v5e-16x16.gin",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +43,7 @@ class Figures:
 def compile_slice(topology_name: str) -> StepReport:
     """Compiles the step for one of `SLICES`."""
     topology = open_topology(topology_name)
-    data, fsdp = SLICES[topology_name]
-    bindings = [
-        f"model.num_layers={NUM_LAYERS}",
-        *(f"model.{place}_dropout=0.0" for place in ("embedding", "hidden", "attention")),
-        f"mesh.data={data}",
-        f"mesh.fsdp={fsdp}",
-        f"data.sequence_length={SEQUENCE_LENGTH}",
-        f"data.batch_size={BATCH_PER_CHIP * len(topology.devices)}",
-    ]
-    config = read_configuration([GIN_FILE], bindings)
+    config = read_configuration([SLICES[topology_name]], [f"model.num_layers={NUM_LAYERS}"])
     return compile_step(config, topology, "step", compiler_options(topology.chip.name))
 
 
