@@ -216,7 +216,7 @@ def _damage(step_folder: Path) -> str | None:
     Checkpoints of other making, which say nothing of checksums, are taken as they are.
     """
     try:
-        record = read_record(step_folder)
+        record = _read_any_record(step_folder)
     except RunError as error:
         return str(error)
     expected = record.pop("record_checksum", None)
@@ -259,19 +259,31 @@ def read_record(step_folder: Path) -> dict[str, Any]:
       RunError: the record is missing or unreadable.
       UsageError: the checkpoint's parameters are laid out in another way than this version's.
     """
-    try:
-        record = json.loads((step_folder / RECORD_ITEM / "metadata").read_text())
-        layout = record.get("parameter_layout")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise RunError(
-            f"the record of checkpoint {step_folder} can't be read: {_first_line(error)}"
-        ) from error
+    record = _read_any_record(step_folder)
+    layout = record.get("parameter_layout")
     if layout != PARAMETER_LAYOUT:
         raise UsageError(
             f"checkpoint {step_folder} has the parameter layout {layout!r}; "
             f"this version reads {PARAMETER_LAYOUT!r}"
         )
     return record
+
+
+def _read_any_record(step_folder: Path) -> dict[str, Any]:
+    """A record, whatever the layout that it names.
+
+    Raises:
+      RunError: it is missing or unreadable.
+    """
+    try:
+        record = json.loads((step_folder / RECORD_ITEM / "metadata").read_text())
+        if not isinstance(record, dict):
+            raise ValueError("it holds no JSON object")
+        return record
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(
+            f"the record of checkpoint {step_folder} can't be read: {_first_line(error)}"
+        ) from error
 
 
 def abstract_with_shardings(shapes: PyTree, shardings: PyTree) -> PyTree:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from glm_jax.data.objectives import Objective
 from glm_jax.errors import RunError, UsageError
+from glm_jax.model.glm import word_logits
 from glm_jax.parallel.shards import tensor_part
-from glm_jax.train.loss import objective_sums, token_losses
+from glm_jax.train.gradients import micro_batches
+from glm_jax.train.loss import in_chunks, objective_sums, token_losses
 
 OBJECTIVES = tuple(objective.name.lower() for objective in Objective)
 
@@ -88,22 +91,18 @@ class Evaluation:
 Sums = dict[str, Float[Array, "..."]]
 
 
-def make_evaluation_step(model) -> Callable[[PyTree, Mapping[str, Array]], Sums]:
+def make_evaluation_step(
+    model, *, num_micro_batches: int = 1, loss_chunks: int = 1
+) -> Callable[[PyTree, Mapping[str, Array]], Sums]:
     """Builds (params, batch) -> sums per objective and counts per target id.
 
-    Inside `jax.shard_map` these are the sums over one device's part of the batch.
+    Inside `jax.shard_map` these are the sums over one device's part of the batch. Micro-batches,
+    and chunks of their positions, are taken one after another.
     """
 
-    def evaluation_step(params, batch):
-        variables = {"params": params}
-        positions = (batch["tokens"], batch["position_ids"], batch["prefix_length"])
-        hidden = model.apply(variables, *positions, method="hidden_states")
-        objective = jnp.broadcast_to(batch["objective"][:, None], batch["targets"].shape)
-        hidden, targets, mask, objective = (
-            tensor_part(values.reshape(-1, *values.shape[2:]), 0)
-            for values in (hidden, batch["targets"], batch["loss_mask"], objective)
-        )
-        logits = model.apply(variables, hidden, method="logits")
+    def of_rows(words: Array, rows: tuple[Array, ...]) -> Sums:
+        hidden, targets, mask, objective = rows
+        logits = word_logits(hidden, words)
         right = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
         per_token = {
             "loss": token_losses(logits, targets) * mask,
@@ -114,10 +113,31 @@ def make_evaluation_step(model) -> Callable[[PyTree, Mapping[str, Array]], Sums]
             name: objective_sums(values, objective, len(OBJECTIVES))
             for name, values in per_token.items()
         }
-        counts = jnp.zeros(logits.shape[-1]).at[targets].add(mask)
-        return sums | {"target_counts": counts}
+        return sums | {"target_counts": jnp.zeros(len(words)).at[targets].add(mask)}
+
+    def of_batch(params: PyTree, batch: Mapping[str, Array]) -> Sums:
+        variables = {"params": params}
+        positions = (batch["tokens"], batch["position_ids"], batch["prefix_length"])
+        hidden = model.apply(variables, *positions, method="hidden_states")
+        objective = jnp.broadcast_to(batch["objective"][:, None], batch["targets"].shape)
+        rows = tuple(
+            tensor_part(values.reshape(-1, *values.shape[2:]), 0)
+            for values in (hidden, batch["targets"], batch["loss_mask"], objective)
+        )
+        words = model.apply(variables, method="words")
+        return _add_up(lambda chunk: of_rows(words, chunk), in_chunks(rows, loss_chunks))
+
+    def evaluation_step(params: PyTree, batch: Mapping[str, Array]) -> Sums:
+        return _add_up(
+            lambda micro: of_batch(params, micro), micro_batches(batch, num_micro_batches)
+        )
 
     return evaluation_step
+
+
+def _add_up(sums: Callable[[PyTree], Sums], parts: PyTree) -> Sums:
+    """The sum of `sums` over the first axis of all arrays, one after another."""
+    return jax.tree.map(lambda values: jnp.sum(values, axis=0), jax.lax.map(sums, parts))
 
 
 def evaluate(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from glm_jax.checkpoint import CheckpointConfig, Checkpoints
-from glm_jax.checksums import SummedPyTreeHandler
+from glm_jax.checksums import SummedPyTreeHandler, record_sum
 from glm_jax.errors import RunError, UsageError
 from glm_jax.train.state import TrainState
 
@@ -186,9 +186,20 @@ def test_checkpoints_from_before_there_were_checksums_are_taken_as_they_are(fold
 def test_another_layout_is_no_damage(folder):
     path = folder / "4" / "record" / "metadata"
     record = json.loads(path.read_text()) | {"parameter_layout": "unscanned"}
-    path.write_text(json.dumps(record))
+    del record["record_checksum"]
+    path.write_text(json.dumps(record | {"record_checksum": record_sum(record)}))
+    checkpoints = Checkpoints(folder)
+    assert checkpoints.newest_whole_step(pytest.fail) == 4
     with pytest.raises(UsageError, match="parameter layout 'unscanned'"):
-        Checkpoints(folder).newest_whole_step(pytest.fail)
+        checkpoints.read_record(4)
+
+
+def test_a_layout_that_changed_on_the_disk_is_damage(folder):
+    path = folder / "4" / "record" / "metadata"
+    path.write_text(path.read_text().replace("scanned-1", "scanned-3"))
+    told = []
+    assert Checkpoints(folder).newest_whole_step(told.append) != 4
+    assert "record/metadata has changed since it was written" in told[0]
 
 
 def test_some_steps_are_kept_for_good(tmp_path):

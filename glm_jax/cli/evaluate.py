@@ -63,7 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
         check_parts(model.config, mesh, config.data.sequence_length)
         shardings = jax.tree.map(lambda array: array.sharding, params)
         evaluation = evaluate(
-            compile_evaluation(model, shardings, mesh),
+            compile_evaluation(
+                model,
+                shardings,
+                mesh,
+                micro_batches=config.train.accumulation_steps,
+                loss_chunks=config.train.loss_chunks,
+            ),
             params,
             inputs.read(arguments.split, mesh, num_steps=config.evaluation.num_batches),
         )

@@ -5,7 +5,7 @@ does not matter how many readers share the rows.
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -22,7 +22,7 @@ def batches(
     batch_size: int,
     start_step: int = 0,
     num_steps: int | None = None,
-    rows: range | None = None,
+    rows: Sequence[int] | None = None,
     threads: int = 1,
 ) -> Iterator[Batch]:
     """Batches in the form of contract C1, from step `start_step` on.
@@ -39,14 +39,13 @@ def batches(
     """
     _hide_accelerators()
     rows = range(batch_size) if rows is None else rows
-    if not rows or min(rows) < 0 or max(rows) >= batch_size:
+    if not len(rows) or min(rows) < 0 or max(rows) >= batch_size:
         raise UsageError(f"a reader is to make {rows} of a batch of {batch_size} rows.")
 
     # Nothing here branches on tensors; without autograph the first batch comes seconds earlier.
     @tf.autograph.experimental.do_not_convert
     def choose(step: tf.Tensor) -> tuple:
-        first = step * batch_size
-        return make.choose(first + tf.range(rows.start, rows.stop, rows.step, dtype=tf.int64))
+        return make.choose(step * batch_size + tf.constant(list(rows), tf.int64))
 
     stopped = tf.Variable(tf.constant(False), trainable=False)
     end = np.iinfo(np.int64).max if num_steps is None else start_step + num_steps

@@ -11,7 +11,13 @@ from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
 from glm_jax.model.layers import INITIAL_STANDARD_DEVIATION, Block, layer_norm, stored_parameter
 from glm_jax.model.remat import remat_policy
-from glm_jax.parallel.rules import DEFAULT_LAYOUT, LayoutConfig, constrain
+from glm_jax.parallel.rules import (
+    BATCH_AXES,
+    DEFAULT_LAYOUT,
+    LENGTH_AXES,
+    LayoutConfig,
+    constrain,
+)
 from glm_jax.parallel.shards import (
     first_index,
     join_tensor_parts,
@@ -46,7 +52,7 @@ class GLM(nn.Module):
 
     Attributes:
       config: dimensions and numerics.
-      layout: how parameters and data are cut inside `jax.shard_map`.
+      layout: how parameters are stored inside `jax.shard_map`.
     """
 
     config: GLMConfig
@@ -183,8 +189,8 @@ class GLM(nn.Module):
             return None
         return Dropout(
             self.make_rng("dropout"),
-            first_index(self.layout.batch, batch),
-            first_index(self.layout.length, length),
+            first_index(BATCH_AXES, batch),
+            first_index(LENGTH_AXES, length),
             first_index(("tensor",), config.num_attention_heads // parts("tensor")),
         )
 

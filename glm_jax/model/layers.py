@@ -19,7 +19,7 @@ from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
 from glm_jax.model.mask import mask_of_part
 from glm_jax.model.remat import ATTENTION_OUTPUT, MLP_UP, QUERY_KEY_VALUE
-from glm_jax.parallel.rules import DEFAULT_LAYOUT, LayoutConfig
+from glm_jax.parallel.rules import DEFAULT_LAYOUT, LENGTH_AXES, LayoutConfig
 from glm_jax.parallel.shards import (
     enter_tensor,
     first_index,
@@ -148,9 +148,8 @@ class SelfAttention(nn.Module):
         cache = None
         if memory is not None:
             cache, key, value = memory.write(key, value)  # [B, L, H, K] -> [B, M, H, K]
-        length = self.layout.length
-        start = first_index(length, hidden.shape[1])
-        key, value = whole_context(key, length), whole_context(value, length)
+        start = first_index(LENGTH_AXES, hidden.shape[1])
+        key, value = whole_context(key), whole_context(value)
         drop = None
         if dropout and config.attention_dropout:
             drop = partial(dropout.probabilities, config.attention_dropout)

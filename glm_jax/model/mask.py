@@ -15,9 +15,7 @@ def prefix_mask(prefix_length: Int[Array, "#B"], length: int) -> Bool[Array, "#B
 
     Source: paper, section 2.1 and Figure 2.
     """
-    query = jnp.arange(length)[:, None]
-    key = jnp.arange(length)[None, :]
-    return (key <= query) | (key < prefix_length[:, None, None, None])
+    return mask_of_part(prefix_length, 0, length, length)
 
 
 def mask_of_part(

@@ -21,9 +21,7 @@ from glm_jax.errors import UsageError
 from glm_jax.model.prefix_flash_backward import Queries, backward
 from glm_jax.model.prefix_flash_forward import forward
 from glm_jax.model.prefix_flash_tiling import LANES, Tiling, check_length, choose_tiling
-
-CONTEXT_NAME = "attention_context"
-LOGSUMEXP_NAME = "attention_logsumexp"
+from glm_jax.model.remat import ATTENTION_CONTEXT, ATTENTION_LOGSUMEXP
 
 
 class _Settings(NamedTuple):
@@ -136,8 +134,8 @@ def _attention_forward(query, key, value, prefix_length, query_start, settings):
     context, logsumexp = forward(
         query, key, value, prefix_length, query_start, **settings._asdict()
     )
-    context = checkpoint_name(context, CONTEXT_NAME)
-    logsumexp = checkpoint_name(logsumexp, LOGSUMEXP_NAME)
+    context = checkpoint_name(context, ATTENTION_CONTEXT)
+    logsumexp = checkpoint_name(logsumexp, ATTENTION_LOGSUMEXP)
     return context, (query, key, value, prefix_length, query_start, context, logsumexp)
 
 

@@ -35,8 +35,9 @@ REMAT_POLICIES = ("none", "minimal", "offload", "full")
 def remat_policy(name: str) -> Callable[..., Any] | None:
     """The policy of one of REMAT_POLICIES for `jax.checkpoint`, None for none at all.
 
-    "none" keeps all but whole parameters; "minimal" keeps the results of products; "offload" puts
-    these into the host's memory; "full" keeps nothing but a block's input.
+    "none" keeps all but what was gathered from other devices; "minimal" keeps the results of the
+    products that the backward pass needs, and of flash attention (other kinds are computed again);
+    "offload" puts these into the host's memory; "full" keeps nothing but a block's input.
     """
     policies = jax.checkpoint_policies
     if name == "none":

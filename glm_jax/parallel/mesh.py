@@ -45,13 +45,12 @@ class MeshConfig:
 
     def __post_init__(self) -> None:
         for name, size in dataclasses.asdict(self).items():
-            if not isinstance(size, int) or isinstance(size, bool) or (size < 1 and size != -1):
+            rest = "" if name == "slices" else ", or -1 for the rest of the devices"
+            whole = isinstance(size, int) and not isinstance(size, bool)
+            if not whole or (size < 1 and not (rest and size == -1)):
                 raise UsageError(
-                    f"mesh.{name} is {size!r}, but must be a positive whole number, "
-                    "or -1 for the rest of the devices"
+                    f"mesh.{name} is {size!r}, but must be a positive whole number{rest}"
                 )
-        if self.slices == -1:
-            raise UsageError("mesh.slices is -1, but must be the number of TPU slices")
         if list(self._sizes.values()).count(-1) > 1:
             raise UsageError(
                 f"only one of the mesh.* sizes can be -1, but they are {self._described}"
@@ -103,9 +102,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     devices = list(jax.devices() if devices is None else devices)
     shape = config.shape(len(devices))
     found = len({getattr(device, "slice_index", None) for device in devices})
-    if found not in (1, config.slices):
+    if found != config.slices:
         raise UsageError(
-            f"mesh.slices is {config.slices}, but the devices are in {found} slices; "
+            f"mesh.slices is {config.slices}, but the devices are in {found} slice(s); "
             f"give --gin.mesh.slices={found}"
         )
     if found > 1:
@@ -121,20 +120,15 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def batch_parts(mesh: Mesh) -> int:
-    """How many parts a batch is cut into."""
-    return mesh.shape["data"] * mesh.shape["fsdp"] * mesh.shape["fsdp_minor"]
-
-
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Makes sure that a batch of `batch_size` examples, over all hosts, can be cut over the mesh.
 
     Raises:
       UsageError: data x fsdp x fsdp_minor does not divide it.
     """
-    if batch_size % batch_parts(mesh):
+    parts = math.prod(mesh.shape[axis] for axis in MESH_AXES[:3])
+    if batch_size % parts:
         sizes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in MESH_AXES[:3])
         raise UsageError(
-            f"the batch size {batch_size} does not divide over {batch_parts(mesh)} parts of the "
-            f"mesh ({sizes})"
+            f"the batch size {batch_size} does not divide over {parts} parts of the mesh ({sizes})"
         )

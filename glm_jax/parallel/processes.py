@@ -202,7 +202,9 @@ def _arrive(
         raise RunError(nobody)
     if "error" in answer[0]:
         raise RunError(str(answer[0]["error"]))
-    return Connection(reached, 0, str(answer[0]["go"]), num_processes)
+    # The same connection goes on: the first beats may have come with the answer.
+    connection.host = str(answer[0]["go"])
+    return connection
 
 
 def missing(arrived: Mapping[int, Connection], num_processes: int, timeout: float) -> str:

@@ -15,13 +15,17 @@ from glm_jax.errors import UsageError
 from glm_jax.parallel.mesh import MESH_AXES
 
 FSDP = ("fsdp", "fsdp_minor")
+# What cuts the data of a step; its gradients are summed over both.
+BATCH_AXES: tuple[str, ...] = ("data", *FSDP)
+LENGTH_AXES: tuple[str, ...] = ("context",)
+DATA_AXES: tuple[str, ...] = (*BATCH_AXES, *LENGTH_AXES)
 # The axes that cut a matrix product; the others cut the data, or only where parameters are stored.
 PRODUCT_AXES = {"heads_out", "heads_in", "mlp_out", "mlp_in"}
 
 
 @dataclasses.dataclass(frozen=True)
 class LayoutConfig:
-    """Which mesh axes cut each logical axis, the outermost first; () leaves it whole.
+    """Which mesh axes cut each axis of the parameters, the outermost first; () leaves it whole.
 
     A matrix that widens ([D, 3, D], [D, F]) is stored with its rows cut over fsdp and its columns
     over tensor; one that narrows ([D, D], [F, D]) with its rows cut over both. So fsdp never cuts
@@ -30,8 +34,6 @@ class LayoutConfig:
     but tensor, so any of them may serve to store parameters.
 
     Attributes:
-      batch: examples.
-      length: positions of a sequence.
       vocab: rows of the word embedding.
       position_out: columns of the position tables, whose rows nothing divides.
       hidden_in: rows of matrices that widen.
@@ -42,8 +44,6 @@ class LayoutConfig:
       UsageError: an unknown mesh axis, one used twice for an array, or tensor where it can't be.
     """
 
-    batch: tuple[str, ...] = ("data", *FSDP)
-    length: tuple[str, ...] = ("context",)
     vocab: tuple[str, ...] = ("tensor", *FSDP)
     position_out: tuple[str, ...] = ("fsdp",)
     hidden_in: tuple[str, ...] = FSDP
@@ -64,28 +64,18 @@ class LayoutConfig:
         for name in ("heads_out", "mlp_out"):
             if len(self.table[name]) > 1:
                 raise UsageError(f"layout.{name} is {self.table[name]}; expected ('tensor',)")
-        for name in ("batch", "length", "hidden_in"):
-            if "tensor" in self.table[name]:
-                raise UsageError(f"layout.{name} is {self.table[name]}, but can't be cut by tensor")
-        if set(self.batch) & set(self.length):
-            raise UsageError(
-                f"layout.batch is {self.batch} and layout.length is {self.length}; expected "
-                "different mesh axes"
-            )
+        if "tensor" in self.hidden_in:
+            raise UsageError(f"layout.hidden_in is {self.hidden_in}, but can't be cut by tensor")
 
     @property
     def table(self) -> Mapping[str, tuple[str, ...]]:
-        """Mesh axes by logical axis; those not in it are never cut."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """Mesh axes by logical axis, of data and of parameters; others are never cut."""
+        stored = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"batch": BATCH_AXES, "length": LENGTH_AXES, **stored}
 
     def is_cut_by_tensor(self, axis: str) -> bool:
         """Whether tensor parallelism cuts what bears this logical name."""
         return "tensor" in self.table.get(axis, ())
-
-    @property
-    def data_axes(self) -> tuple[str, ...]:
-        """The mesh axes that cut the data of a step, and over which its gradients are summed."""
-        return (*self.batch, *self.length)
 
 
 DEFAULT_LAYOUT = LayoutConfig()
@@ -181,6 +171,6 @@ def initialize_sharded(
         return jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)(*arguments)
 
 
-def batch_sharding(mesh: Mesh, layout: LayoutConfig = DEFAULT_LAYOUT) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of every array of a batch: cut by examples, the rest whole."""
-    return NamedSharding(mesh, PartitionSpec(layout.batch))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))

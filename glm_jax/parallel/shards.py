@@ -17,7 +17,7 @@ import jax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Shaped
 
-from glm_jax.parallel.rules import DEFAULT_LAYOUT, LayoutConfig, cuts, spec_of
+from glm_jax.parallel.rules import DEFAULT_LAYOUT, LENGTH_AXES, LayoutConfig, cuts, spec_of
 
 TENSOR = "tensor"
 
@@ -112,7 +112,8 @@ def join_tensor_parts(value: Shaped[Array, "..."], axis: int) -> Shaped[Array, "
 
 
 def _slice(axis: int, value: Array) -> Array:
-    size = value.shape[axis] // parts(TENSOR)
+    size, rest = divmod(value.shape[axis], parts(TENSOR))
+    assert not rest, f"{value.shape} can't be cut by tensor"
     return jax.lax.dynamic_slice_in_dim(value, jax.lax.axis_index(TENSOR) * size, size, axis)
 
 
@@ -136,8 +137,8 @@ _part = _with_gradient(_slice, _gather)
 _join = _with_gradient(_gather, _slice)
 
 
-def whole_context(value: Float[Array, "B L ..."], axes: tuple[str, ...]) -> Float[Array, "B M ..."]:
-    """All positions of a sequence from those of the devices along the context axes."""
-    for axis in reversed(present(axes)):
+def whole_context(value: Float[Array, "B L ..."]) -> Float[Array, "B M ..."]:
+    """All positions of a sequence from those that devices have a part of each."""
+    for axis in reversed(present(LENGTH_AXES)):
         value = jax.lax.all_gather(value, axis, axis=1, tiled=True)
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -11,12 +12,18 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
-from glm_jax.errors import UsageError
 from glm_jax.model.glm import word_logits
 from glm_jax.parallel.mesh import MESH_AXES
-from glm_jax.parallel.rules import LayoutConfig, cuts
-from glm_jax.parallel.shards import tensor_part
-from glm_jax.train.loss import TargetRows, gather_targets, mask_normalizer, masked_loss_sum
+from glm_jax.parallel.rules import BATCH_AXES, DATA_AXES, LENGTH_AXES, cuts
+from glm_jax.parallel.shards import TENSOR, parts, tensor_part
+from glm_jax.train.loss import (
+    TARGET_ROWS,
+    TargetRows,
+    gather_targets,
+    in_chunks,
+    mask_normalizer,
+    masked_loss_sum,
+)
 
 Batch = Mapping[str, Shaped[Array, "B ..."]]
 
@@ -86,7 +93,11 @@ def make_loss_function(
             method="hidden_states",
         )
         rows, overflow = gather_targets(
-            hidden, batch["targets"], batch["loss_mask"], target_fraction
+            hidden,
+            batch["targets"],
+            batch["loss_mask"],
+            target_fraction,
+            multiple_of=math.lcm(TARGET_ROWS, parts(TENSOR)),
         )
         rows = TargetRows(*(tensor_part(values, 0) for values in rows))
         words = model.apply({"params": params}, method="words")
@@ -101,14 +112,8 @@ def _loss_of_rows(rows: TargetRows, words: Float[Array, "V D"], chunks: int) -> 
 
     if chunks == 1:
         return loss(rows)
-    if len(rows.targets) % chunks:
-        raise UsageError(
-            f"train.loss_chunks is {chunks}, which does not divide the {len(rows.targets)} "
-            "positions of one device"
-        )
-    parts = jax.tree.map(lambda values: values.reshape(chunks, -1, *values.shape[1:]), rows)
     again = jax.checkpoint(loss, prevent_cse=False)
-    return jnp.sum(jax.lax.map(again, parts))
+    return jnp.sum(jax.lax.map(again, in_chunks(rows, chunks)))
 
 
 def sum_gradients(loss_function: LossFunction, accumulation_steps: int = 1) -> SumFunction:
@@ -133,9 +138,7 @@ def sum_gradients(loss_function: LossFunction, accumulation_steps: int = 1) -> S
     return one if accumulation_steps == 1 else many
 
 
-def over_mesh(
-    sums: SumFunction, param_specs: PyTree, mesh: Mesh, layout: LayoutConfig
-) -> SumFunction:
+def over_mesh(sums: SumFunction, param_specs: PyTree, mesh: Mesh) -> SumFunction:
     """The same sums over a whole batch, each device adding up its own part of it.
 
     Gradients of gathered parameters come back summed and scattered; what a mesh axis that cuts the
@@ -145,12 +148,12 @@ def over_mesh(
     def local(params, batch, key):
         terms = sums(params, batch, key)
         values = jax.tree.map(
-            lambda value, spec: _psum(value, set(layout.data_axes).difference(*cuts(spec)), mesh),
+            lambda value, spec: _psum(value, set(DATA_AXES).difference(*cuts(spec)), mesh),
             terms.values,
             param_specs,
         )
         loss = _psum(terms.loss, set(MESH_AXES), mesh)
-        overflow = _psum(terms.overflow, set(layout.data_axes), mesh)
+        overflow = _psum(terms.overflow, set(DATA_AXES), mesh)
         return loss, overflow, values
 
     def total(params, batch, key):
@@ -158,7 +161,7 @@ def over_mesh(
         sums = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(param_specs, batch_specs(batch, layout), whole),
+            in_specs=(param_specs, batch_specs(batch), whole),
             out_specs=(whole, whole, param_specs),
             check_vma=False,
         )(params, batch, key)
@@ -168,12 +171,12 @@ def over_mesh(
     return total
 
 
-def batch_specs(batch: Batch, layout: LayoutConfig) -> dict[str, PartitionSpec]:
+def batch_specs(batch: Batch) -> dict[str, PartitionSpec]:
     """How a batch is cut: every array by examples, those with positions by these too."""
     return {
-        name: PartitionSpec(layout.batch, *(None,) * (values.ndim - 2), layout.length)
+        name: PartitionSpec(BATCH_AXES, *(None,) * (values.ndim - 2), LENGTH_AXES)
         if values.ndim > 1
-        else PartitionSpec(layout.batch)
+        else PartitionSpec(BATCH_AXES)
         for name, values in batch.items()
     }
 

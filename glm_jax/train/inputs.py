@@ -50,12 +50,12 @@ class Inputs:
         local = self._read(split, rows, first_step, num_steps)
         return Prefetched(to_devices(local, mesh, self.data.batch_size), BATCHES_AHEAD)
 
-    def read_rows(self, split: str, step: int, rows: range) -> dict[str, np.ndarray]:
+    def read_rows(self, split: str, step: int, rows: Sequence[int]) -> dict[str, np.ndarray]:
         """Some rows of one step's batch, on the host."""
         return next(self._read(split, rows, step, 1))
 
     def _read(
-        self, split: str, rows: range, first_step: int, num_steps: int | None
+        self, split: str, rows: Sequence[int], first_step: int, num_steps: int | None
     ) -> Iterator[dict[str, np.ndarray]]:
         make = RowMaker(
             self._texts(split),

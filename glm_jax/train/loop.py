@@ -84,6 +84,11 @@ def train(
         if metrics["skipped_steps"] > skipped:
             skipped = int(metrics["skipped_steps"])
             _tell_skipped(done, metrics, pace.max_skipped_steps, hooks.say)
+        if metrics["target_overflow"]:
+            hooks.say(
+                f"step {done}: {metrics['target_overflow']:.0f} targets found no place in the "
+                "loss; raise train.target_fraction"
+            )
         speed = clock.speed()
         if speed:
             metrics["step_seconds"] = speed.step_seconds
@@ -111,10 +116,11 @@ def train(
         if evaluating or saving:
             finish(step, running, last=last)
             running = None
-            if evaluating:
-                hooks.evaluate(step, state)
+            # The save first: evaluating takes long, and may fail.
             if saving:
                 hooks.save(step, state, last)
+            if evaluating and not stopping:
+                hooks.evaluate(step, state)
             clock.pause()
         if stopping:
             break

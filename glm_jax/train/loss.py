@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 # Gathered positions come in multiples of this, as many as a tile of a TPU has columns.
 TARGET_ROWS = 128
@@ -56,6 +56,8 @@ def gather_targets(
     targets: Int[Array, "B L"],
     loss_mask: Float[Array, "B L"],
     fraction: float,
+    *,
+    multiple_of: int = TARGET_ROWS,
 ) -> tuple[TargetRows, Int[Array, ""]]:
     """The positions with a target, so that logits are computed for these alone.
 
@@ -63,15 +65,15 @@ def gather_targets(
       hidden: hidden states.
       targets: token ids.
       loss_mask: which of them count; more than 0 where they do.
-      fraction: P as a share of all B x L positions, a multiple of 128 up to all; 1 keeps every
-        position, in order.
+      fraction: P as a share of all B x L positions; 1 keeps every position, in order.
+      multiple_of: what P is rounded up to a multiple of, unless it is all positions.
 
     Returns:
       P positions, filled up with masked ones, and how many targets did not fit.
     """
     rows = TargetRows(hidden.reshape(-1, hidden.shape[-1]), targets.ravel(), loss_mask.ravel())
     positions = targets.size
-    kept = min(math.ceil(fraction * positions / TARGET_ROWS) * TARGET_ROWS, positions)
+    kept = num_target_rows(positions, fraction, multiple_of)
     if kept == positions:
         return rows, jnp.zeros((), jnp.int32)
     counts = rows.loss_mask > 0
@@ -86,6 +88,16 @@ def mask_normalizer(loss_mask: Float[Array, "B L"]) -> Float[Array, ""]:
     """What a loss sum is divided by: the mask's sum, or 1 where the mask is empty."""
     total = jnp.sum(loss_mask)
     return jnp.where(total > 0, total, 1.0)
+
+
+def num_target_rows(positions: int, fraction: float, multiple_of: int = TARGET_ROWS) -> int:
+    """How many positions `gather_targets` keeps of so many."""
+    return min(math.ceil(fraction * positions / multiple_of) * multiple_of, positions)
+
+
+def in_chunks(rows: PyTree, chunks: int) -> PyTree:
+    """[P, ...] -> [chunks, P / chunks, ...]."""
+    return jax.tree.map(lambda values: values.reshape(chunks, -1, *values.shape[1:]), rows)
 
 
 def objective_sums(

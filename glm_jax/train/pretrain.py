@@ -66,15 +66,19 @@ def pretrain(
     folder = Path(config.train.run_folder)
     inputs = open_inputs(config.data, config.blanks, config.model.vocab_size)
     mesh = make_mesh(config.mesh)
+    program = program_of(config, mesh)
     line = ProgressLine(console)
     with Checkpoints(folder / "checkpoints", config.checkpoint) as checkpoints:
         first_step = checkpoints.newest_whole_step(line.say) or 0
         if first_step:
             fingerprint = inputs.tokenizer.fingerprint
-            check_same_run(checkpoints.read_record(first_step), config.model, fingerprint)
+            record = checkpoints.read_record(first_step)
+            check_same_run(record, config.model, config.optimizer.moments, fingerprint)
         steps = first_step
         if first_step < config.train.num_steps:
-            steps = _run(config, inputs, mesh, checkpoints, first_step, line, profile_steps)
+            steps = _run(
+                config, inputs, mesh, program, checkpoints, first_step, line, profile_steps
+            )
     if jax.process_index() == 0 and not (steps == first_step and (folder / "loss.png").exists()):
         draw_loss(folder / "metrics.jsonl", folder / "loss.png")
     return Outcome(first_step, steps, finished=steps >= config.train.num_steps)
@@ -84,6 +88,7 @@ def _run(
     config: RunConfig,
     inputs: Inputs,
     mesh: Mesh,
+    program: Program,
     checkpoints: Checkpoints,
     first_step: int,
     line: ProgressLine,
@@ -91,7 +96,6 @@ def _run(
 ) -> int:
     """Trains from `first_step` on and returns the number of steps done."""
     folder = Path(config.train.run_folder)
-    program = program_of(config, mesh)
     process = jax.process_index()
     with ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
@@ -194,7 +198,10 @@ def first_state(
         return checkpoints.restore(first_step, program.abstract_state)
     state = program.initialize()
     if path := config.train.initial_weights:
-        state = dataclasses.replace(state, params=initial_weights(path, config.model, mesh))
+        # They come in the default layout; the run's may be another.
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, program.abstract_state.params)
+        params = jax.device_put(initial_weights(path, config.model, mesh), shardings)
+        state = dataclasses.replace(state, params=params)
     return state
 
 

@@ -20,7 +20,9 @@ from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.attention_choice import check_attention
 from glm_jax.parallel.mesh import MESH_AXES
 from glm_jax.parallel.rules import (
+    DATA_AXES,
     DEFAULT_LAYOUT,
+    LENGTH_AXES,
     LayoutConfig,
     batch_sharding,
     initialize_sharded,
@@ -36,6 +38,7 @@ from glm_jax.train.gradients import (
     over_mesh,
     sum_gradients,
 )
+from glm_jax.train.loss import TARGET_ROWS, num_target_rows
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
 from glm_jax.train.state import TrainState, initial_state
 from glm_jax.train.step import Metrics, make_train_step
@@ -100,7 +103,6 @@ def make_program(
         sum_gradients(loss_function, together),
         parameter_specs(boxed.params, mesh, layout),
         mesh,
-        layout,
     )
     gradients = global_mean(sums)
     if accumulation == "clipped_means":
@@ -113,17 +115,21 @@ def make_program(
         initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
         train_step=jax.jit(
             train_step,
-            in_shardings=(shardings, batch_sharding(mesh, layout)),
+            in_shardings=(shardings, batch_sharding(mesh)),
             out_shardings=(shardings, _replicated(mesh)),
             donate_argnums=0,
         ),
-        evaluation_step=compile_evaluation(model, shardings.params, mesh),
+        evaluation_step=compile_evaluation(
+            model,
+            shardings.params,
+            mesh,
+            micro_batches=accumulation_steps,
+            loss_chunks=loss_chunks,
+        ),
     )
 
 
-def check_parts(
-    config: GLMConfig, mesh: Mesh, sequence_length: int, layout: LayoutConfig = DEFAULT_LAYOUT
-) -> None:
+def check_parts(config: GLMConfig, mesh: Mesh, sequence_length: int) -> None:
     """Makes sure that network and sequences can be cut over the mesh, and attention be computed.
 
     Raises:
@@ -136,24 +142,53 @@ def check_parts(
             f"model.num_attention_heads is {config.num_attention_heads}, which mesh.tensor = "
             f"{tensor} does not divide"
         )
-    context = math.prod(mesh.shape[axis] for axis in layout.length)
+    context = math.prod(mesh.shape[axis] for axis in LENGTH_AXES)
     if sequence_length % (context * tensor):
         raise UsageError(
             f"data.sequence_length is {sequence_length}, which the {context} x {tensor} parts of "
-            f"{' x '.join((*layout.length, 'tensor'))} do not divide"
+            f"{' x '.join((*LENGTH_AXES, 'tensor'))} do not divide"
         )
-    check_attention(
-        config.attention,
-        platform=mesh.devices.flat[0].platform,
-        attention_dropout=config.attention_dropout,
-        sequence_length=sequence_length // context,
-        head_size=config.head_size,
-    )
+    # The queries of one device, and the keys of all.
+    for length in (sequence_length // context, sequence_length):
+        check_attention(
+            config.attention,
+            platform=mesh.devices.flat[0].platform,
+            attention_dropout=config.attention_dropout,
+            sequence_length=length,
+            head_size=config.head_size,
+        )
 
 
-def compile_evaluation(model: GLM, shardings: PyTree, mesh: Mesh) -> Callable[..., Sums]:
-    """The evaluation step over parameters laid out by `shardings`."""
-    local, layout = make_evaluation_step(model), model.layout
+def check_loss_chunks(mesh: Mesh, positions: int, target_fraction: float, loss_chunks: int) -> None:
+    """Makes sure that the positions of the loss can be cut.
+
+    Args:
+      mesh: where they are spread over.
+      positions: of the batch, or of one of its micro-batches, over all devices.
+      target_fraction, loss_chunks: as in `make_program`.
+
+    Raises:
+      UsageError: the positions of one device do not divide.
+    """
+    tensor = mesh.shape["tensor"]
+    local = positions // math.prod(mesh.shape[axis] for axis in DATA_AXES)
+    rows = num_target_rows(local, target_fraction, math.lcm(TARGET_ROWS, tensor)) // tensor
+    for name, count in (("train.target_fraction", rows), ("evaluation", local // tensor)):
+        if count % loss_chunks:
+            raise UsageError(
+                f"train.loss_chunks is {loss_chunks}, which does not divide the {count} positions "
+                f"that {name} leaves to one device"
+            )
+
+
+def compile_evaluation(
+    model: GLM, shardings: PyTree, mesh: Mesh, *, micro_batches: int = 1, loss_chunks: int = 1
+) -> Callable[..., Sums]:
+    """The evaluation step over parameters laid out by `shardings`.
+
+    The batch is cut as in training, so that evaluation needs no more memory.
+    """
+    local = make_evaluation_step(model, num_micro_batches=micro_batches, loss_chunks=loss_chunks)
 
     def evaluation_step(params, batch):
         return jax.shard_map(
@@ -161,7 +196,7 @@ def compile_evaluation(model: GLM, shardings: PyTree, mesh: Mesh) -> Callable[..
             mesh=mesh,
             in_specs=(
                 jax.tree.map(lambda sharding: sharding.spec, shardings),
-                batch_specs(batch, layout),
+                batch_specs(batch),
             ),
             out_specs=PartitionSpec(),
             check_vma=False,
@@ -169,7 +204,7 @@ def compile_evaluation(model: GLM, shardings: PyTree, mesh: Mesh) -> Callable[..
 
     return jax.jit(
         evaluation_step,
-        in_shardings=(shardings, batch_sharding(mesh, layout)),
+        in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=_replicated(mesh),
     )
 
@@ -177,7 +212,7 @@ def compile_evaluation(model: GLM, shardings: PyTree, mesh: Mesh) -> Callable[..
 def abstract_params(model: GLM, mesh: Mesh) -> PyTree:
     """Shapes, dtypes and shardings of the model's parameters over the mesh."""
     boxed = jax.eval_shape(lambda key: _initial_params(model, key), jax.random.key(0))
-    return abstract_with_shardings(nn.unbox(boxed), parameter_shardings(boxed, mesh))
+    return abstract_with_shardings(nn.unbox(boxed), parameter_shardings(boxed, mesh, model.layout))
 
 
 def abstract_batch(
@@ -203,25 +238,34 @@ def abstract_batch(
     }
 
 
-def process_rows(mesh: Mesh, batch_size: int) -> range:
-    """The rows of the global batch that this process's devices hold."""
+def process_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """The rows of the global batch that this process's devices hold, in order.
+
+    They are not always neighbours: a mesh over a torus takes a host's chips apart.
+    """
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     bounds = [index[0].indices(batch_size)[:2] for index in slices if index is not None]
-    return range(min(start for start, _ in bounds), max(stop for _, stop in bounds))
+    return sorted({row for start, stop in bounds for row in range(start, stop)})
 
 
 def to_devices(
     batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh, batch_size: int
 ) -> Iterator[dict[str, Shaped[Array, "B ..."]]]:
-    """Global arrays of the batches whose rows of this process are given."""
+    """Global arrays of the batches that are given in the rows that `process_rows` names."""
     sharding = batch_sharding(mesh)
+    present = np.array(process_rows(mesh, batch_size))
+
+    def spread(values: np.ndarray) -> jax.Array:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            start, stop, _ = index[0].indices(batch_size)
+            first = int(np.searchsorted(present, start))
+            return values[first : first + stop - start]
+
+        return jax.make_array_from_callback((batch_size, *values.shape[1:]), sharding, part)
+
     for batch in batches:
-        yield {
-            name: jax.make_array_from_process_local_data(
-                sharding, rows, (batch_size, *rows.shape[1:])
-            )
-            for name, rows in batch.items()
-        }
+        yield {name: spread(values) for name, values in batch.items()}
 
 
 def _initial_params(model: GLM, key: Array) -> PyTree:

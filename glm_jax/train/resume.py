@@ -34,24 +34,35 @@ def run_record(config: RunConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def check_same_run(record: dict[str, Any], model: GLMConfig, fingerprint: str) -> None:
+def check_same_run(
+    record: dict[str, Any], model: GLMConfig, moments: str, fingerprint: str
+) -> None:
     """Makes sure that a checkpoint can be gone on with.
 
     Raises:
-      UsageError: the model has other dimensions, or the store another tokenizer.
+      UsageError: the model has other dimensions, the optimizer other moments, or the store another
+        tokenizer.
     """
-    saved = GLMConfig(**record["configuration"]["model"])
-    for name in SHAPE_FIELDS:
-        if getattr(saved, name) != getattr(model, name):
-            raise UsageError(
-                f"the run's checkpoint of step {record['step']} has model.{name} = "
-                f"{getattr(saved, name)}, but the configuration says {getattr(model, name)}"
-            )
     if "tokenizer_fingerprint" not in record:
         raise UsageError(
             f"the checkpoint of step {record['step']} in the run's folder was converted, not "
             "trained here, and a run can't go on from it; give the run a folder of its own"
         )
+    saved = record["configuration"]
+    wanted = {f"model.{name}": getattr(model, name) for name in SHAPE_FIELDS}
+    # One-dimensional positions came later than the first checkpoints.
+    found = {"model.block_position_encoding": True} | {
+        f"model.{name}": value for name, value in saved["model"].items()
+    }
+    saved_moments = saved["optimizer"].get("moments", "float32")
+    if "factored" in (moments, saved_moments):
+        wanted["optimizer.moments"], found["optimizer.moments"] = moments, saved_moments
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise UsageError(
+                f"the run's checkpoint of step {record['step']} has {name} = {found.get(name)}, "
+                f"but the configuration says {value}"
+            )
     if record["tokenizer_fingerprint"] != fingerprint:
         raise UsageError(
             f"the run's checkpoint of step {record['step']} was trained with the tokenizer "

@@ -58,7 +58,7 @@ def run(case: dict) -> dict:
     )
     with jax.set_mesh(mesh):
         state = program.initialize()
-        data = jax.device_put(batch(case.get("target_share", 0.3)), batch_sharding(mesh, layout))
+        data = jax.device_put(batch(case.get("target_share", 0.3)), batch_sharding(mesh))
         compiled = program.train_step.lower(state, data).compile()
         records = []
         for _ in range(STEPS):

@@ -15,8 +15,7 @@ PROGRAM = Path(__file__).with_name("sharded_step.py")
 REPOSITORY = Path(__file__).parents[2]
 RELATIVE = 1e-5  # float32 sums in another order
 
-NO_DROPOUT = {"embedding_dropout": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0}
-# All with dropout, whose bits no layout may change, unless they say otherwise.
+# All with dropout, whose bits no layout may change.
 CASES: dict[str, dict] = {
     "data": {"mesh": {"data": 8}},
     "fsdp": {"mesh": {"data": 1, "fsdp": 8}},
@@ -55,17 +54,34 @@ CASES: dict[str, dict] = {
         "devices": 4,
         "step": {"loss_chunks": 4},
     },
-    "accumulated": {
-        "mesh": {"data": 2, "fsdp": 2},
+    "gathered targets, tensor": {
+        "mesh": {"data": 1, "fsdp": 2, "tensor": 2},
         "devices": 4,
-        "model": NO_DROPOUT,
+        "step": {"target_fraction": 0.5},
+    },
+    "one head at a time": {
+        "mesh": {"data": 1, "fsdp": 2, "context": 2, "tensor": 2},
+        "model": {"attention": "by_head", "attention_dropout": 0.0},
+    },
+    "offload": {"mesh": {"data": 1, "fsdp": 4, "tensor": 2}, "model": {"remat": "offload"}},
+    "accumulated": {
+        "mesh": {"data": 1, "fsdp": 2, "context": 2, "tensor": 2},
         "step": {"accumulation_steps": 4},
+    },
+    "clipped means": {
+        "mesh": {"data": 1, "fsdp": 2, "context": 2, "tensor": 2},
+        "step": {"accumulation_steps": 4, "accumulation": "clipped_means"},
     },
 }
 REFERENCES: dict[str, dict] = {
     "plain": {"devices": 1},
     "vocabulary that nothing divides": {"devices": 1, "model": {"vocab_size": 131}},
-    "accumulated": {"devices": 1, "model": NO_DROPOUT},
+    "one head at a time": {"devices": 1, "model": {"attention_dropout": 0.0}},
+    "accumulated": {"devices": 1, "step": {"accumulation_steps": 4}},
+    "clipped means": {
+        "devices": 1,
+        "step": {"accumulation_steps": 4, "accumulation": "clipped_means"},
+    },
 }
 OTHERS: dict[str, dict] = {
     "too few places": {

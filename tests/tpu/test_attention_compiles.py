@@ -14,7 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from glm_jax.compile.topology import open_topology
 from glm_jax.model.attention_choice import attention_function
-from glm_jax.model.prefix_flash import CONTEXT_NAME, LOGSUMEXP_NAME, prefix_flash_attention
+from glm_jax.model.prefix_flash import prefix_flash_attention
+from glm_jax.model.remat import ATTENTION_CONTEXT, ATTENTION_LOGSUMEXP
 
 SLICES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 
@@ -103,7 +104,7 @@ def test_remat_that_keeps_the_named_results_runs_the_forward_kernel_once():
     policies = jax.checkpoint_policies
     for policy, expected in [
         (policies.nothing_saveable, 3),
-        (policies.save_only_these_names(CONTEXT_NAME, LOGSUMEXP_NAME), 2),
+        (policies.save_only_these_names(ATTENTION_CONTEXT, ATTENTION_LOGSUMEXP), 2),
     ]:
         attention = jax.checkpoint(prefix_flash_attention, policy=policy)
         program = compile_gradients(attention, "v5p", (1, 256, 2, 64))

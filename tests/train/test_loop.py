@@ -12,7 +12,16 @@ from glm_jax.train.loop import Hooks, Pace, train
 from glm_jax.train.state import TrainState
 
 
-def run(num_steps, *, bad_steps=(), max_skipped_steps=0, stop_at=None, skipped=0, **every):
+def run(
+    num_steps,
+    *,
+    bad_steps=(),
+    full_steps=(),
+    max_skipped_steps=0,
+    stop_at=None,
+    skipped=0,
+    **every,
+):
     """Trains nothing for some steps; returns all that the hooks were called with, in order."""
     calls = []
 
@@ -21,7 +30,12 @@ def run(num_steps, *, bad_steps=(), max_skipped_steps=0, stop_at=None, skipped=0
         bad = step in bad_steps
         new = TrainState(jnp.asarray(step), state.skipped + bad, {}, ())
         loss = float("nan") if bad else 1.0
-        metrics = {"loss": loss, "gradient_norm": loss, "skipped_steps": new.skipped}
+        metrics = {
+            "loss": loss,
+            "gradient_norm": loss,
+            "skipped_steps": new.skipped,
+            "target_overflow": 3 if step in full_steps else 0,
+        }
         return new, {name: jnp.asarray(value) for name, value in metrics.items()}
 
     hooks = Hooks(
@@ -71,6 +85,14 @@ def test_a_run_that_is_asked_to_stop_saves_first():
     done, calls = run(9, stop_at=4)
     assert done == 4
     assert calls[-2:] == [("log", 4), ("must save", 4)]
+
+
+def test_targets_without_a_place_are_told_at_once():
+    _, calls = run(5, full_steps={2, 3})
+    assert [line for _, line in of(calls, "say")] == [
+        f"step {step}: 3 targets found no place in the loss; raise train.target_fraction"
+        for step in (2, 3)
+    ]
 
 
 def test_a_step_left_out_is_told_once():

@@ -1,0 +1,67 @@
+"""Each process makes the rows of its own devices, wherever the mesh puts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+# Two of four devices stand for another process: what they hold is not asked for.
+PROGRAM = """
+import json, sys
+import jax, numpy as np
+from jax.sharding import AxisType, Mesh
+from glm_jax.parallel.mesh import MESH_AXES
+from glm_jax.train import program
+
+order = json.loads(sys.argv[1])
+devices = np.array([jax.devices()[i] for i in order]).reshape(1, 4, 1, 1, 1)
+mesh = Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 5)
+rows = program.process_rows(mesh, 8)
+whole = np.arange(24).reshape(8, 3)
+(batch,) = program.to_devices([{"tokens": whole[rows]}], mesh, 8)
+shards = {s.device.id: s.data.tolist() for s in batch["tokens"].addressable_shards}
+print(json.dumps({"rows": rows, "shards": shards, "index": jax.process_index()}))
+"""
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 1, 3]])
+def test_two_processes_make_the_rows_of_their_devices(order):
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = []
+    for number in range(2):
+        join = f"import jax; jax.distributed.initialize({address!r}, 2, {number})\n"
+        environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+        }
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", join + PROGRAM, json.dumps(order)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    ended = [process.communicate(timeout=120) for process in processes]
+    results = []
+    for process, (output, errors) in zip(processes, ended, strict=True):
+        assert process.returncode == 0, errors
+        results.append(json.loads(output.strip().splitlines()[-1]))
+    assert sorted(results[0]["rows"] + results[1]["rows"]) == list(range(8))
+    held = [rows for result in results for rows in result["shards"].values()]
+    expected = [[[3 * r, 3 * r + 1, 3 * r + 2] for r in (2 * i, 2 * i + 1)] for i in range(4)]
+    assert sorted(held) == expected
+    apart = order != sorted(order)
+    assert (results[0]["rows"] == [0, 1, 4, 5]) == apart
