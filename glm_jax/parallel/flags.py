@@ -42,8 +42,8 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
     ),
     # All-gathers are fused and asynchronous without any flag.
     "v5e": (),
-    # xla_enable_async_all_gather changes nothing: 106.8 ms of cycles, temporaries of 2,951 MiB, and 10
-    # of 3,651 MB moved while the chip computes. Asynchronous collective fusion is refused.
+    # xla_enable_async_all_gather changes nothing: 106.8 ms of cycles, temporaries of 2,951 MiB and
+    # 10 of 3,651 MB moved while the chip computes. Asynchronous collective fusion is refused.
     "v5p": (),
     # Asynchronous collective fusion is refused.
     "v6e": (),
