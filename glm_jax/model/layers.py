@@ -53,7 +53,7 @@ def stored_parameter(
     """A parameter of a module as this device stores it: whole, or its part of it."""
     # `param` would refuse a part, which has not the shape that the initializer gives.
     if module.has_variable("params", name):
-        return module.get_variable("params", name)
+        return nn.unbox(module.get_variable("params", name))
     return module.param(name, nn.with_logical_partitioning(initializer, axes), shape)
 
 
