@@ -102,7 +102,10 @@ def start_command() -> Callable[..., subprocess.Popen[str]]:
     def start(arguments: Sequence[object], devices: int = 1) -> subprocess.Popen[str]:
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            # Eight devices on two cores: on a busy machine one of them may come late to a sum, and
+            # after 40 seconds XLA would take it for lost.
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+            "--xla_cpu_collective_call_terminate_timeout_seconds=240",
         }
         return subprocess.Popen(
             [sys.executable, "-m", "glm_jax", *map(str, arguments)],
