@@ -5,17 +5,21 @@ import json
 import numpy as np
 import pytest
 
-STEPS = 5
+STEPS = 10
 RELATIVE = 1e-5  # float32 sums in another order
 
 LAYOUTS = {
     "data=8": (8, ["mesh.data=8"]),
     "fsdp=8": (8, ["mesh.data=1", "mesh.fsdp=8"]),
-    "tensor=2, fsdp=4": (8, ["mesh.data=1", "mesh.fsdp=4", "mesh.tensor=2"]),
+    "fsdp=2 x 4": (8, ["mesh.data=1", "mesh.fsdp=2", "mesh.fsdp_minor=4"]),
+    "context=2, tensor=2, fsdp=2": (
+        8,
+        ["mesh.data=1", "mesh.fsdp=2", "mesh.context=2", "mesh.tensor=2"],
+    ),
     "data=2, accumulated over 4": (2, ["mesh.data=2", "train.accumulation_steps=4"]),
     "one device, accumulated over 4": (1, ["train.accumulation_steps=4"]),
 }
-COVERED_BY_OTHERS = {"data=8", "one device, accumulated over 4"}
+COVERED_BY_OTHERS = {"data=8", "fsdp=8", "one device, accumulated over 4"}
 
 
 def arguments(gin_file, run_folder, bindings) -> list[str]:
@@ -61,14 +65,18 @@ def test_a_layout_gives_the_losses_of_one_device(layout, reference, run_command,
 
 
 @pytest.mark.parametrize(
-    "bindings",
-    [["mesh.fsdp=8"], pytest.param(["mesh.data=2", "mesh.fsdp=4"], marks=pytest.mark.slow)],
+    ("count", "bindings"),
+    [
+        pytest.param(2, ["mesh.fsdp=8"], marks=pytest.mark.slow),
+        pytest.param(2, ["mesh.data=2", "mesh.fsdp=4"], marks=pytest.mark.slow),
+        (4, ["mesh.data=2", "mesh.fsdp=2", "mesh.fsdp_minor=2"]),
+    ],
     ids=str,
 )
-def test_two_processes_give_the_losses_of_one(bindings, reference, start_processes, tmp_path):
+def test_processes_give_the_losses_of_one(count, bindings, reference, start_processes, tmp_path):
     gin_file, expected = reference
     command = arguments(gin_file, tmp_path / "run", bindings)
-    processes = start_processes(command, count=2, devices=4)
+    processes = start_processes(command, count=count, devices=8 // count)
     ended = [process.communicate(timeout=300) for process in processes]
     for process, (_, errors) in zip(processes, ended, strict=True):
         assert process.returncode == 0, errors
