@@ -6,7 +6,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from glm_jax.model.cache import KeyValueCache, LayerMemory
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
 from glm_jax.model.layers import INITIAL_STANDARD_DEVIATION, Block, layer_norm, stored_parameter
@@ -40,8 +39,8 @@ class GLM(nn.Module):
     """The network of Du et al. (2022): word, position and block position embeddings, N blocks.
 
     `model.apply({"params": params}, tokens, position_ids, prefix_length)` gives logits. A loss that
-    needs logits at few positions calls `hidden_states` and `logits` through `method=`; decoding
-    calls `extend` and `logits`. Dropout needs `deterministic=False` and `rngs={"dropout": key}`.
+    needs logits at few positions calls `hidden_states` and `logits` through `method=`; `DecodingGLM`
+    goes on from what it has read. Dropout needs `deterministic=False` and `rngs={"dropout": key}`.
 
     The layers are stacked: every parameter below `layers` has a leading axis N. With
     `mutable="intermediates"` a pass also gives the stream after the embeddings and after every
@@ -111,38 +110,8 @@ class GLM(nn.Module):
         """Output of the final LayerNorm, in the compute dtype; arguments as in `__call__`."""
         dropout = self._dropout(tokens, deterministic)
         hidden = self._embed(tokens, position_ids, dropout)
-        hidden, _ = self._run_layers(hidden, prefix_length, dropout, attention_mask)
+        hidden = self._run_layers(hidden, prefix_length, dropout, attention_mask)
         return self.final_layernorm(hidden)
-
-    def extend(
-        self,
-        tokens: Int[Array, "B L"],
-        position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"],
-        cache: KeyValueCache,
-        start: Int[Array, "B"] | Int[Array, ""] | int,
-        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"],
-    ) -> tuple[Float[Array, "B L D"], KeyValueCache]:
-        """Runs further positions with the keys and values of the earlier ones at hand.
-
-        Whatever is visible gives the same as one pass over the whole sequence. L is 1 for a step of
-        decoding and more for Part A; `start` may be traced, so that one compiled step serves all.
-
-        Args:
-          tokens: the new positions only.
-          position_ids: theirs, as in `__call__`.
-          cache: M slots for each example, from `empty_cache` or the call before.
-          start: the slot of each example's first new position. Slots beyond M are not written.
-          attention_mask: 1 where a new position sees a slot; the new positions stand in slots
-            `start` to `start + L - 1` when it is applied. `memory_mask` makes the usual one.
-
-        Returns:
-          Output of the final LayerNorm for the new positions, and the cache with them.
-        """
-        start = jnp.broadcast_to(start, tokens.shape[:1])
-        hidden = self._embed(tokens, position_ids, None)
-        hidden, new_cache = self._run_layers(hidden, None, None, attention_mask, (cache, start))
-        assert new_cache is not None
-        return self.final_layernorm(hidden), new_cache
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Float32 logits of hidden states of any leading shape.
@@ -200,30 +169,21 @@ class GLM(nn.Module):
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None,
         attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
-        memory: tuple[KeyValueCache, Int[Array, "B"]] | None = None,
-    ) -> tuple[Float[Array, "B L D"], KeyValueCache | None]:
-        """All blocks in turn, with the cache and where to write it if there is one."""
-        cache, start = (None, None) if memory is None else memory
+    ) -> Float[Array, "B L D"]:
+        """All blocks in turn."""
 
-        def run_block(
-            block: Block,
-            hidden: Float[Array, "B L D"],
-            layer: Int[Array, ""],
-            memory: LayerMemory | None,
-        ):
+        def run_block(block: Block, hidden: Float[Array, "B L D"], layer: Int[Array, ""]):
             hidden = constrain(hidden, HIDDEN_AXES)
             layer_dropout = dropout and dropout.of_layer(layer)
-            return block(hidden, prefix_length, layer_dropout, attention_mask, memory)
+            return block(hidden, prefix_length, layer_dropout, attention_mask)[0]
 
         # The loop already keeps the compiler from merging what is computed twice.
         policy = remat_policy(self.config.remat)
         if policy is not None:
             run_block = nn.remat(run_block, prevent_cse=False, policy=policy)
 
-        def step(block: Block, carried: tuple, layer: Int[Array, ""]):
-            hidden, cache = carried
-            memory = None if start is None else LayerMemory(cache, layer, start)
-            return run_block(block, hidden, layer, memory), None
+        def step(block: Block, hidden: Float[Array, "B L D"], layer: Int[Array, ""]):
+            return run_block(block, hidden, layer), None
 
         scan = nn.scan(
             step,
@@ -232,6 +192,5 @@ class GLM(nn.Module):
             length=self.config.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        layers = jnp.arange(self.config.num_layers)
-        (hidden, cache), _ = scan(self.layers, (hidden, cache), layers)
-        return constrain(hidden, HIDDEN_AXES), cache
+        hidden, _ = scan(self.layers, hidden, jnp.arange(self.config.num_layers))
+        return constrain(hidden, HIDDEN_AXES)

@@ -14,10 +14,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.attention import attend
 from glm_jax.model.attention_choice import attention_function
-from glm_jax.model.cache import KeyValueCache, LayerMemory
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
 from glm_jax.model.mask import mask_of_part
+from glm_jax.model.memory import LayerCache, Memory
 from glm_jax.model.remat import ATTENTION_OUTPUT, MLP_UP, QUERY_KEY_VALUE
 from glm_jax.parallel.rules import DEFAULT_LAYOUT, LENGTH_AXES, LayoutConfig
 from glm_jax.parallel.shards import (
@@ -131,8 +131,8 @@ class SelfAttention(nn.Module):
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None,
         attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
-        memory: LayerMemory | None,
-    ) -> tuple[Float[Array, "B L D"], KeyValueCache | None]:
+        memory: Memory | None,
+    ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
         config, width = self.config, hidden.shape[2]
         # Heads are split off here and not in the kernel: a minor axis of 64 would be padded to 128.
         projected = Linear(
@@ -145,23 +145,13 @@ class SelfAttention(nn.Module):
             name="query_key_value",
         )(hidden)  # [B, L, D] -> [B, L, 3, D]
         query, key, value = split_heads(projected, config.head_size)
-        cache = None
         if memory is not None:
-            cache, key, value = memory.write(key, value)  # [B, L, H, K] -> [B, M, H, K]
-        start = first_index(LENGTH_AXES, hidden.shape[1])
-        key, value = whole_context(key), whole_context(value)
-        drop = None
-        if dropout and config.attention_dropout:
-            drop = partial(dropout.probabilities, config.attention_dropout)
-            if attention_mask is None:
-                assert prefix_length is not None
-                attention_mask = mask_of_part(prefix_length, start, hidden.shape[1], key.shape[1])
-        if attention_mask is not None:
-            context = attend(query, key, value, None, attention_mask=attention_mask, drop=drop)
+            context, cache = memory.attend(query, key, value)
         else:
-            assert prefix_length is not None
-            attention = attention_function(config.attention)
-            context = attention(query, key, value, prefix_length, start)
+            context, cache = (
+                self._attend(query, key, value, prefix_length, dropout, attention_mask),
+                None,
+            )
         attended = Linear(
             width,
             (width,),
@@ -172,6 +162,30 @@ class SelfAttention(nn.Module):
             name="output",
         )(context.reshape(*hidden.shape[:2], -1))  # [B, L, H, K] -> [B, L, D]
         return checkpoint_name(attended, ATTENTION_OUTPUT), cache
+
+    def _attend(
+        self,
+        query: Float[Array, "B L H K"],
+        key: Float[Array, "B L H K"],
+        value: Float[Array, "B L H K"],
+        prefix_length: Int[Array, "#B"] | None,
+        dropout: Dropout | None,
+        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
+    ) -> Float[Array, "B L H K"]:
+        """The kind of attention that the configuration, or a mask, or dropout asks for."""
+        config, length = self.config, query.shape[1]
+        start = first_index(LENGTH_AXES, length)
+        key, value = whole_context(key), whole_context(value)
+        drop = None
+        if dropout and config.attention_dropout:
+            drop = partial(dropout.probabilities, config.attention_dropout)
+            if attention_mask is None:
+                assert prefix_length is not None
+                attention_mask = mask_of_part(prefix_length, start, length, key.shape[1])
+        if attention_mask is not None:
+            return attend(query, key, value, None, attention_mask=attention_mask, drop=drop)
+        assert prefix_length is not None
+        return attention_function(config.attention)(query, key, value, prefix_length, start)
 
 
 class MLP(nn.Module):
@@ -227,12 +241,12 @@ class Block(nn.Module):
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None = None,
         attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None = None,
-        memory: LayerMemory | None = None,
-    ) -> tuple[Float[Array, "B L D"], KeyValueCache | None]:
+        memory: Memory | None = None,
+    ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
         """Adds attention and then the MLP, each of a normalised input, to the residual stream.
 
         Returns:
-          The stream, and the cache with the new keys and values where a memory is given. The stream
+          The stream, and the cache of this layer where a memory is given. The stream
           is also kept as "output" in the collection "intermediates", if that is asked for.
 
         Source: paper, section 2.2 (pre-LayerNorm order as in Megatron-LM); original code.

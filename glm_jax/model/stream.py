@@ -17,11 +17,16 @@ def residual_stream(intermediates: Mapping[str, Any]) -> Float[Array, "N+1 B L D
     output of the last layer before the final LayerNorm.
 
     Args:
-      intermediates: the collection "intermediates" of one pass through GLM or RelativeGLM.
+      intermediates: the collection "intermediates" of one pass through GLM, RelativeGLM or
+        DecodingGLM.
     """
     (embedding,) = intermediates["embedding"]
-    (outputs,) = intermediates["layers"]["output"]
-    return jnp.concatenate([embedding[None], outputs])
+    if "layers" in intermediates:
+        (outputs,) = intermediates["layers"]["output"]
+        return jnp.concatenate([embedding[None], outputs])
+    blocks = len(intermediates) - 1
+    outputs = [intermediates[f"blocks_{number}"]["output"][0] for number in range(blocks)]
+    return jnp.stack([embedding, *outputs])
 
 
 def apply_with_stream(

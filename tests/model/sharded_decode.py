@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from glm_jax.model import GLM, GLMConfig
-from glm_jax.model.cache import empty_cache
+from glm_jax.model.decoding import DecodingGLM, by_layer
 from glm_jax.model.mask import memory_mask
+from glm_jax.model.memory import empty_cache
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
 from glm_jax.parallel.rules import batch_sharding, parameter_shardings
 
@@ -19,13 +20,13 @@ CONFIG = GLMConfig(
     vocab_size=128, num_layers=2, hidden_size=32, num_attention_heads=4, max_sequence_length=32
 )
 MODEL = GLM(CONFIG)
-BATCH, LENGTH, SLOTS = 8, 3, 48
+BATCH, LENGTH, SLOTS = 8, 3, 64
 
 
 def extend(params, cache, tokens, position_ids, start):
     mask = memory_mask(start, LENGTH, SLOTS)
     inputs = (tokens, position_ids, cache, start, mask)
-    return MODEL.apply({"params": params}, *inputs, method="extend")
+    return DecodingGLM(CONFIG).apply({"params": params}, *inputs, method="extend")
 
 
 def make_cache():
@@ -39,13 +40,14 @@ def main() -> None:
     start = draw.integers(0, SLOTS - LENGTH, BATCH)
     boxed = MODEL.init(jax.random.key(0), tokens, position_ids, start)["params"]
     alone = jax.device_get(nn.unbox(boxed))
-    expected = jax.jit(extend)(alone, make_cache(), tokens, position_ids, start)
+    expected = jax.jit(extend)(by_layer(alone), make_cache(), tokens, position_ids, start)
 
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     params = jax.device_put(alone, parameter_shardings(boxed, mesh))
     with jax.set_mesh(mesh):
         inputs = jax.device_put((tokens, position_ids, start), batch_sharding(mesh))
         cache = jax.jit(make_cache)()
+        params = jax.jit(by_layer)(params)
         program = jax.jit(extend, donate_argnums=1).lower(params, cache, *inputs).compile()
         result = program(params, cache, *inputs)
     text = program.as_text() or ""
@@ -54,7 +56,7 @@ def main() -> None:
         json.dumps(
             {
                 "difference": max(float(np.abs(np.asarray(a) - b).max()) for a, b in pairs),
-                "cache_part": result[1].key.addressable_shards[0].data.shape,
+                "cache_part": result[1][0].key.addressable_shards[0].data.shape,
                 # Weights and activations have no axis of slots: an operation that moves data
                 # between devices and has one would move the cache.
                 "moved": re.findall(rf"\S*\b{SLOTS},\S* (?:all-\w+|collective-\w+)", text),

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.model import GLM, RelativeGLM
-from glm_jax.model.cache import empty_cache
+from glm_jax.model.decoding import DecodingGLM, by_layer
 from glm_jax.model.mask import memory_mask
+from glm_jax.model.memory import PAGE_SIZE, empty_cache
 from glm_jax.model.stream import apply_with_stream
 from tests.parity.rows import Row, absolute
 
@@ -127,7 +128,13 @@ def whole_passes(model: GLM, params: Any, cases: Mapping[str, Recorded]):
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
 def run_on(
-    model: GLM, params: Any, tokens: Any, position_ids: Any, cache: Any, start: Any, mask: Any
+    model: DecodingGLM,
+    params: Any,
+    tokens: Any,
+    position_ids: Any,
+    cache: Any,
+    start: Any,
+    mask: Any,
 ):
     """Further positions of a sequence, with the cache of those before."""
     (hidden, cache), stream = apply_with_stream(
@@ -155,8 +162,10 @@ def one_memory(model: GLM, params: Any, cases: Mapping[str, Recorded], bound: in
     if not cases:
         return
     batch = len(next(iter(cases.values()))["tokens"])
-    slots = sum(case["tokens"].shape[1] for case in cases.values())
+    positions = sum(case["tokens"].shape[1] for case in cases.values())
+    slots = -(-positions // PAGE_SIZE) * PAGE_SIZE
     cache, start, streams = empty_cache(model.config, batch, slots), 0, []
+    decoding, params = DecodingGLM(model.config), by_layer(params)
     for name, case in cases.items():
         length = case["tokens"].shape[1]
         first = 0 if bound is None else start - bound
@@ -164,7 +173,7 @@ def one_memory(model: GLM, params: Any, cases: Mapping[str, Recorded], bound: in
         # One shape and dtype of mask, so that all steps are one program.
         mask = np.broadcast_to(np.asarray(mask, bool), (batch, *mask.shape[1:]))
         inputs = case["tokens"], case["position_ids"]
-        computed, cache = run_on(model, params, *inputs, cache, start, mask)
+        computed, cache = run_on(decoding, params, *inputs, cache, start, mask)
         streams.append(computed["stream"])
         start += length
         yield name, computed | {"stream": np.concatenate(streams, axis=2)}

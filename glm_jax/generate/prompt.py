@@ -1,0 +1,83 @@
+"""Part A of a text whose blanks are to be filled."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from glm_jax.errors import UsageError
+from glm_jax.tokenizer import Tokenizer
+
+MASK_NAMES = ("MASK", "sMASK", "gMASK")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """Part A of one text: its ids, and where its masks are from left to right."""
+
+    ids: list[int]
+    masks: list[int]
+
+
+def make_prompt(ids: Sequence[int], special: Mapping[str, int]) -> Prompt:
+    """Part A of a text: `[CLS] text eos`, without eos where the text ends in a generation mask.
+
+    Args:
+      ids: the text with its mask tokens, without the tokens around it.
+      special: ids of the special tokens by the original's names.
+
+    Source: original code.
+    """
+    masks = mask_ids(special)
+    continued = bool(ids) and ids[-1] == special.get("gMASK")
+    prompt = [special["ENC"], *ids, *([] if continued else [special["eos"]])]
+    return Prompt(prompt, [place for place, token in enumerate(prompt) if token in masks])
+
+
+def mask_ids(special: Mapping[str, int]) -> frozenset[int]:
+    """The ids of all tokens that stand for a blank."""
+    return frozenset(special[name] for name in MASK_NAMES if name in special)
+
+
+def encode_with_blank(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text; where it has no blank, with the mask that asks for its continuation."""
+    special = tokenizer.special
+    ids = tokenizer.encode(text)
+    if not mask_ids(special).isdisjoint(ids):
+        return ids
+    # A mask takes no whitespace before it.
+    return [*tokenizer.encode(text.rstrip()), special.get("gMASK", special["MASK"])]
+
+
+def replace_masks(
+    ids: Sequence[int], masks: frozenset[int], blanks: Sequence[Sequence[int]]
+) -> list[int]:
+    """The ids of a text with every mask replaced by its blank."""
+    remaining = iter(blanks)
+    return [new for old in ids for new in (next(remaining) if old in masks else [old])]
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Refuses a tokenizer that has tokens which the model doesn't know.
+
+    Raises:
+      UsageError: it has more than `vocab_size`.
+    """
+    if tokenizer.vocab_size > vocab_size:
+        raise UsageError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, "
+            f"but the model's vocabulary only {vocab_size}"
+        )
+
+
+def check_positions(prompt: Prompt, num_positions: int) -> None:
+    """Refuses a text that is longer than the model's position table.
+
+    Raises:
+      UsageError: it has more tokens than `num_positions`.
+    """
+    if len(prompt.ids) > num_positions:
+        raise UsageError(
+            f"a text has {len(prompt.ids)} tokens with those around it, "
+            f"but the model has positions only for {num_positions}"
+        )

@@ -1,0 +1,124 @@
+"""GLM with layers that stand by themselves, for decoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from glm_jax.model.attention_choice import attention_function
+from glm_jax.model.dropout import Dropout
+from glm_jax.model.glm import GLM
+from glm_jax.model.layers import Block
+from glm_jax.model.memory import Cache, LayerCache, Memory, NewMemory, PagedMemory, pages_in_use
+
+
+class DecodingGLM(GLM):
+    """The same network as `GLM`, for parameters as `by_layer` gives them.
+
+    A loop over stacked layers cuts each layer's parameters out of the stack before it uses them. In
+    training that is nothing beside the products; where one position a text is computed, reading the
+    parameters is the work, and a copy would triple it.
+    """
+
+    def setup(self) -> None:
+        super().setup()
+        self.blocks = [Block(self.config, self.layout) for _ in range(self.config.num_layers)]
+
+    def read(
+        self,
+        tokens: Int[Array, "B L"],
+        position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"],
+        prefix_length: Int[Array, "B"],
+    ) -> tuple[Float[Array, "B L D"], Cache]:
+        """Runs Part A, padded at its end to a multiple of the page size.
+
+        Args:
+          tokens, position_ids: as in `GLM.__call__`.
+          prefix_length: how many of the tokens are no padding.
+
+        Returns:
+          Output of the final LayerNorm, and a cache of the L positions.
+        """
+        memory = NewMemory(attention_function(self.config.attention), prefix_length)
+        hidden = self._embed(tokens, position_ids, None)
+        return self._run_with_memory(hidden, (memory,) * self.config.num_layers)
+
+    def extend(
+        self,
+        tokens: Int[Array, "B L"],
+        position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"],
+        cache: Cache,
+        start: Int[Array, "B"] | Int[Array, ""] | int,
+        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"],
+    ) -> tuple[Float[Array, "B L D"], Cache]:
+        """Runs further positions with the keys and values of the earlier ones at hand.
+
+        Whatever is visible gives the same as one pass over the whole sequence. L is 1 for a step of
+        decoding and more for known tokens; `start` may be traced, so that one compiled step serves
+        all.
+
+        Args:
+          tokens: the new positions only.
+          position_ids: theirs, as in `GLM.__call__`.
+          cache: M slots for each example, from `empty_cache` or the call before.
+          start: the slot of each example's first new position. Slots beyond M are not written.
+          attention_mask: 1 where a new position sees a slot; the new positions stand in slots
+            `start` to `start + L - 1` when it is applied. `memory_mask` makes the usual one.
+
+        Returns:
+          Output of the final LayerNorm for the new positions, and the cache with them.
+        """
+        batch = tokens.shape[0]
+        start = jnp.broadcast_to(start, (batch,))
+        visible = jnp.broadcast_to(attention_mask.astype(bool), (batch, *attention_mask.shape[1:]))
+        num_pages = pages_in_use(visible)
+        hidden = self._embed(tokens, position_ids, None)
+        memories = [PagedMemory(layer, start, visible, num_pages) for layer in cache]
+        return self._run_with_memory(hidden, memories)
+
+    def last_logits(self, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:
+        """Float32 logits of one position of every example.
+
+        The same as `logits`, with the product the other way round: for few rows, the table of words
+        is then read as it lies in memory.
+        """
+        product = jnp.matmul(self.words(), hidden.T, preferred_element_type=jnp.float32)
+        return product.T
+
+    def _run_with_memory(
+        self, hidden: Float[Array, "B L D"], memories: Any
+    ) -> tuple[Float[Array, "B L D"], Cache]:
+        layers: list[LayerCache] = []
+        memory: Memory
+        for block, memory in zip(self.blocks, memories, strict=True):
+            hidden, layer = block(hidden, None, None, None, memory)
+            assert layer is not None
+            layers.append(layer)
+        return self.final_layernorm(hidden), tuple(layers)
+
+    def _run_layers(
+        self,
+        hidden: Float[Array, "B L D"],
+        prefix_length: Int[Array, "#B"] | None,
+        dropout: Dropout | None,
+        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
+    ) -> Float[Array, "B L D"]:
+        for layer, block in enumerate(self.blocks):
+            layer_dropout = dropout and dropout.of_layer(jnp.asarray(layer))
+            hidden, _ = block(hidden, prefix_length, layer_dropout, attention_mask)
+        return hidden
+
+
+def by_layer(params: PyTree) -> PyTree:
+    """The parameters of a `GLM` as `DecodingGLM` takes them: a copy, cut into layers."""
+    stacked = params["layers"]
+    num_layers = len(jax.tree.leaves(stacked)[0])
+    others = {name: leaf for name, leaf in params.items() if name != "layers"}
+    layers = {
+        f"blocks_{number}": jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
+        for number in range(num_layers)
+    }
+    return others | layers
