@@ -33,7 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.text import Text
 
-    from glm_jax.generate.fill import Sampling, fill
+    from glm_jax.generate.fill import fill
+    from glm_jax.generate.settings import Sampling
     from glm_jax.loading import load_glm
     from glm_jax.tokenizer import load_tokenizer
 

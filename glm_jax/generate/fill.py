@@ -1,54 +1,76 @@
-"""Filling the blanks of texts, left to right, each with the most probable tokens."""
+"""Filling the blanks of texts, left to right."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from jaxtyping import PyTree
 
-from glm_jax.errors import UsageError
-from glm_jax.generate.greedy import Prompt, fill_prompts
+from glm_jax.generate.beam_rows import FoundBlank, beam_search
+from glm_jax.generate.decoder import Decoder, make_decoder, power_of_two
+from glm_jax.generate.engine import FilledBlank, Filling, fill_all
+from glm_jax.generate.prompt import (
+    Prompt,
+    check_positions,
+    check_vocabulary,
+    encode_with_blank,
+    make_prompt,
+    mask_ids,
+    replace_masks,
+)
+from glm_jax.generate.settings import Sampling
 from glm_jax.model import GLM
 from glm_jax.tokenizer import Tokenizer
 
-MASK_NAMES = ("MASK", "sMASK", "gMASK")
-TEXTS_AT_ONCE = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How blanks are filled: greedily.
-
-    Attributes:
-      max_blank_length: most tokens a blank may take; a model with fewer positions allows fewer.
-
-    Raises:
-      UsageError: it is not a positive whole number.
-    """
-
-    max_blank_length: int = 64
-
-    def __post_init__(self) -> None:
-        length = self.max_blank_length
-        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
-            raise UsageError(f"max_blank_length is {length!r}, but must be a positive whole number")
+ROWS_AT_ONCE = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Blank:
-    """What the model put in one blank: ids without the tokens that begin and end it."""
+    """What the model put in one blank.
+
+    Attributes:
+      ids: its tokens, without those that begin and end it.
+      text: the same as text.
+      log_probs: the log-probability of each token under the model, whatever the sampling did to it.
+      end_log_prob: of the token that ended the blank; None if it reached its limit.
+      score: of beam search, log-probability / length^penalty; None without.
+      alternatives: the other hypotheses of beam search, the best first.
+    """
 
     ids: list[int]
     text: str
+    log_probs: list[float] = dataclasses.field(default_factory=list)
+    end_log_prob: float | None = None
+    score: float | None = None
+    alternatives: list[Blank] = dataclasses.field(default_factory=list)
+
+    @property
+    def log_prob(self) -> float:
+        """Log-probability of the whole blank, its end included."""
+        return sum(self.log_probs) + (self.end_log_prob or 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class FilledText:
-    """The whole text with its blanks replaced, and every blank in the order of the text."""
+    """A text with its blanks replaced.
+
+    Attributes:
+      text: the whole text.
+      blanks: what stands in each, in the order of the text.
+      samples: all samples, in the order of their drawing, where there are several; `text` and
+        `blanks` are those of the most probable one.
+    """
 
     text: str
     blanks: list[Blank]
+    samples: list[FilledText] = dataclasses.field(default_factory=list)
+
+    @property
+    def log_prob(self) -> float:
+        """Log-probability of all blanks."""
+        return sum(blank.log_prob for blank in self.blanks)
 
 
 def fill(
@@ -60,107 +82,119 @@ def fill(
 ) -> list[FilledText]:
     """Fills every blank of every text (contract C6).
 
-    A text without a blank is continued at its end.
+    A text without a blank is continued at its end. To fill again and again, keep a `Filler`: this
+    function makes one for each call.
 
     Args:
       model: the network.
       params: its parameters.
       tokenizer: the one that the model was trained with.
       texts: each with any number of "[MASK]", "[sMASK]" and "[gMASK]".
-      sampling: how to fill; the default takes at most 64 tokens a blank.
+      sampling: how to fill; the default is greedy and takes at most 64 tokens a blank.
 
     Raises:
       UsageError: a text has more tokens than the model has positions, or the tokenizer has more
         tokens than the model.
     """
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise UsageError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, "
-            f"but the model's vocabulary only {model.config.vocab_size}"
-        )
-    encoded = [_encode_with_blank(tokenizer, text) for text in texts]
-    filled = fill_tokens(model, params, encoded, tokenizer.special, sampling or Sampling())
-    masks = _mask_ids(tokenizer.special)
-    return [
-        FilledText(
-            tokenizer.decode(_replace_masks(ids, masks, blanks)),
-            [Blank(blank, tokenizer.decode(blank)) for blank in blanks],
-        )
-        for ids, blanks in zip(encoded, filled, strict=True)
+    return Filler(model, params, tokenizer).fill(texts, sampling or Sampling())
+
+
+class Filler:
+    """A model and its tokenizer, ready to fill texts."""
+
+    def __init__(self, model: GLM, params: PyTree, tokenizer: Tokenizer):
+        """Makes the model ready for decoding, with a copy of its parameters.
+
+        Raises:
+          UsageError: the tokenizer has more tokens than the model.
+        """
+        check_vocabulary(tokenizer, model.config.vocab_size)
+        self.config = model.config
+        self.tokenizer = tokenizer
+        self.decoder = make_decoder(model, params, tokenizer.special)
+        self._masks = mask_ids(tokenizer.special)
+
+    def fill(self, texts: Sequence[str], sampling: Sampling) -> list[FilledText]:
+        """As the function `fill`."""
+        encoded = [encode_with_blank(self.tokenizer, text) for text in texts]
+        prompts = [self._prompt(ids) for ids in encoded]
+        sampling = limited(sampling, self.config.max_sequence_length)
+        if sampling.beams > 1:
+            return [
+                self._text(ids, [self._searched(found) for found in blanks])
+                for ids, blanks in zip(
+                    encoded, search(self.decoder, prompts, sampling), strict=True
+                )
+            ]
+        drawn = draw(self.decoder, prompts, sampling)
+        return [
+            best_first([self.filled(ids, filling.blanks) for filling in samples])
+            for ids, samples in zip(encoded, drawn, strict=True)
+        ]
+
+    def start(self, text: str, sampling: Sampling) -> tuple[list[int], list[Filling]]:
+        """A text ready for an `Engine`: its ids, and one entry a sample.
+
+        Raises:
+          UsageError: it has more tokens than the model has positions.
+        """
+        ids = encode_with_blank(self.tokenizer, text)
+        prompt = self._prompt(ids)
+        sampling = limited(sampling, self.config.max_sequence_length)
+        return ids, [Filling(prompt, sampling, number) for number in range(sampling.samples)]
+
+    def filled(self, ids: Sequence[int], blanks: Sequence[FilledBlank]) -> FilledText:
+        """A text from its ids with masks and what was put in their places."""
+        return self._text(ids, [self._blank(blank) for blank in blanks])
+
+    def _prompt(self, ids: Sequence[int]) -> Prompt:
+        prompt = make_prompt(ids, self.tokenizer.special)
+        check_positions(prompt, self.config.num_positions)
+        return prompt
+
+    def _text(self, ids: Sequence[int], blanks: list[Blank]) -> FilledText:
+        replaced = replace_masks(ids, self._masks, [blank.ids for blank in blanks])
+        return FilledText(self.tokenizer.decode(replaced), blanks)
+
+    def _blank(self, blank: FilledBlank, score: float | None = None) -> Blank:
+        text = self.tokenizer.decode(blank.ids)
+        return Blank(blank.ids, text, blank.log_probs, blank.end_log_prob, score)
+
+    def _searched(self, found: Sequence[FoundBlank]) -> Blank:
+        best, *others = [self._blank(blank, score) for blank, score in found]
+        return dataclasses.replace(best, alternatives=others)
+
+
+def limited(sampling: Sampling, max_sequence_length: int) -> Sampling:
+    """The same settings with blanks no longer than the model has positions for."""
+    longest = min(sampling.max_blank_length, max_sequence_length)
+    shortest = min(sampling.min_blank_length, longest)
+    return dataclasses.replace(sampling, max_blank_length=longest, min_blank_length=shortest)
+
+
+def draw(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Filling]]:
+    """All samples of every text."""
+    fillings = [
+        [Filling(prompt, sampling, number) for number in range(sampling.samples)]
+        for prompt in prompts
     ]
+    together = [filling for samples in fillings for filling in samples]
+    fill_all(decoder, together, min(ROWS_AT_ONCE, power_of_two(len(together))))
+    return fillings
 
 
-def fill_tokens(
-    model: GLM,
-    params: PyTree,
-    texts: Sequence[Sequence[int]],
-    special: Mapping[str, int],
-    sampling: Sampling,
-) -> list[list[list[int]]]:
-    """Fills the blanks of texts given as ids.
-
-    Args:
-      model: the network.
-      params: its parameters.
-      texts: ids of every text with its mask tokens, without the tokens around it.
-      special: ids of the special tokens by the original's names.
-      sampling: how to fill.
-
-    Returns:
-      For every text, for every mask from left to right, the ids put there.
-
-    Raises:
-      UsageError: a text has more tokens than the model has positions.
-    """
-    positions = model.config.num_positions
-    masks = _mask_ids(special)
-    prompts = [make_prompt(ids, special, masks) for ids in texts]
-    for prompt in prompts:
-        if len(prompt.ids) > positions:
-            raise UsageError(
-                f"a text has {len(prompt.ids)} tokens with those around it, "
-                f"but the model has positions only for {positions}"
-            )
-    filled: list[list[list[int]]] = []
-    for start in range(0, len(prompts), TEXTS_AT_ONCE):
-        filled += fill_prompts(
-            model,
-            params,
-            prompts[start : start + TEXTS_AT_ONCE],
-            begin=special["sop"],
-            ends=(special["eop"], special["eos"]),
-            max_blank_length=min(sampling.max_blank_length, model.config.max_sequence_length),
-        )
-    return filled
+def search(
+    decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling
+) -> list[list[list[FoundBlank]]]:
+    """The hypotheses of beam search for every blank of every text."""
+    at_once = max(1, ROWS_AT_ONCE // sampling.beams)
+    num_texts = min(power_of_two(at_once + 1) // 2, power_of_two(len(prompts)))
+    return beam_search(decoder, prompts, sampling, num_texts=num_texts)
 
 
-def make_prompt(ids: Sequence[int], special: Mapping[str, int], masks: frozenset[int]) -> Prompt:
-    """Part A of a text: `[CLS] text eos`, without eos where the text ends in a generation mask.
-
-    Source: original code.
-    """
-    continued = bool(ids) and ids[-1] == special.get("gMASK")
-    prompt = [special["ENC"], *ids, *([] if continued else [special["eos"]])]
-    return Prompt(prompt, [place for place, token in enumerate(prompt) if token in masks])
-
-
-def _mask_ids(special: Mapping[str, int]) -> frozenset[int]:
-    return frozenset(special[name] for name in MASK_NAMES if name in special)
-
-
-def _encode_with_blank(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text; where it has no blank, with the mask that asks for its continuation."""
-    special = tokenizer.special
-    ids = tokenizer.encode(text)
-    if not _mask_ids(special).isdisjoint(ids):
-        return ids
-    # A mask takes no whitespace before it.
-    return [*tokenizer.encode(text.rstrip()), special.get("gMASK", special["MASK"])]
-
-
-def _replace_masks(
-    ids: Sequence[int], masks: frozenset[int], blanks: Sequence[Sequence[int]]
-) -> list[int]:
-    """The ids of a text with every mask replaced by its blank."""
-    remaining = iter(blanks)
-    return [new for old in ids for new in (next(remaining) if old in masks else [old])]
+def best_first(samples: Sequence[FilledText]) -> FilledText:
+    """The most probable of several samples, with all of them at hand."""
+    if len(samples) == 1:
+        return samples[0]
+    best = max(samples, key=lambda sample: sample.log_prob)
+    return dataclasses.replace(best, samples=list(samples))

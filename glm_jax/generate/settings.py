@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from glm_jax.errors import UsageError
 
@@ -58,7 +59,9 @@ class Sampling:
         _check_number("top_p", self.top_p, 0.0, 1.0)
         _check_number("length_penalty", self.length_penalty, -10.0, 10.0)
         if not isinstance(self.early_stopping, bool):
-            raise UsageError(f"early_stopping is {self.early_stopping!r}, but must be true or false")
+            raise UsageError(
+                f"early_stopping is {self.early_stopping!r}, but must be true or false"
+            )
         if self.repeat_scope not in REPEAT_SCOPES:
             raise UsageError(
                 f"repeat_scope is {self.repeat_scope!r}, "
@@ -98,13 +101,13 @@ class Sampling:
         return 1.0 if self.top_k or self.top_p < 1.0 or self.samples > 1 else 0.0
 
 
-def _check_whole(name: str, value: object, least: int, expected: str, most: int = 2**31 - 1) -> None:
+def _check_whole(name: str, value: Any, least: int, expected: str, most: int = 2**31 - 1) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or not least <= value <= most:
         raise UsageError(f"{name} is {value!r}, but must be {expected}")
 
 
-def _check_number(name: str, value: object, least: float, most: float) -> None:
+def _check_number(name: str, value: Any, least: float, most: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not least <= value <= most:  # also refuses NaN
         raise UsageError(f"{name} is {value!r}, but must be a number from {least:g} to {most:g}")

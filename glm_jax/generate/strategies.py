@@ -1,4 +1,4 @@
-"""How the next token is chosen: pure functions on the logits of a batch, every row with settings of its own.
+"""How the next token is chosen: pure functions on the logits of a batch.
 
 Settings are arrays of one value a row, so that one compiled program serves requests that ask for
 different things. What a setting forbids gets `FORBIDDEN`.
@@ -27,7 +27,7 @@ def keep_top_k(logits: Float[Array, "B V"], top_k: Int[Array, "B"]) -> Float[Arr
 
 
 def keep_top_p(logits: Float[Array, "B V"], top_p: Float[Array, "B"]) -> Float[Array, "B V"]:
-    """Forbids all but the most probable tokens that together first exceed probability p; 1 keeps all.
+    """Forbids all but the most probable tokens that together exceed probability p; 1 keeps all.
 
     The most probable token is always kept (Holtzman et al., 2020, section 3.1).
     """
@@ -107,7 +107,10 @@ def choose(
         warm = scores / jnp.where(draws, temperature, 1.0)[:, None]
         filters = jnp.any(draws & ((top_k > 0) | (top_p < 1.0)))
         warm = jax.lax.cond(
-            filters, lambda warm: keep_top_p(keep_top_k(warm, top_k), top_p), lambda warm: warm, warm
+            filters,
+            lambda warm: keep_top_p(keep_top_k(warm, top_k), top_p),
+            lambda warm: warm,
+            warm,
         )
         noise = jax.vmap(lambda key: jax.random.gumbel(key, warm.shape[1:]))(keys)
         return jnp.where(draws[:, None], warm + noise, scores)

@@ -39,8 +39,8 @@ class GLM(nn.Module):
     """The network of Du et al. (2022): word, position and block position embeddings, N blocks.
 
     `model.apply({"params": params}, tokens, position_ids, prefix_length)` gives logits. A loss that
-    needs logits at few positions calls `hidden_states` and `logits` through `method=`; `DecodingGLM`
-    goes on from what it has read. Dropout needs `deterministic=False` and `rngs={"dropout": key}`.
+    needs logits at few positions calls `hidden_states` and `logits` through `method=`; decoding has
+    `DecodingGLM`. Dropout needs `deterministic=False` and `rngs={"dropout": key}`.
 
     The layers are stacked: every parameter below `layers` has a leading axis N. With
     `mutable="intermediates"` a pass also gives the stream after the embeddings and after every

@@ -3,8 +3,8 @@
 The original keeps the inputs of every layer and computes keys and values from them at every step;
 keeping keys and values gives the same outputs.
 
-A cache is cut into pages of 64 slots. Attention goes through the pages in use only, so a large cache
-costs memory and no time, and one program serves texts of all lengths.
+A cache is cut into pages of 64 slots. Attention goes through the pages in use only, so a large
+cache costs memory and no time, and one program serves texts of all lengths.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class NewMemory(NamedTuple):
 
     def attend(self, query, key, value) -> tuple[Float[Array, "B L H K"], LayerCache]:
         """As `Memory.attend`; L is a multiple of the page size."""
-        context = self.attention(query, key, value, self.prefix_length)
+        context = self.attention(query, key, value, self.prefix_length, 0)
         return context, LayerCache(_pages(key), _pages(value))
 
 

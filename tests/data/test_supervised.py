@@ -13,7 +13,7 @@ from glm_jax.data.cloze_lines import ClozeExample, read_examples
 from glm_jax.data.objectives import Objective
 from glm_jax.data.supervised import SupervisedExamples, read_supervised
 from glm_jax.errors import UsageError
-from glm_jax.generate.fill import make_prompt
+from glm_jax.generate.prompt import make_prompt
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
 
 SOP, EOP, MASK = 1006, 1007, 1003
@@ -170,8 +170,7 @@ def test_long_contexts_lose_their_longer_end_first(context, length, kept, tokeni
 def test_part_a_is_what_generation_prompts_with(context, tokenizer, write):
     answers = ["paris"] * context.count("MASK]")
     (example,) = read_examples(write({"context": context, "answers": answers}), tokenizer, 32)
-    masks = frozenset(tokenizer.special[name] for name in ("MASK", "sMASK", "gMASK"))
-    prompt = make_prompt(tokenizer.encode(context), tokenizer.special, masks)
+    prompt = make_prompt(tokenizer.encode(context), tokenizer.special)
     assert (example.part_a, example.masks) == (prompt.ids, prompt.masks)
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import UsageError
-from glm_jax.generate.fill import Sampling, fill, make_prompt
+from glm_jax.generate.fill import fill
+from glm_jax.generate.prompt import make_prompt
+from glm_jax.generate.settings import Sampling
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.tokenizer import Tokenizer
 
@@ -108,8 +110,7 @@ def test_an_end_token_ends_the_blank(model, params, end):
 def test_prompts_end_in_eos_except_after_a_generation_mask(text, generation_mask, prompt):
     tokenizer = LetterTokenizer(generation_mask)
     special = tokenizer.special
-    masks = frozenset(special[name] for name in ("MASK", "gMASK") if name in special)
-    made = make_prompt(tokenizer.encode(text), special, masks)
+    made = make_prompt(tokenizer.encode(text), special)
     assert made.ids == [special.get(name, LETTERS.find(name)) for name in prompt]
     assert made.masks == [i for i, name in enumerate(prompt) if name.endswith("MASK")]
 

@@ -1,19 +1,15 @@
-"""Recordings that are met exactly or not at all: blanks of given spans, and greedy filling."""
+"""Recordings that are met exactly or not at all: the blanks of given spans."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from glm_jax.generate.greedy import Prompt, fill_prompts
 from tests.data.recorded_blocks import build_row, recorded, settings_of, special_tokens
-from tests.parity.golden_forward import Load
 from tests.parity.rows import Row
-from tests.parity.test_generation import recorded_form
 
 BATCH = ("tokens", "targets", "loss_mask", "position_ids")
 
@@ -38,32 +34,3 @@ def _differs(row: Mapping[str, Any], built: Mapping[str, Any]) -> bool:
     expected = {**row, "position_ids": positions}
     same = all(np.array_equal(built[name], expected[name]) for name in BATCH)
     return not same or int(built["prefix_length"]) != row["sep"]
-
-
-def generation_rows(goldens: Path, load: Load) -> Iterator[Row]:
-    """How many recorded prompts are filled differently, greedily."""
-    folder = goldens / "g_generation"
-    config = json.loads((folder / "config.json").read_text())
-    commands = json.loads((folder / "tokenizer.json").read_text())["commands"]
-    special = {name: command["id"] for name, command in commands.items()}
-    cases = json.loads((folder / "generate_samples.json").read_text())
-    cases = [case for case in cases if case["num_beams"] == 1]
-    model, params = load(folder / "ckpt", config["num_attention_heads"])
-    (limit,) = {case["out_seq_length"] for case in cases}
-    filled = fill_prompts(
-        model,
-        params,
-        [
-            Prompt(case["context"], [done["mask_position"] for done in case["per_mask"]])
-            for case in cases
-        ],
-        begin=special["sop"],
-        ends=(special["eop"], special["eos"]),
-        max_blank_length=limit,
-    )
-    different = sum(
-        recorded_form(blanks, special) != case["generated"]
-        for case, blanks in zip(cases, filled, strict=True)
-    )
-    quantity = f"greedily filled prompts that differ, of {len(cases)}"
-    yield Row("g_generation/generate_samples", quantity, 0.0, different)

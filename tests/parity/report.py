@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from glm_jax.loading import load as load_checkpoint
-from tests.parity.golden_exact import block_rows, generation_rows
+from tests.parity.golden_exact import block_rows
 from tests.parity.golden_forward import forward_rows
+from tests.parity.golden_generation import generation_rows
 from tests.parity.golden_training import training_rows
 from tests.parity.rows import Row
 

@@ -1,0 +1,197 @@
+"""Beam search for the blanks of several texts at once.
+
+The hypotheses of a text share what comes before the blank; when the best one is known, all rows of
+the text run its tokens, so that the next blank begins from it. So nothing of a hypothesis but its
+tokens has to be kept.
+
+Source: original code, `BeamSearchScorer`, which follows Hugging Face's of 2020.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+class BeamSettings(NamedTuple):
+    """What all texts of a search ask for.
+
+    Attributes:
+      length_penalty: a hypothesis' score is its log-probability / length^penalty.
+      early_stopping: end when as many hypotheses are complete as there are beams.
+      first_length: length of a hypothesis without tokens: 1 where the token that begins a blank
+        counts, as in the original's filling of blanks; 0 where not, as in its sequence to sequence
+        evaluation.
+    """
+
+    length_penalty: Float[Array, ""]
+    early_stopping: Bool[Array, ""]
+    first_length: Int[Array, ""]
+
+
+class Hypotheses(NamedTuple):
+    """The best complete hypotheses of a blank, W for each of N texts, the best first.
+
+    T is the most tokens a blank may take; the log-probability of the end stands behind those of the
+    tokens.
+    """
+
+    score: Float[Array, "N W"]  # -inf where there is none
+    length: Int[Array, "N W"]
+    ended: Bool[Array, "N W"]  # by an end token, not by reaching the limit
+    tokens: Int[Array, "N W T"]
+    log_probs: Float[Array, "N W T+1"]
+
+
+class Beams(NamedTuple):
+    """The open hypotheses of a blank, W for each of N texts."""
+
+    total: Float[Array, "N W"]  # sum of log-probabilities, -inf for a beam that isn't there yet
+    tokens: Int[Array, "N W T"]
+    log_probs: Float[Array, "N W T+1"]
+
+
+class Candidates(NamedTuple):
+    """The C best ways for the beams of each text to go on, the best first."""
+
+    total: Float[Array, "N C"]
+    beam: Int[Array, "N C"]
+    token: Int[Array, "N C"]
+
+
+def no_hypotheses(num_texts: int, num_beams: int, most_tokens: int) -> Hypotheses:
+    """Room for the hypotheses of a blank."""
+    shape = (num_texts, num_beams)
+    return Hypotheses(
+        score=jnp.full(shape, -jnp.inf),
+        length=jnp.zeros(shape, jnp.int32),
+        ended=jnp.zeros(shape, bool),
+        tokens=jnp.zeros((*shape, most_tokens), jnp.int32),
+        log_probs=jnp.zeros((*shape, most_tokens + 1)),
+    )
+
+
+def first_beams(num_texts: int, num_beams: int, most_tokens: int) -> Beams:
+    """One open hypothesis without tokens a text; the others come with the first token."""
+    shape = (num_texts, num_beams)
+    return Beams(
+        total=jnp.full(shape, -jnp.inf).at[:, 0].set(0.0),
+        tokens=jnp.zeros((*shape, most_tokens), jnp.int32),
+        log_probs=jnp.zeros((*shape, most_tokens + 1)),
+    )
+
+
+def best_candidates(
+    scores: Float[Array, "N W V"], total: Float[Array, "N W"], count: int
+) -> Candidates:
+    """The `count` best continuations over all beams of each text."""
+    num_texts, num_beams, vocab_size = scores.shape
+    sums = (total[..., None] + scores).reshape(num_texts, num_beams * vocab_size)
+    best, index = jax.lax.top_k(sums, count)
+    return Candidates(best, index // vocab_size, index % vocab_size)
+
+
+def add_hypotheses(old: Hypotheses, new: Hypotheses, is_new: Bool[Array, "N X"]) -> Hypotheses:
+    """The best W of the old and those of the X new ones that `is_new` names.
+
+    Of equal ones those that came first stay.
+    """
+    score = jnp.where(is_new, new.score, -jnp.inf)
+    together = jax.tree.map(
+        lambda a, b: jnp.concatenate([a, b], axis=1), old, new._replace(score=score)
+    )
+    order = jnp.argsort(-together.score, axis=1, stable=True)[:, : old.score.shape[1]]
+    return jax.tree.map(lambda array: _pick(array, order), together)
+
+
+def search_step(
+    beams: Beams,
+    found: Hypotheses,
+    candidates: Candidates,
+    log_prob: Float[Array, "N C"],
+    taken: Int[Array, "N"],
+    ends: Int[Array, "E"],
+    settings: BeamSettings,
+) -> tuple[Beams, Hypotheses, Int[Array, "N W"], Bool[Array, "N"]]:
+    """One step of every text's search.
+
+    Candidates that end the blank become hypotheses, if they are among the W best; the best others
+    become the beams.
+
+    Args:
+      beams: with `taken` tokens each.
+      found: complete hypotheses so far.
+      candidates: the best first; enough that W of them end nothing.
+      log_prob: of the candidates' tokens alone.
+      taken: tokens of the beams.
+      ends: tokens that end a blank.
+      settings: of the search.
+
+    Returns:
+      The beams with one token more, the hypotheses, the beams that the new ones come from, and
+      whether no open hypothesis of a text can become one of its best.
+    """
+    num_beams = beams.total.shape[1]
+    num_candidates = candidates.token.shape[1]
+    ended = jnp.isin(candidates.token, ends)
+
+    length = jnp.broadcast_to(taken[:, None], ended.shape)
+    completed = Hypotheses(
+        score=_score(candidates.total, length, settings),
+        length=length,
+        ended=jnp.ones_like(ended),
+        tokens=_pick(beams.tokens, candidates.beam),
+        log_probs=_put(_pick(beams.log_probs, candidates.beam), length, log_prob),
+    )
+    among_best = jnp.arange(num_candidates) < num_beams
+    found = add_hypotheses(found, completed, ended & among_best & jnp.isfinite(candidates.total))
+
+    # A stable sort keeps the best first among those that end nothing.
+    open_ = jnp.argsort(ended, axis=1, stable=True)[:, :num_beams]
+    parent, token = _pick(candidates.beam, open_), _pick(candidates.token, open_)
+    length = jnp.broadcast_to(taken[:, None], token.shape)
+    going_on = Beams(
+        total=_pick(candidates.total, open_),
+        tokens=_put(_pick(beams.tokens, parent), length, token),
+        log_probs=_put(_pick(beams.log_probs, parent), length, _pick(log_prob, open_)),
+    )
+    worst, best = found.score[:, -1], _score(candidates.total[:, 0], taken, settings)
+    done = jnp.isfinite(worst) & (settings.early_stopping | (worst >= best))
+    return going_on, found, parent, done
+
+
+def close_search(
+    beams: Beams, found: Hypotheses, taken: Int[Array, "N"], settings: BeamSettings
+) -> Hypotheses:
+    """Counts the open hypotheses in, which have reached the limit of their length."""
+    length = jnp.broadcast_to(taken[:, None], beams.total.shape)
+    open_ = Hypotheses(
+        score=_score(beams.total, length, settings),
+        length=length,
+        ended=jnp.zeros_like(length, bool),
+        tokens=beams.tokens,
+        log_probs=beams.log_probs,
+    )
+    return add_hypotheses(found, open_, jnp.isfinite(beams.total))
+
+
+def _score(
+    total: Float[Array, "..."], taken: Int[Array, "..."], settings: BeamSettings
+) -> Float[Array, "..."]:
+    length = jnp.maximum(taken + settings.first_length, 1)
+    return total / length.astype(jnp.float32) ** settings.length_penalty
+
+
+def _pick(array: Array, index: Int[Array, "N X"]) -> Array:
+    """The entries of every text that `index` names."""
+    index = index.reshape(*index.shape, *(1,) * (array.ndim - 2))
+    return jnp.take_along_axis(array, index, axis=1)
+
+
+def _put(array: Array, place: Int[Array, "N X"], new: Array) -> Array:
+    """Puts one value into each row of [N, X, T], at its place."""
+    at = jnp.arange(array.shape[2]) == place[..., None]
+    return jnp.where(at, new[..., None], array)

@@ -1,0 +1,138 @@
+"""A network made ready for decoding, and the programs that it runs.
+
+Few programs serve all texts: prompts are padded to a few lengths, caches come in a few sizes of
+which only the pages in use cost time, and everything that a request may ask for is data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from glm_jax.model import GLM
+from glm_jax.model.decoding import DecodingGLM, by_layer
+from glm_jax.model.memory import PAGE_SIZE, Cache, empty_cache, put_prompt
+
+SMALLEST_CACHE = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """A network, its parameters layer by layer, and the tokens that begin and end a blank.
+
+    Attributes:
+      model: the network.
+      params: as `by_layer` gives them.
+      begin: the token that begins every blank, sop.
+      ends: the tokens that end one.
+      mesh: what the parameters are laid out over; None for a single device.
+    """
+
+    model: DecodingGLM
+    params: PyTree
+    begin: int
+    ends: tuple[int, ...]
+    mesh: jax.sharding.Mesh | None
+
+    def new_cache(self, num_rows: int, num_slots: int) -> Cache:
+        """An empty cache for so many texts, of the smallest usual size that has enough slots."""
+        with self.on_mesh():
+            return _new_cache(self.model, num_rows, cache_size(num_slots))
+
+    def read(self, cache: Cache, ids: Sequence[int], rows: Bool[np.ndarray, "B"]) -> Cache:
+        """Runs Part A of one text and puts it into the first slots of some rows of a cache.
+
+        The cache that is given is used up.
+        """
+        tokens = np.zeros((1, prompt_size(len(ids))), np.int32)
+        tokens[0, : len(ids)] = ids
+        with self.on_mesh():
+            return _read(self.model, self.params, cache, tokens, np.int32(len(ids)), rows)
+
+    def on_mesh(self) -> Any:
+        """A context in which programs lay their arrays over the mesh."""
+        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+
+def make_decoder(
+    model: GLM,
+    params: PyTree,
+    special: Mapping[str, int],
+    *,
+    ends: Sequence[str] = ("eop", "eos"),
+) -> Decoder:
+    """Makes a network ready for decoding.
+
+    Args:
+      model: the network.
+      params: its parameters, of which the decoder makes a copy cut into layers.
+      special: ids of the special tokens by the original's names.
+      ends: names of the tokens that end a blank.
+    """
+    sharding = jax.tree.leaves(params)[0].sharding if _on_devices(params) else None
+    mesh = sharding.mesh if isinstance(sharding, jax.sharding.NamedSharding) else None
+    return Decoder(
+        DecodingGLM(model.config),
+        jax.jit(by_layer)(params),
+        special["sop"],
+        tuple(special[name] for name in ends),
+        mesh,
+    )
+
+
+def prompt_size(length: int) -> int:
+    """The padded length of a prompt: 64, 128, 256, ..."""
+    return max(PAGE_SIZE, power_of_two(length))
+
+
+def cache_size(num_slots: int) -> int:
+    """Slots of the smallest usual cache that has so many: 1024, 2048, 4096, ..."""
+    return max(SMALLEST_CACHE, power_of_two(num_slots))
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is at least `number`."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def network(model: DecodingGLM, params: PyTree, *inputs: Any, method: str) -> Any:
+    """One method of the network on its parameters."""
+    return model.apply({"params": params}, *inputs, method=method)
+
+
+def _on_devices(params: PyTree) -> bool:
+    return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _new_cache(model: DecodingGLM, num_rows: int, num_slots: int) -> Cache:
+    return empty_cache(model.config, num_rows, num_slots)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _read(
+    model: DecodingGLM,
+    params: PyTree,
+    cache: Cache,
+    tokens: Int[Array, "1 L"],
+    length: Int[Array, ""],
+    rows: Bool[Array, "B"],
+) -> Cache:
+    place = jnp.arange(tokens.shape[1])
+    position_ids = jnp.where(place < length, jnp.stack([place, jnp.zeros_like(place)]), 0)[None]
+    _, prompt = network(model, params, tokens, position_ids, length[None], method="read")
+    return put_prompt(cache, cast(Cache, prompt), rows)
+
+
+def log_probability(logits: Float[Array, "... V"], token: Int[Array, "..."]) -> Float[Array, "..."]:
+    """The logarithm of the probability that the network gives a token."""
+    chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)

@@ -1,0 +1,251 @@
+"""Texts in, tokens out: fills the rows of a batch with texts, and gives free rows to the next."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from glm_jax.generate.decoder import Decoder, cache_size
+from glm_jax.generate.prompt import Prompt
+from glm_jax.generate.rows import MOST_STEPS, Emitted, Rows, RowSettings, run_rows
+from glm_jax.generate.settings import Sampling
+
+
+class TopToken(NamedTuple):
+    """A token that the network finds probable at some place."""
+
+    id: int
+    log_prob: float
+
+
+@dataclasses.dataclass
+class FilledBlank:
+    """One blank, as far as it is filled.
+
+    Attributes:
+      ids: its tokens, without those that begin and end it.
+      log_probs: the log-probability of each under the network, before sampling changed it.
+      end_log_prob: of the token that ended it; None while it is open, or if it reached its limit.
+      top: the most probable tokens at each place, its end included, if they were asked for.
+    """
+
+    ids: list[int] = dataclasses.field(default_factory=list)
+    log_probs: list[float] = dataclasses.field(default_factory=list)
+    end_log_prob: float | None = None
+    top: list[list[TopToken]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(eq=False)
+class Filling:
+    """One text that is being filled, once.
+
+    Attributes:
+      prompt: its Part A.
+      sampling: how to fill it; drawn, not searched for with beams.
+      sample: which of several samples this is.
+      blanks: those filled, and the one that is being filled.
+    """
+
+    prompt: Prompt
+    sampling: Sampling
+    sample: int = 0
+    blanks: list[FilledBlank] = dataclasses.field(default_factory=list)
+
+
+class News(NamedTuple):
+    """One token of one text.
+
+    Attributes:
+      filling: the text, already up to date with all tokens of the same call.
+      blank: which blank it belongs to.
+      token: the token; None where the blank ends instead.
+      closes: whether the blank is filled.
+    """
+
+    filling: Filling
+    blank: int
+    token: int | None
+    closes: bool
+
+
+def slots_needed(prompt: Prompt, max_blank_length: int) -> int:
+    """Slots that a text takes at most: Part A, and for every blank its beginning and its tokens."""
+    return len(prompt.ids) + len(prompt.masks) * (max_blank_length + 1)
+
+
+class Engine:
+    """A batch of rows of fixed size, each with a text in it or free."""
+
+    def __init__(self, decoder: Decoder, *, num_rows: int, num_slots: int, num_top: int = 0):
+        """Allocates the cache.
+
+        Args:
+          decoder: the network.
+          num_rows: texts at a time.
+          num_slots: the most that a text may need, see `slots_needed`.
+          num_top: how many of the most probable tokens to tell at every place.
+        """
+        self._decoder = decoder
+        self._num_top = num_top
+        self.num_slots = cache_size(num_slots)
+        self._cache = decoder.new_cache(num_rows, self.num_slots)
+        self._rows = empty_rows(num_rows, self.num_slots)
+        self._fillings: list[Filling | None] = [None] * num_rows
+
+    @property
+    def num_free(self) -> int:
+        """Rows without a text."""
+        return sum(filling is None for filling in self._fillings)
+
+    @property
+    def num_active(self) -> int:
+        """Rows with a text."""
+        return len(self._fillings) - self.num_free
+
+    def start(self, fillings: Sequence[Filling]) -> None:
+        """Puts texts with the same Part A into free rows; it is read once for all.
+
+        Args:
+          fillings: no more than there are free rows.
+        """
+        free = [row for row, filling in enumerate(self._fillings) if filling is None]
+        chosen = np.zeros(len(self._fillings), bool)
+        chosen[free[: len(fillings)]] = True
+        self._cache = self._decoder.read(self._cache, fillings[0].prompt.ids, chosen)
+        for row, filling in zip(free, fillings, strict=False):
+            self._fillings[row] = filling
+            filling.blanks.append(FilledBlank())
+            put_text(self._rows, row, filling.prompt, self._decoder.begin)
+            put_settings(self._rows.settings, row, filling.sampling, filling.sample)
+
+    def stop(self, filling: Filling) -> None:
+        """Frees the row of a text that nobody waits for any more."""
+        for row, other in enumerate(self._fillings):
+            if other is filling:
+                self._free(row)
+
+    def advance(self, steps: int = MOST_STEPS, *, until_one_ends: bool = False) -> list[News]:
+        """Takes some steps and gives their tokens, in order.
+
+        Args:
+          steps: at most `MOST_STEPS`; fewer are taken where all texts are filled before.
+          until_one_ends: come back as soon as one text is filled.
+        """
+        least_active = self.num_active if until_one_ends else 1
+        with self._decoder.on_mesh():
+            self._cache, rows, num_steps, emitted = run_rows(
+                self._decoder.model,
+                self._num_top,
+                self._decoder.params,
+                self._cache,
+                self._rows,
+                np.int32(self._decoder.begin),
+                np.asarray(self._decoder.ends, np.int32),
+                np.int32(min(steps, MOST_STEPS)),
+                np.int32(least_active),
+            )
+        # Arrays from devices may not be written to.
+        self._rows = jax.tree.map(np.array, jax.device_get(rows))
+        emitted = jax.device_get(emitted)
+        news = []
+        for step in range(int(num_steps)):
+            now = jax.tree.map(lambda array, step=step: array[step], emitted)
+            for row in np.flatnonzero(now.kept | now.closes).tolist():
+                news.append(self._note(row, Emitted(*(array[row] for array in now))))
+        return news
+
+    def _note(self, row: int, now: Emitted) -> News:
+        """Adds what a step gave for a row to its text."""
+        filling = self._fillings[row]
+        assert filling is not None
+        number = len(filling.blanks) - 1
+        blank = filling.blanks[number]
+        if self._num_top:
+            pairs = zip(now.top_tokens.tolist(), now.top_log_probs.tolist(), strict=True)
+            blank.top.append([TopToken(*pair) for pair in pairs])
+        if now.kept:
+            blank.ids.append(int(now.token))
+            blank.log_probs.append(float(now.log_prob))
+        else:
+            blank.end_log_prob = float(now.log_prob)
+        if now.closes:
+            if number + 1 == len(filling.prompt.masks):
+                self._free(row)
+            else:
+                filling.blanks.append(FilledBlank())
+        return News(filling, number, int(now.token) if now.kept else None, bool(now.closes))
+
+    def _free(self, row: int) -> None:
+        self._fillings[row] = None
+        self._rows.count[row] = self._rows.current[row] = 0
+
+
+def fill_all(decoder: Decoder, fillings: Sequence[Filling], num_rows: int) -> None:
+    """Fills texts, as many at a time as there are rows.
+
+    Args:
+      decoder: the network.
+      fillings: the texts; those of one prompt side by side share its reading.
+      num_rows: rows of the batch.
+    """
+    if not fillings:
+        return
+    num_slots = max(slots_needed(f.prompt, f.sampling.max_blank_length) for f in fillings)
+    engine = Engine(decoder, num_rows=num_rows, num_slots=num_slots)
+    waiting = deque(fillings)
+    while waiting or engine.num_active:
+        while waiting and engine.num_free:
+            engine.start(_same_prompt(waiting, engine.num_free))
+        engine.advance(until_one_ends=bool(waiting))
+
+
+def _same_prompt(waiting: deque[Filling], most: int) -> list[Filling]:
+    """Takes the first text and those after it that have the same Part A."""
+    taken = [waiting.popleft()]
+    while waiting and len(taken) < most and waiting[0].prompt is taken[0].prompt:
+        taken.append(waiting.popleft())
+    return taken
+
+
+def empty_rows(num_rows: int, num_slots: int) -> Rows:
+    """Rows without texts."""
+    whole, real = np.zeros(num_rows, np.int32), np.zeros(num_rows, np.float32)
+    settings = RowSettings(
+        temperature=real,
+        top_k=whole,
+        top_p=real,
+        min_length=whole,
+        max_length=whole,
+        ngram=whole,
+        whole_text=np.zeros(num_rows, bool),
+        key=np.zeros((num_rows, 2), np.uint32),
+    )
+    slots = np.zeros((num_rows, num_slots), np.int32)
+    rows = Rows(slots, whole, slots, whole, whole, whole, settings)
+    return jax.tree.map(np.copy, rows)
+
+
+def put_text(rows: Rows, row: int, prompt: Prompt, begin: int) -> None:
+    """Puts a text into a row, at the beginning of its first blank."""
+    size, count = len(prompt.ids), len(prompt.masks)
+    rows.tokens[row, : size + 1] = [*prompt.ids, begin]
+    rows.places[row, :count] = prompt.masks
+    rows.length[row], rows.count[row] = size + 1, count
+    rows.current[row] = rows.taken[row] = 0
+
+
+def put_settings(settings: RowSettings, row: int, sampling: Sampling, sample: int) -> None:
+    """Puts what a text asks for into a row."""
+    settings.temperature[row] = sampling.used_temperature
+    settings.top_k[row] = sampling.top_k
+    settings.top_p[row] = sampling.top_p
+    settings.min_length[row] = sampling.min_blank_length
+    settings.max_length[row] = sampling.max_blank_length
+    settings.ngram[row] = sampling.no_repeat_ngram
+    settings.whole_text[row] = sampling.repeat_scope == "text"
+    settings.key[row] = sampling.seed, sample
