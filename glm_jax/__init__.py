@@ -7,25 +7,32 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from glm_jax.generate.fill import fill
+    from glm_jax.generate.fill import Filler, fill, score
+    from glm_jax.generate.settings import Sampling
     from glm_jax.loading import load
     from glm_jax.model import GLM, GLMConfig, RelativeGLM, RelativeGLMConfig
     from glm_jax.tokenizer import load_tokenizer
 
 __all__ = [
     "GLM",
+    "Filler",
     "GLMConfig",
     "RelativeGLM",
     "RelativeGLMConfig",
+    "Sampling",
     "fill",
     "load",
     "load_tokenizer",
+    "score",
 ]
 
 _PUBLIC = {
     "load": "glm_jax.loading",
     "load_tokenizer": "glm_jax.tokenizer",
     "fill": "glm_jax.generate.fill",
+    "score": "glm_jax.generate.fill",
+    "Filler": "glm_jax.generate.fill",
+    "Sampling": "glm_jax.generate.settings",
     "GLM": "glm_jax.model",
     "GLMConfig": "glm_jax.model",
     "RelativeGLM": "glm_jax.model",

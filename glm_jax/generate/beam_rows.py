@@ -27,7 +27,7 @@ from glm_jax.generate.prompt import Prompt
 from glm_jax.generate.rows import Rows, next_logits, restrict
 from glm_jax.generate.settings import Sampling
 from glm_jax.model.decoding import DecodingGLM
-from glm_jax.model.memory import PAGE_SIZE, Cache
+from glm_jax.model.memory import PAGE_SIZE, Cache, take_rows
 
 
 class FoundBlank(NamedTuple):
@@ -103,9 +103,9 @@ def _search_group(
             put_text(rows, int(row), prompt, decoder.begin)
             put_settings(rows.settings, int(row), sampling, 0)
     settings = BeamSettings(
-        np.float32(sampling.length_penalty),
-        np.bool_(sampling.early_stopping),
-        np.int32(first_length),
+        jnp.float32(sampling.length_penalty),
+        jnp.bool_(sampling.early_stopping),
+        jnp.int32(first_length),
     )
     with decoder.on_mesh():
         results, _ = _run_searches(
@@ -266,14 +266,11 @@ def _take_rows(
     cache: Cache, from_row: Int[Array, "B"], texts: Rows, searches: Bool[Array, "N"]
 ) -> Cache:
     """Gives every row the cache of another, in the pages that rows of one text do not share."""
-    begin = jnp.where(searches, texts.length - texts.taken - 1, cache[0].key.shape[0] * PAGE_SIZE)
+    begin = jnp.where(searches, texts.length - texts.taken - 1, texts.tokens.shape[1])
     end = jnp.where(searches, texts.length, 0)
-
-    def take_page(page: Int[Array, ""], cache: Cache) -> Cache:
-        return jax.tree.map(lambda part: part.at[page].set(part[page][from_row]), cache)
-
-    first, last = jnp.min(begin) // PAGE_SIZE, (jnp.max(end) - 1) // PAGE_SIZE
-    return jax.lax.fori_loop(first, last + 1, take_page, cache)
+    return take_rows(
+        cache, from_row, jnp.min(begin) // PAGE_SIZE, (jnp.max(end) + PAGE_SIZE - 1) // PAGE_SIZE
+    )
 
 
 def _where(texts: Bool[Array, "N"], new: PyTree, old: PyTree) -> PyTree:

@@ -77,14 +77,12 @@ def make_decoder(
       special: ids of the special tokens by the original's names.
       ends: names of the tokens that end a blank.
     """
-    sharding = jax.tree.leaves(params)[0].sharding if _on_devices(params) else None
-    mesh = sharding.mesh if isinstance(sharding, jax.sharding.NamedSharding) else None
     return Decoder(
         DecodingGLM(model.config),
         jax.jit(by_layer)(params),
         special["sop"],
         tuple(special[name] for name in ends),
-        mesh,
+        _mesh_of(params),
     )
 
 
@@ -108,8 +106,11 @@ def network(model: DecodingGLM, params: PyTree, *inputs: Any, method: str) -> An
     return model.apply({"params": params}, *inputs, method=method)
 
 
-def _on_devices(params: PyTree) -> bool:
-    return all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
+def _mesh_of(params: PyTree) -> jax.sharding.Mesh | None:
+    """The mesh that parameters are laid out over, if they are."""
+    sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    mesh = getattr(sharding, "mesh", None)
+    return mesh if isinstance(mesh, jax.sharding.Mesh) else None
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

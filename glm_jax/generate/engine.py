@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -213,21 +213,30 @@ def _same_prompt(waiting: deque[Filling], most: int) -> list[Filling]:
 
 
 def empty_rows(num_rows: int, num_slots: int) -> Rows:
-    """Rows without texts."""
-    whole, real = np.zeros(num_rows, np.int32), np.zeros(num_rows, np.float32)
+    """Rows without texts, in arrays of the host that can be written to."""
+
+    def zeros(*more: int, dtype: Any = np.int32) -> Any:
+        return np.zeros((num_rows, *more), dtype)
+
     settings = RowSettings(
-        temperature=real,
-        top_k=whole,
-        top_p=real,
-        min_length=whole,
-        max_length=whole,
-        ngram=whole,
-        whole_text=np.zeros(num_rows, bool),
-        key=np.zeros((num_rows, 2), np.uint32),
+        temperature=zeros(dtype=np.float32),
+        top_k=zeros(),
+        top_p=zeros(dtype=np.float32),
+        min_length=zeros(),
+        max_length=zeros(),
+        ngram=zeros(),
+        whole_text=zeros(dtype=bool),
+        key=zeros(2, dtype=np.uint32),
     )
-    slots = np.zeros((num_rows, num_slots), np.int32)
-    rows = Rows(slots, whole, slots, whole, whole, whole, settings)
-    return jax.tree.map(np.copy, rows)
+    return Rows(
+        tokens=zeros(num_slots),
+        length=zeros(),
+        places=zeros(num_slots),
+        count=zeros(),
+        current=zeros(),
+        taken=zeros(),
+        settings=settings,
+    )
 
 
 def put_text(rows: Rows, row: int, prompt: Prompt, begin: int) -> None:

@@ -1,4 +1,4 @@
-"""Filling the blanks of texts, left to right."""
+"""Filling the blanks of texts, left to right, and scoring what might fill them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from jaxtyping import PyTree
 
+from glm_jax.errors import UsageError
 from glm_jax.generate.beam_rows import FoundBlank, beam_search
 from glm_jax.generate.decoder import Decoder, make_decoder, power_of_two
 from glm_jax.generate.engine import FilledBlank, Filling, fill_all
@@ -19,6 +20,7 @@ from glm_jax.generate.prompt import (
     mask_ids,
     replace_masks,
 )
+from glm_jax.generate.score import AnswerScore, check_answers, score_answers
 from glm_jax.generate.settings import Sampling
 from glm_jax.model import GLM
 from glm_jax.tokenizer import Tokenizer
@@ -99,8 +101,37 @@ def fill(
     return Filler(model, params, tokenizer).fill(texts, sampling or Sampling())
 
 
+def score(
+    model: GLM,
+    params: PyTree,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    answers: Sequence[Sequence[str | Sequence[str]]],
+) -> list[list[AnswerScore]]:
+    """How probable given answers are for the blanks of texts.
+
+    Args:
+      model: the network.
+      params: its parameters.
+      tokenizer: the one that the model was trained with.
+      texts: each with any number of "[MASK]", "[sMASK]" and "[gMASK]"; without one, the answers
+        continue it.
+      answers: for every text any number of answers: one string where there is one blank, else one
+        for each blank. They are encoded as they stand: where a word follows a blank after a space,
+        most vocabularies want the space in the answer.
+
+    Returns:
+      For every text a score for each of its answers.
+
+    Raises:
+      UsageError: the numbers of texts, answers and blanks do not fit, something has more tokens
+        than the model has positions, or the tokenizer has more tokens than the model.
+    """
+    return Filler(model, params, tokenizer).score(texts, answers)
+
+
 class Filler:
-    """A model and its tokenizer, ready to fill texts."""
+    """A model and its tokenizer, ready to fill texts and to score answers."""
 
     def __init__(self, model: GLM, params: PyTree, tokenizer: Tokenizer):
         """Makes the model ready for decoding, with a copy of its parameters.
@@ -142,6 +173,24 @@ class Filler:
         prompt = self._prompt(ids)
         sampling = limited(sampling, self.config.max_sequence_length)
         return ids, [Filling(prompt, sampling, number) for number in range(sampling.samples)]
+
+    def score(
+        self, texts: Sequence[str], answers: Sequence[Sequence[str | Sequence[str]]]
+    ) -> list[list[AnswerScore]]:
+        """As the function `score`."""
+        prompts = [self._prompt(encode_with_blank(self.tokenizer, text)) for text in texts]
+        checked = check_answers(texts, answers, [len(prompt.masks) for prompt in prompts])
+        encode = self.tokenizer.encode
+        ids = [[[encode(blank) for blank in answer] for answer in some] for some in checked]
+        longest = max((len(b) for some in ids for answer in some for b in answer), default=0)
+        if longest > self.config.max_sequence_length:
+            raise UsageError(
+                f"an answer has {longest} tokens, but the model has positions only for "
+                f"{self.config.max_sequence_length}"
+            )
+        total = sum(len(some) for some in ids)
+        num_rows = min(ROWS_AT_ONCE, power_of_two(total))
+        return score_answers(self.decoder, prompts, ids, num_rows=num_rows)
 
     def filled(self, ids: Sequence[int], blanks: Sequence[FilledBlank]) -> FilledText:
         """A text from its ids with masks and what was put in their places."""

@@ -169,9 +169,17 @@ def put_prompt(cache: Cache, prompt: Cache, rows: Bool[Array, "B"]) -> Cache:
     return jax.tree.map(put, cache, prompt)
 
 
-def take_rows(cache: Cache, rows: Int[Array, "B"]) -> Cache:
-    """The cache whose row i is row `rows[i]` of this one."""
-    return jax.tree.map(lambda part: constrain(jnp.take(part, rows, axis=1), _AXES), cache)
+def take_rows(
+    cache: Cache, rows: Int[Array, "B"], first_page: Int[Array, ""], end_page: Int[Array, ""]
+) -> Cache:
+    """Gives every row what row `rows[i]` has, in the pages from the first up to the end."""
+
+    def take(page: Int[Array, ""], cache: Cache) -> Cache:
+        return jax.tree.map(
+            lambda part: constrain(part.at[page].set(part[page][rows]), _AXES), cache
+        )
+
+    return jax.lax.fori_loop(first_page, end_page, take, cache)
 
 
 def _pages(array: Float[Array, "B L H K"]) -> Float[Array, "P B H 64 K"]:

@@ -37,7 +37,7 @@ def load_cases(folder: Path, name: str) -> list[dict[str, Any]]:
 def sample_differences(
     network: Network, special: Mapping[str, int], cases: Sequence[Mapping], at_once: int
 ) -> list[str]:
-    """The prompts of `generate_samples` that are filled otherwise; those of one setting together."""
+    """The prompts of `generate_samples` that are filled otherwise, found setting by setting."""
     decoder = make_decoder(*network, special)
     different = []
     for (beams, limit, penalty), group in groupby(sorted(cases, key=_setting), key=_setting):
@@ -47,10 +47,10 @@ def sample_differences(
                 Prompt(case["context"], [done["mask_position"] for done in case["per_mask"]])
                 for case in some
             ]
-            for case, blanks in zip(some, filled(decoder, prompts, sampling, at_once), strict=True):
-                if [token for ids in blanks for token in (decoder.begin, *ids)] != case[
-                    "generated"
-                ]:
+            found = filled(decoder, prompts, sampling, at_once)
+            for case, blanks in zip(some, found, strict=True):
+                generated = [token for ids in blanks for token in (decoder.begin, *ids)]
+                if generated != case["generated"]:
                     different.append(f"{case['kind']} with {beams} beams: {blanks}")
     return different
 
