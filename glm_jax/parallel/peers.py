@@ -3,6 +3,9 @@
 Every process but 0 keeps one connection to process 0. Both ends send a beat every few seconds. A
 connection that closes without a farewell, or stays silent too long, is a lost process: process 0
 tells the others, and each ends with a sentence that names it.
+
+A process that has done its work says farewell and is watched on until all have: JAX's own shutdown
+gives the last to come half a minute, and aborts the others when that has more to do.
 """
 
 from __future__ import annotations
@@ -96,6 +99,7 @@ class Peers:
         self._process_id = process_id
         self._silence = silence
         self._on_end = on_end
+        self._awaited = set(self._connections)
         self._closing = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
@@ -114,14 +118,26 @@ class Peers:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is None:
-            self._tell_all({"bye": True})
+            self._part()
         else:
             self._fail(error)
         self._closing.set()
         self._thread.join()
         _C_SIGNAL(signal.SIGABRT, self._previous_handler)
+        if error is None and self._process_id == 0:
+            self._tell_all({"bye": True})
         for connection in self._connections.values():
             connection.end.close()
+
+    def _part(self) -> None:
+        """Says that the work is done, and waits until it is in all processes.
+
+        Process 0 hears it of all before it tells it, and goes on to watch those who wait.
+        """
+        if self._process_id != 0:
+            self._tell_all({"bye": True})
+        while self._awaited and not self._ended.is_set():
+            self._ended.wait(0.05)
 
     def _fail(self, error: BaseException) -> None:
         """Ends this process for its own error, unless that comes from the loss of another."""
@@ -169,7 +185,9 @@ class Peers:
             return False
         for message in messages:
             if "bye" in message:
-                return False
+                self._awaited.discard(connection.process)
+                if self._process_id != 0:
+                    return False  # process 0 has told it last, and closes the connection
             if "lost" in message:
                 self._end(str(message["lost"]), 1)
             if "failed" in message:

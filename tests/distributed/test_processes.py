@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from glm_jax.errors import RunError, UsageError
+from glm_jax.parallel import peers
 from glm_jax.parallel.peers import Connection, Peers
 from glm_jax.parallel.processes import join_processes
 
@@ -204,8 +205,9 @@ def test_impossible_arguments_are_refused(arguments, sentence, monkeypatch):
 
 
 @pytest.fixture
-def pair():
+def pair(monkeypatch):
     """Two processes' watches in this one, and what each would end with."""
+    monkeypatch.setattr(peers, "BEAT_SECONDS", 0.2)
     one, other = socket.socketpair()
     ended = {0: [], 1: []}
     watches = [
@@ -222,13 +224,41 @@ def pair():
     other.close()
 
 
-def test_an_orderly_end_is_no_loss(pair):
-    (first, second), ended, _ = pair
-    with first:
-        with second:
-            time.sleep(0.5)
-        time.sleep(1.5)  # longer than silence: the other has said farewell
+def part(watch) -> threading.Thread:
+    """Lets a process come to its end in a thread; returns that once it is there."""
+    watched = threading.Event()
+
+    def work() -> None:
+        with watch:
+            watched.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert watched.wait(5)
+    return thread
+
+
+@pytest.mark.parametrize("early", [0, 1])
+def test_processes_end_together(pair, early):
+    watches, ended, _ = pair
+    thread = part(watches[early])
+    with watches[1 - early]:
+        time.sleep(1.5)  # longer than silence: who waits is heard
+        assert thread.is_alive()
+    thread.join(5)
+    assert not thread.is_alive()
     assert ended == {0: [], 1: []}
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_process_that_waits_for_the_end_of_a_lost_one_ends(pair, waiting):
+    watches, ended, ends = pair
+    thread = part(watches[waiting])
+    ends[1 - waiting].close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert [code for _, code in ended[waiting]] == [1]
+    assert f"process {1 - waiting} on host{1 - waiting} is lost" in ended[waiting][0][0]
 
 
 def test_silence_is_a_loss(pair):
