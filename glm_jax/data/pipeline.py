@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from glm_jax.data.batch import Batch
 from glm_jax.data.rows import RowMaker
+from glm_jax.data.untuned import untuned_options
 from glm_jax.errors import UsageError
 
 
@@ -54,7 +55,7 @@ def batches(
     dataset = dataset.map(choose, num_parallel_calls=threads, deterministic=True)
     blank = tf.autograph.experimental.do_not_convert(make.blank)
     dataset = dataset.map(blank, num_parallel_calls=threads, deterministic=True)
-    options = tf.data.Options()
+    options = untuned_options()
     options.threading.private_threadpool_size = threads
     options.threading.max_intra_op_parallelism = 1
     return _Batches(dataset.with_options(options).prefetch(2), stopped, make.calls.failures)

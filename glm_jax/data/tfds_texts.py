@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from glm_jax.data.untuned import untuned_options
 from glm_jax.errors import UsageError
 
 
@@ -47,7 +48,7 @@ class TfdsTexts:
                 shuffle_files=False,
                 decoders=tfds.decode.PartialDecoding({self._key: True}),
                 # One file after the other: the order of the examples is then fixed.
-                read_config=tfds.ReadConfig(interleave_cycle_length=1),
+                read_config=tfds.ReadConfig(interleave_cycle_length=1, options=untuned_options()),
             )
         except ValueError as error:
             raise UsageError(

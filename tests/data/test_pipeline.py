@@ -19,6 +19,7 @@ from glm_jax.data.objectives import BlankConfig, Objective
 from glm_jax.data.order import EpochOrder, EpochTexts
 from glm_jax.data.pipeline import batches
 from glm_jax.data.rows import RowMaker
+from glm_jax.data.untuned import untuned_options
 from glm_jax.errors import RunError, UsageError
 
 MIXED = BlankConfig(
@@ -368,3 +369,17 @@ def test_dropped_iterators_do_not_hang():
     )
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_dropping_iterators_takes_no_time():
+    """The thread that tunes pipelines would sleep on, and with it the whole process."""
+    iterators = []
+    for _ in range(50):
+        dataset = tf.data.Dataset.range(1_000_000).map(lambda x: x + 1, num_parallel_calls=1)
+        iterators.append(dataset.with_options(untuned_options()).prefetch(2).as_numpy_iterator())
+        next(iterators[-1])
+    time.sleep(2)  # by now a tuning thread would sleep for seconds at a time
+    begin = time.monotonic()
+    while iterators:
+        del iterators[-1]
+    assert time.monotonic() - begin < 2
