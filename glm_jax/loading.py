@@ -77,13 +77,18 @@ def load(
         return model, params
 
 
-def load_glm(path: str | Path, *, mesh: jax.sharding.Mesh | None = None) -> tuple[GLM, PyTree]:
-    """`load` for what only the block-filling network can do.
+def load_glm(
+    path: str | Path,
+    *,
+    num_attention_heads: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> tuple[GLM, PyTree]:
+    """`load` for what only the blank-filling network can do.
 
     Raises:
       UsageError: as `load`, or the checkpoint is of the relative variant.
     """
-    model, params = load(path, mesh=mesh)
+    model, params = load(path, num_attention_heads=num_attention_heads, mesh=mesh)
     if not isinstance(model, GLM):
         raise UsageError(f"{path} is of the relative-position variant, which fills no blanks")
     return model, params

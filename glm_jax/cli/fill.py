@@ -1,56 +1,155 @@
 """Fill the blanks of texts.
 
     glm-jax fill runs/demo "The function returns a [MASK] of strings."
+    glm-jax fill runs/demo --file=texts.txt --samples=3 --top_p=0.9 --json
+    glm-jax fill path/to/blocklm-10b --tokenizer=gpt2 --tokenizer_files=vocabs/ --task_mask
+    glm-jax fill runs/demo
 
 [MASK] stands for a few words, [sMASK] for a sentence, [gMASK] at the end for what comes next. A
-text without any of them is written on. Without TEXT, one text a line is read from standard input.
+text without any of them is written on. Without TEXT, one text a line is read from standard input;
+in a terminal, a conversation begins that shows every token as it comes.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from glm_jax.cli.tokenizer_flags import TOKENIZER_HELP, add_kind_arguments, find_tokenizer
 from glm_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    from glm_jax.generate.fill import FilledText, Filler
+    from glm_jax.generate.settings import Sampling
 
 HELP = "fill [MASK], [sMASK] and [gMASK] in texts"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a run folder")
-    parser.add_argument("texts", metavar="TEXT", nargs="*", help="a text with blanks")
     parser.add_argument(
-        "--max_blank_length", type=int, default=64, metavar="N", help="most tokens a blank may take"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        type=Path,
+        help="a run folder, a checkpoint of the original code, or a Hugging Face folder",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a text")
+    parser.add_argument("texts", metavar="TEXT", nargs="*", help="a text with blanks")
+    parser.add_argument("--file", type=Path, metavar="F", help="a file with one text a line")
+    _add_sampling_arguments(parser.add_argument_group("how blanks are filled"))
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object a text, with all probabilities"
+    )
+    checkpoint = parser.add_argument_group("what a checkpoint of others does not tell")
+    checkpoint.add_argument("--tokenizer", metavar="T", help=TOKENIZER_HELP)
+    add_kind_arguments(checkpoint)
+    checkpoint.add_argument(
+        "--num_attention_heads", type=int, metavar="H", help="hidden size / 64 by default"
+    )
+
+
+def _add_sampling_arguments(group: argparse._ArgumentGroup) -> None:
+    whole = {"type": int, "metavar": "N"}
+    real = {"type": float, "metavar": "X"}
+    group.add_argument("--max_blank_length", **whole, help="most tokens of a blank (64)")
+    group.add_argument("--min_blank_length", **whole, help="fewest tokens of a blank (0)")
+    group.add_argument("--temperature", **real, help="0 is greedy, the default; above, draws")
+    group.add_argument("--top_k", **whole, help="draws from the N most probable tokens")
+    group.add_argument("--top_p", **real, help="draws from those that have X of the probability")
+    group.add_argument("--samples", **whole, help="fills every text N times")
+    group.add_argument("--seed", **whole, help="of the drawing (0)")
+    group.add_argument("--beams", **whole, help="searches with N beams")
+    group.add_argument("--length_penalty", **real, help="score = log-probability / length^X (0)")
+    group.add_argument(
+        "--early_stopping", action="store_true", default=None, help="ends a search at N complete"
+    )
+    group.add_argument("--no_repeat_ngram", **whole, help="no N tokens in a row come twice")
+    group.add_argument(
+        "--repeat_scope", metavar="S", help="where they may not: in one 'blank', or in the 'text'"
+    )
+
+
+def sampling_of(arguments: argparse.Namespace) -> Sampling:
+    """The settings that were given, with the defaults of the others."""
+    from glm_jax.generate.settings import Sampling
+
+    names = [field.name for field in dataclasses.fields(Sampling)]
+    given = {name: getattr(arguments, name) for name in names}
+    return Sampling(**{name: value for name, value in given.items() if value is not None})
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Loads the checkpoint, fills, prints."""
-    from rich.console import Console
-    from rich.text import Text
+    sampling = sampling_of(arguments)
+    texts = read_texts(arguments)
+    filler = load_filler(arguments)
+    if texts is None:
+        from glm_jax.cli.conversation import converse
 
-    from glm_jax.generate.fill import fill
-    from glm_jax.generate.settings import Sampling
+        return converse(filler, sampling)
+    for filled in filler.fill(texts, sampling):
+        print_json(filled) if arguments.json else print_text(filled)
+    return 0
+
+
+def read_texts(arguments: argparse.Namespace) -> list[str] | None:
+    """The texts to fill; None to ask for them one by one.
+
+    Raises:
+      UsageError: there are none, or the file can't be read.
+    """
+    if arguments.file is not None:
+        if arguments.texts:
+            raise UsageError("give TEXT arguments or --file, not both")
+        try:
+            lines = arguments.file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--file {arguments.file} can't be read: {error}") from error
+    elif arguments.texts:
+        return list(arguments.texts)
+    elif sys.stdin.isatty():
+        return None
+    else:
+        lines = [line.rstrip("\n") for line in sys.stdin]
+    texts = [line for line in lines if line.strip()]
+    if not texts:
+        raise UsageError("no text to fill: give TEXT arguments, or lines on standard input")
+    return texts
+
+
+def load_filler(arguments: argparse.Namespace) -> Filler:
+    """The model and its tokenizer.
+
+    Raises:
+      UsageError: one of them isn't there, or they do not fit.
+    """
+    from glm_jax.generate.fill import Filler
     from glm_jax.loading import load_glm
     from glm_jax.tokenizer import load_tokenizer
 
-    sampling = Sampling(max_blank_length=arguments.max_blank_length)
     if not arguments.checkpoint.exists():
         raise UsageError(f"there is no checkpoint at {arguments.checkpoint}")
-    tokenizer = load_tokenizer(str(arguments.checkpoint))
-    texts = arguments.texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    if not texts:
-        raise UsageError("no text to fill: give TEXT arguments, or lines on standard input")
-    model, params = load_glm(arguments.checkpoint)
+    tokenizer = find_tokenizer(arguments) or load_tokenizer(str(arguments.checkpoint))
+    model, params = load_glm(
+        arguments.checkpoint, num_attention_heads=arguments.num_attention_heads
+    )
+    return Filler(model, params, tokenizer)
+
+
+def print_json(filled: FilledText) -> None:
+    """One line of JSON: the text and its blanks, with every probability."""
+    print(json.dumps(dataclasses.asdict(filled), ensure_ascii=False))
+
+
+def print_text(filled: FilledText) -> None:
+    """The text, with what was put in its blanks highlighted where the terminal can."""
+    from rich.console import Console
+
+    from glm_jax.cli.conversation import highlighted
+
     console = Console(soft_wrap=True)
-    for filled in fill(model, params, tokenizer, texts, sampling=sampling):
-        if arguments.json:
-            blanks = [{"ids": list(blank.ids), "text": blank.text} for blank in filled.blanks]
-            print(json.dumps({"text": filled.text, "blanks": blanks}, ensure_ascii=False))
-        else:
-            console.print(Text(filled.text))
-    return 0
+    for sample in filled.samples or [filled]:
+        console.print(highlighted(sample))

@@ -18,8 +18,8 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from pathlib import Path
 
+from glm_jax.cli.tokenizer_flags import TOKENIZER_HELP, add_kind_arguments, find_tokenizer
 from glm_jax.errors import UsageError
 
 HELP = "turn folders, files or data sets of text into a token store"
@@ -77,23 +77,12 @@ def _add_tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
     tokenizer.add_argument(
         "--tokenizer",
         metavar="T",
-        help="a SentencePiece .model file, a folder or URL (store, run) that has a tokenizer, or "
-        "a kind: bert, bert-cased, gpt2, roberta, chinese, sentencepiece, huggingface",
+        help=TOKENIZER_HELP,
     )
     tokenizer.add_argument(
         "--train_tokenizer", type=int, metavar="PIECES", help="train one with so many pieces"
     )
-    parser.add_argument(
-        "--tokenizer_files",
-        metavar="F[,F]",
-        help="files of the tokenizer's kind, or the folder that has them",
-    )
-    parser.add_argument("--task_mask", action="store_true", help="add the masks sMASK and gMASK")
-    parser.add_argument("--decoder_mask", action="store_true", help="add dBLOCK")
-    parser.add_argument(
-        "--fix_command_token", action="store_true", help="kind chinese: the table without collision"
-    )
-    parser.add_argument("--sentinels", type=int, default=0, metavar="N", help="add N sentinels")
+    add_kind_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -156,45 +145,6 @@ def number_of_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def find_tokenizer(arguments: argparse.Namespace):
-    """The tokenizer that the flags describe; None if one is to be trained.
-
-    A .model file by itself gets all mask tokens.
-    """
-    from glm_jax.data.files import local_copy
-    from glm_jax.tokenizer import load_tokenizer
-    from glm_jax.tokenizer.load import KINDS
-
-    name: str | None = arguments.tokenizer
-    options = {
-        option: getattr(arguments, option)
-        for option in ("task_mask", "decoder_mask", "fix_command_token", "sentinels")
-        if getattr(arguments, option)
-    }
-    if name is not None and name in KINDS:
-        if arguments.tokenizer_files is None:
-            raise UsageError(
-                f"--tokenizer={name} needs --tokenizer_files: its "
-                f"{' and its '.join(KINDS[name].files)}, or the folder that has them"
-            )
-        return load_tokenizer(name, *arguments.tokenizer_files.split(","), **options)
-    if arguments.tokenizer_files is not None or options:
-        given = ["tokenizer_files", *options] if arguments.tokenizer_files else options
-        flags = ", ".join(f"--{flag}" for flag in given)
-        raise UsageError(f"{flags} needs --tokenizer to be one of the kinds {', '.join(KINDS)}")
-    if name is None:
-        return None
-    with local_copy(name) as path:
-        if Path(path).is_dir():
-            return load_tokenizer(path)
-        if not Path(path).is_file():
-            raise UsageError(
-                f"--tokenizer is {name}, which is neither a file nor a folder "
-                f"nor one of the kinds {', '.join(KINDS)}"
-            )
-        return load_tokenizer("sentencepiece", path, task_mask=True, decoder_mask=True)
 
 
 def train_tokenizer(arguments: argparse.Namespace, folder: str, console):

@@ -18,7 +18,6 @@ from glm_jax.generate.prompt import (
     encode_with_blank,
     make_prompt,
     mask_ids,
-    replace_masks,
 )
 from glm_jax.generate.score import AnswerScore, check_answers, score_answers
 from glm_jax.generate.settings import Sampling
@@ -61,12 +60,14 @@ class FilledText:
     Attributes:
       text: the whole text.
       blanks: what stands in each, in the order of the text.
+      spans: where each blank begins and ends in `text`, in characters.
       samples: all samples, in the order of their drawing, where there are several; `text` and
         `blanks` are those of the most probable one.
     """
 
     text: str
     blanks: list[Blank]
+    spans: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     samples: list[FilledText] = dataclasses.field(default_factory=list)
 
     @property
@@ -180,7 +181,7 @@ class Filler:
         """As the function `score`."""
         prompts = [self._prompt(encode_with_blank(self.tokenizer, text)) for text in texts]
         checked = check_answers(texts, answers, [len(prompt.masks) for prompt in prompts])
-        encode = self.tokenizer.encode
+        encode = self.tokenizer.encode_text  # a mask in an answer is text
         ids = [[[encode(blank) for blank in answer] for answer in some] for some in checked]
         longest = max((len(b) for some in ids for answer in some for b in answer), default=0)
         if longest > self.config.max_sequence_length:
@@ -202,8 +203,16 @@ class Filler:
         return prompt
 
     def _text(self, ids: Sequence[int], blanks: list[Blank]) -> FilledText:
-        replaced = replace_masks(ids, self._masks, [blank.ids for blank in blanks])
-        return FilledText(self.tokenizer.decode(replaced), blanks)
+        decode, replaced = self.tokenizer.decode, []
+        spans, remaining = [], iter(blanks)
+        for token in ids:
+            if token in self._masks:
+                begin = len(decode(replaced))
+                replaced += next(remaining).ids
+                spans.append((begin, len(decode(replaced))))
+            else:
+                replaced.append(token)
+        return FilledText(decode(replaced), blanks, spans)
 
     def _blank(self, blank: FilledBlank, score: float | None = None) -> Blank:
         text = self.tokenizer.decode(blank.ids)

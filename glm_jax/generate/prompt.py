@@ -49,14 +49,6 @@ def encode_with_blank(tokenizer: Tokenizer, text: str) -> list[int]:
     return [*tokenizer.encode(text.rstrip()), special.get("gMASK", special["MASK"])]
 
 
-def replace_masks(
-    ids: Sequence[int], masks: frozenset[int], blanks: Sequence[Sequence[int]]
-) -> list[int]:
-    """The ids of a text with every mask replaced by its blank."""
-    remaining = iter(blanks)
-    return [new for old in ids for new in (next(remaining) if old in masks else [old])]
-
-
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     """Refuses a tokenizer that has tokens which the model doesn't know.
 
