@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, cast
 
 import flax.linen as nn
@@ -12,31 +11,13 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import UsageError
-from glm_jax.generate.fill import fill
+from glm_jax.generate.compilations import counted_compilations
+from glm_jax.generate.fill import fill, score
 from glm_jax.generate.prompt import make_prompt
 from glm_jax.generate.settings import Sampling
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.tokenizer import Tokenizer
-
-LETTERS = "abcdefghijklmnopqrstuvwxyz "
-SPECIAL_TEXT = {"ENC": "[CLS]", "eos": "<eos>", "MASK": "[MASK]", "gMASK": "[gMASK]"}
-
-
-class LetterTokenizer:
-    """One id per letter, then special tokens."""
-
-    def __init__(self, generation_mask: bool = True) -> None:
-        names = ["ENC", "eos", "MASK", "sop", "eop", *(["gMASK"] if generation_mask else [])]
-        self.special = {name: len(LETTERS) + place for place, name in enumerate(names)}
-        self.vocab_size = len(LETTERS) + len(names)
-
-    def encode(self, text: str) -> list[int]:
-        ids = {SPECIAL_TEXT[name]: id for name, id in self.special.items() if name in SPECIAL_TEXT}
-        parts = re.findall(r"\[g?MASK\]|.", text)
-        return [ids[part] if part in ids else LETTERS.index(part) for part in parts]
-
-    def decode(self, ids: list[int]) -> str:
-        return "".join(LETTERS[id] if id < len(LETTERS) else f"<{id}>" for id in ids)
+from tests.generate.letters import LETTERS, LetterTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +42,13 @@ def params(model) -> Any:
     params["final_layernorm"]["bias"] += 1.0
     params["word_embedding"] = params["word_embedding"].at[LETTERS.index("z")].add(1.0)
     return params
+
+
+@pytest.fixture(scope="module")
+def unsure(model, params) -> Any:
+    """A model that predicts "z" more often than other letters."""
+    table = params["word_embedding"].at[LETTERS.index("z")].add(-0.95)
+    return params | {"word_embedding": table}
 
 
 def filled(model, params, texts, limit=3, tokenizer=None):
@@ -125,6 +113,85 @@ def test_the_longest_text_fits_and_one_more_is_refused(model, params):
     assert np.all([len(r.blanks) == 1 for r in filled(model, params, [longest])])
     with pytest.raises(UsageError, match=r"26 tokens.*25"):
         filled(model, params, ["short [MASK]", "a" + longest])
+
+
+def test_each_blank_tells_where_it_stands_and_how_probable_it_is(model, unsure):
+    (result,) = filled(model, unsure, ["a[MASK]b[MASK]c"])
+    assert result.spans == [(1, 4), (5, 8)]
+    for blank in result.blanks:
+        assert len(blank.log_probs) == 3 and blank.end_log_prob is None
+        assert blank.log_prob == sum(blank.log_probs) < 0
+
+
+def test_the_most_probable_sample_is_the_text(model, unsure):
+    tokenizer = cast(Tokenizer, LetterTokenizer())
+    sampling = Sampling(4, samples=5, temperature=3.0, seed=3)
+    (result,) = fill(model, unsure, tokenizer, ["a[MASK]b[MASK]"], sampling)
+    assert len(result.samples) == 5 and len({sample.text for sample in result.samples}) > 1
+    assert result.log_prob == max(sample.log_prob for sample in result.samples)
+    (again,) = fill(model, unsure, tokenizer, ["a[MASK]b[MASK]"], sampling)
+    assert again == result
+
+
+def test_a_search_gives_its_other_hypotheses(model, unsure):
+    tokenizer = cast(Tokenizer, LetterTokenizer())
+    texts = ["a[MASK]b", "[MASK] and [MASK]", "c"]
+    results = fill(model, unsure, tokenizer, texts, Sampling(3, beams=3))
+    for result in results:
+        for blank in result.blanks:
+            scores = [other.score or 0.0 for other in (blank, *blank.alternatives)]
+            assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+    assert fill(model, unsure, tokenizer, texts[1:2], Sampling(3, beams=3)) == results[1:2]
+
+
+def test_answers_are_scored_by_text_and_by_blank(model, unsure):
+    tokenizer = cast(Tokenizer, LetterTokenizer())
+    texts = ["a[MASK]b", "[MASK] and [MASK]", "go on"]
+    answers = [["z", "zz", "q"], [["z", "z"], ["q", "z"]], ["z"]]
+    first, second, third = score(model, unsure, tokenizer, texts, answers)
+    assert first[0].log_prob > first[2].log_prob and second[0].log_prob > second[1].log_prob
+    assert [len(blank.ids) for blank in first[1].blanks] == [2]
+    assert len(second[0].blanks) == 2 and len(third) == 1
+    ((alone,),) = score(model, unsure, tokenizer, texts[:1], ["z"])
+    assert alone.log_prob == pytest.approx(first[0].log_prob, abs=1e-5)
+    with pytest.raises(UsageError, match="3 texts, but answers for 1"):
+        score(model, unsure, tokenizer, texts, [["z"]])
+    with pytest.raises(UsageError, match=r"2 blanks, but the answer.* is for 1"):
+        score(model, unsure, tokenizer, texts[1:2], [["z"]])
+    with pytest.raises(UsageError, match=r"30 tokens.*24"):
+        score(model, unsure, tokenizer, texts[:1], [["z" * 30]])
+
+
+def test_a_hundred_texts_of_all_lengths_need_few_programs():
+    """JAX counts them: all of them, the smallest too."""
+    model = GLM(
+        GLMConfig(
+            vocab_size=64,
+            num_layers=1,
+            hidden_size=32,
+            num_attention_heads=2,
+            max_sequence_length=512,
+            layernorm_epsilon=2e-5,  # a program of its own, whatever other tests have run
+        )
+    )
+    inputs = (jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 2, 8), jnp.int32), jnp.ones(1, jnp.int32))
+    params = nn.unbox(jax.jit(model.init)(jax.random.key(0), *inputs))["params"]
+    draw = np.random.default_rng(0)
+    texts = []
+    for _ in range(100):
+        letters = draw.choice(list(LETTERS), draw.integers(1, 500)).tolist()
+        for place in draw.integers(0, len(letters), draw.integers(1, 6)):
+            letters[place] = "[MASK]"
+        texts.append("".join(letters))
+    tokenizer = cast(Tokenizer, LetterTokenizer())
+    with counted_compilations() as compilations:
+        alone = [fill(model, params, tokenizer, [text], Sampling(3))[0] for text in texts[:30]]
+    # A decoder of layers, an empty cache, a step, and a prompt of 64, 128, 256 and 512 tokens.
+    assert 1 <= compilations.count <= 7 and compilations.seconds > 0
+    with counted_compilations() as compilations:
+        together = fill(model, params, tokenizer, texts, Sampling(3))
+    assert 1 <= compilations.count <= 6
+    assert [result.text for result in together[:30]] == [result.text for result in alone]
 
 
 def test_impossible_requests_are_refused(model, params):
