@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_sampling_arguments(parser.add_argument_group("how blanks are filled"))
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object a text, with all probabilities"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="say how long it took, and how much was compiled"
     )
     checkpoint = parser.add_argument_group("what a checkpoint of others does not tell")
     checkpoint.add_argument("--tokenizer", metavar="T", help=TOKENIZER_HELP)
@@ -83,6 +87,8 @@ def sampling_of(arguments: argparse.Namespace) -> Sampling:
 
 def run(arguments: argparse.Namespace) -> int:
     """Loads the checkpoint, fills, prints."""
+    from glm_jax.generate.compilations import counted_compilations
+
     sampling = sampling_of(arguments)
     texts = read_texts(arguments)
     filler = load_filler(arguments)
@@ -90,8 +96,20 @@ def run(arguments: argparse.Namespace) -> int:
         from glm_jax.cli.conversation import converse
 
         return converse(filler, sampling)
-    for filled in filler.fill(texts, sampling):
+    started = time.perf_counter()
+    with counted_compilations() as compilations:
+        results = filler.fill(texts, sampling)
+    seconds = time.perf_counter() - started
+    for filled in results:
         print_json(filled) if arguments.json else print_text(filled)
+    if arguments.verbose:
+        samples = [sample for filled in results for sample in filled.samples or [filled]]
+        tokens = sum(len(blank.ids) for sample in samples for blank in sample.blanks)
+        print(
+            f"{len(texts):,} texts filled with {tokens:,} tokens in {seconds:.1f} s; "
+            f"{compilations.count} programs compiled, for {compilations.seconds:.1f} s of it",
+            file=sys.stderr,
+        )
     return 0
 
 

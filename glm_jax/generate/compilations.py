@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 
@@ -31,7 +30,8 @@ def counted_compilations() -> Iterator[Compilations]:
     """Counts the programs that are compiled while it is entered, in whatever thread."""
     compilations = Compilations()
 
-    def note(event: str, duration_secs: float, /, **_details: Any) -> None:
+    def note(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        del kwargs
         if event == _COMPILED:
             compilations.count += 1
             compilations.seconds += duration_secs

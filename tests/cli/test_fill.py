@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 
 import flax.linen as nn
 import jax
@@ -55,6 +56,15 @@ def test_beams_tell_their_alternatives(fill_here):
     (blank,) = json.loads(result.stdout)["blanks"]
     scores = [blank["score"], *(other["score"] for other in blank["alternatives"])]
     assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+
+
+def test_it_tells_what_it_compiled(fill_here):
+    result = fill_here("a [MASK] b", "[MASK]", "--max_blank_length=3", "--verbose")
+    assert result.returncode == 0 and len(result.stdout.splitlines()) == 2
+    assert re.fullmatch(
+        r"2 texts filled with 6 tokens in [\d.]+ s; \d programs compiled, for [\d.]+ s of it\n",
+        result.stderr,
+    )
 
 
 @pytest.mark.parametrize(
