@@ -84,8 +84,9 @@ def report(batch_size: int, tokens: int, measured: dict[str, list[Measured]]) ->
     print(f"batch {batch_size}")
     for name, (first, rest) in best.items():
         print(
-            f"  {name:16} first token {first:6.2f} s   then {batch_size * (tokens - 1) / rest:7.1f} "
-            f"tokens/s   {rest / (tokens - 1) * 1e3:6.1f} ms a step   "
+            f"  {name:16} first token {first:6.2f} s   "
+            f"then {batch_size * (tokens - 1) / rest:7.1f} tokens/s   "
+            f"{rest / (tokens - 1) * 1e3:6.1f} ms a step   "
             f"glm_jax is {rest / best['glm_jax'].rest:5.2f}x as fast"
         )
 
