@@ -130,3 +130,22 @@ def run_command(start_command) -> Callable[..., subprocess.CompletedProcess[str]
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     return run
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `glm-jax` with arguments in this process, where no process of its own is the point.
+
+    A process of its own takes seconds to begin.
+    """
+    from glm_jax.cli.main import main
+
+    def run(arguments: Sequence[object]) -> subprocess.CompletedProcess[str]:
+        given = [str(argument) for argument in arguments]
+        monkeypatch.chdir(ROOT)
+        capsys.readouterr()
+        code = main(given)
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(given, code, printed.out, printed.err)
+
+    return run

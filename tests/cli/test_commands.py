@@ -67,23 +67,23 @@ def test_pretrain_shows_progress_and_ends_with_what_it_learnt(finished_run):
     assert finished.stderr == ""
 
 
-def test_pretrain_again_says_that_it_is_done(finished_run, run_command):
+def test_pretrain_again_says_that_it_is_done(finished_run, run_here):
     run_folder, gin_file, _ = finished_run
-    again = run_command(["pretrain", f"--gin_file={gin_file}"])
+    again = run_here(["pretrain", f"--gin_file={gin_file}"])
     assert again.returncode == 0
     assert f"this run is done: all 6 steps of {run_folder}" in again.stdout
 
 
-def test_evaluate_prints_the_scores(finished_run, run_command):
+def test_evaluate_prints_the_scores(finished_run, run_here):
     run_folder, _, _ = finished_run
-    result = run_command(["evaluate", run_folder, "--num_batches=3", "--json"])
+    result = run_here(["evaluate", run_folder, "--num_batches=3", "--json"])
     assert result.returncode == 0, result.stderr
     scores = json.loads(result.stdout)
     assert 0 < scores["loss"] < 10 and scores["unigram_entropy"] > 0
     assert {"loss_token", "loss_sentence", "loss_document"} <= scores.keys()
 
 
-def test_fill_reads_arguments_and_standard_input(finished_run, run_command):
+def test_fill_reads_arguments_and_standard_input(finished_run, run_command, run_here):
     run_folder, _, _ = finished_run
     text = "The [MASK] statement is [MASK] here."
     result = run_command(["fill", run_folder, "--json", text, "--max_blank_length=5"])
@@ -95,7 +95,7 @@ def test_fill_reads_arguments_and_standard_input(finished_run, run_command):
     assert_refused(run_command(["fill", run_folder]), "no text to fill")
 
 
-def test_inspect_shows_and_draws_any_batch(finished_run, run_command, tmp_path):
+def test_inspect_shows_and_draws_any_batch(finished_run, run_command, run_here, tmp_path):
     _, gin_file, _ = finished_run
     picture = tmp_path / "example.png"
     arguments = ["inspect", f"--gin_file={gin_file}", "--step=3", "--row=1"]
@@ -103,7 +103,7 @@ def test_inspect_shows_and_draws_any_batch(finished_run, run_command, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "Part A" in result.stdout and "Part B" in result.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert run_command(arguments).stdout.splitlines() == result.stdout.splitlines()[:-1]
+    assert run_here(arguments).stdout.splitlines() == result.stdout.splitlines()[:-1]
 
 
 @pytest.mark.parametrize(
@@ -137,23 +137,24 @@ def test_inspect_shows_and_draws_any_batch(finished_run, run_command, tmp_path):
         (["inspect", "--gin_file=configs/runs/demo.gin", "--row=99"], ["--row is 99"]),
     ],
 )
-def test_bad_usage_is_one_sentence_and_exit_code_2(run_command, arguments, parts):
-    assert_refused(run_command(arguments), *parts)
+def test_bad_usage_is_one_sentence_and_exit_code_2(run_here, arguments, parts):
+    assert_refused(run_here(arguments), *parts)
 
 
 def test_a_mesh_that_does_not_fit_is_one_sentence(finished_run, run_command):
     _, gin_file, _ = finished_run
     arguments = ["pretrain", f"--gin_file={gin_file}", "--gin.mesh.fsdp=3"]
+    # A process of its own: nothing that it loads may write to standard error.
     assert_refused(run_command(arguments), "fsdp=3", "devices")
 
 
-def test_a_changed_model_is_one_sentence(finished_run, run_command):
+def test_a_changed_model_is_one_sentence(finished_run, run_here):
     _, gin_file, _ = finished_run
     arguments = ["pretrain", f"--gin_file={gin_file}", "--gin.model.num_layers=3"]
-    assert_refused(run_command(arguments), "model.num_layers = 2, but the configuration says 3")
+    assert_refused(run_here(arguments), "model.num_layers = 2, but the configuration says 3")
 
 
-def test_prepare_reports_and_its_store_can_be_trained_on(run_command, tiny_run, tmp_path):
+def test_prepare_reports_and_its_store_can_be_trained_on(run_command, run_here, tiny_run, tmp_path):
     texts = tmp_path / "texts"
     texts.mkdir()
     for number in range(40):
@@ -167,7 +168,7 @@ def test_prepare_reports_and_its_store_can_be_trained_on(run_command, tiny_run, 
     assert prepared.returncode == 0, prepared.stderr
     for part in ("41 documents", "empty documents: 1", "documents with bad utf8: 1", str(store)):
         assert part in prepared.stdout
-    trained = run_command(
+    trained = run_here(
         [
             "pretrain",
             f"--gin_file={tiny_run}",
@@ -176,7 +177,7 @@ def test_prepare_reports_and_its_store_can_be_trained_on(run_command, tiny_run, 
         ]
     )
     assert trained.returncode == 0, trained.stderr
-    assert_refused(run_command([*arguments, "--train_tokenizer=330"]), "already", str(store))
+    assert_refused(run_here([*arguments, "--train_tokenizer=330"]), "already", str(store))
     again = run_command([*arguments, f"--tokenizer={store}", "--overwrite"])
     assert again.returncode == 0, again.stderr
 
@@ -190,6 +191,6 @@ def test_prepare_reports_and_its_store_can_be_trained_on(run_command, tiny_run, 
         (["README.md", "--tokenizer=a", "--train_tokenizer=3"], "not allowed with"),
     ],
 )
-def test_prepare_refuses_in_one_sentence(run_command, arguments, part, tmp_path):
-    assert_refused(run_command(["prepare", *arguments, f"--out={tmp_path / 'out'}"]), part)
+def test_prepare_refuses_in_one_sentence(run_here, arguments, part, tmp_path):
+    assert_refused(run_here(["prepare", *arguments, f"--out={tmp_path / 'out'}"]), part)
     assert not (tmp_path / "out").exists()

@@ -25,7 +25,7 @@ def assert_refused(result, *parts: str) -> None:
         assert part in lines[0]
 
 
-def test_there_and_back(run_command, source, tmp_path):
+def test_there_and_back(run_command, run_here, source, tmp_path):
     ours, back = tmp_path / "ours", tmp_path / "back"
     there = run_command(["convert", source, ours, f"--num_attention_heads={HEADS}"])
     assert there.returncode == 0, there.stderr
@@ -33,7 +33,7 @@ def test_there_and_back(run_command, source, tmp_path):
     for part in ("original", "native", "4, as given", "float16", "CRC-32"):
         assert part in there.stdout
     flags = ["--to", "original", "--model_parallel_size=2"]
-    returned = run_command(["convert", ours, back, *flags])
+    returned = run_here(["convert", ours, back, *flags])
     assert returned.returncode == 0, returned.stderr
     for file in (source / "5").iterdir():
         assert (back / "5" / file.name).read_bytes() == file.read_bytes()
@@ -50,8 +50,8 @@ def test_there_and_back(run_command, source, tmp_path):
         ([], "--num_attention_heads"),
     ],
 )
-def test_refuses_in_one_sentence(run_command, source, tmp_path, flags, part):
-    assert_refused(run_command(["convert", source, tmp_path / "out", *flags]), part)
+def test_refuses_in_one_sentence(run_here, source, tmp_path, flags, part):
+    assert_refused(run_here(["convert", source, tmp_path / "out", *flags]), part)
     assert not (tmp_path / "out").exists()
 
 
@@ -63,9 +63,9 @@ def run_folder(run_command, write_tiny_run, tmp_path_factory):
     return folder / "run"
 
 
-def test_a_run_folder_keeps_its_tokenizer(run_command, run_folder, tmp_path):
+def test_a_run_folder_keeps_its_tokenizer(run_here, run_folder, tmp_path):
     half = tmp_path / "half"
-    converted = run_command(["convert", run_folder, half, "--dtype=bfloat16"])
+    converted = run_here(["convert", run_folder, half, "--dtype=bfloat16"])
     assert converted.returncode == 0, converted.stderr
     files = sorted(file.name for file in (run_folder / "tokenizer").iterdir())
     assert files
