@@ -15,7 +15,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from glm_jax.model import GLM
 from glm_jax.model.decoding import DecodingGLM, by_layer
@@ -131,9 +131,3 @@ def _read(
     position_ids = jnp.where(place < length, jnp.stack([place, jnp.zeros_like(place)]), 0)[None]
     _, prompt = network(model, params, tokens, position_ids, length[None], method="read")
     return put_prompt(cache, cast(Cache, prompt), rows)
-
-
-def log_probability(logits: Float[Array, "... V"], token: Int[Array, "..."]) -> Float[Array, "..."]:
-    """The logarithm of the probability that the network gives a token."""
-    chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(logits, axis=-1)

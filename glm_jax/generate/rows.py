@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
-from glm_jax.generate.decoder import log_probability, network
+from glm_jax.generate.decoder import network
 from glm_jax.generate.strategies import choose, forbid_ends, forbid_repeats
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.mask import memory_mask
@@ -105,11 +105,10 @@ def run_rows(
         logits, cache = next_logits(model, params, cache, rows)
         token = _choose(logits, rows, ends)
         rows, kept, closes = _advance(rows, token, begin, ends)
-        top_log_probs, top_tokens = jax.lax.top_k(logits, num_top) if num_top else _nothing(token)
-        if num_top:
-            top_log_probs -= jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-        log_prob = log_probability(logits, token)
-        news = Emitted(token, log_prob, kept, closes, top_tokens, top_log_probs)
+        total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+        log_prob = jnp.take_along_axis(logits, token[:, None], axis=-1) - total
+        top_logits, top_tokens = jax.lax.top_k(logits, num_top)
+        news = Emitted(token, log_prob[:, 0], kept, closes, top_tokens, top_logits - total)
         emitted = jax.tree.map(lambda all_, new: all_.at[step].set(new), emitted, news)
         return cache, rows, step + 1, emitted
 
@@ -205,7 +204,3 @@ def _advance(
         kept,
         closes,
     )
-
-
-def _nothing(token: Int[Array, "B"]) -> tuple[Float[Array, "B 0"], Int[Array, "B 0"]]:
-    return jnp.zeros((*token.shape, 0)), jnp.zeros((*token.shape, 0), jnp.int32)

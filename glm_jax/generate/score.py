@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from glm_jax.errors import UsageError
-from glm_jax.generate.decoder import Decoder, log_probability, network, power_of_two
+from glm_jax.generate.decoder import Decoder, network, power_of_two
 from glm_jax.generate.prompt import Prompt
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.mask import memory_mask
@@ -155,7 +155,8 @@ def _run_part_b(
     def at_place(place: tuple[Float[Array, "B D"], Int[Array, "B"]]) -> Float[Array, "B"]:
         hidden, target = place
         logits = network(model, params, hidden, method="last_logits")
-        return log_probability(logits, target)
+        chosen = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
 
     # One place after the other: logits of all at once would be larger than the cache.
     by_place = jax.lax.map(at_place, (jnp.swapaxes(hidden, 0, 1), targets.T))
