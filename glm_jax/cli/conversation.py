@@ -110,7 +110,8 @@ def show(filler: Filler, text: str, sampling: Sampling, console: Console) -> Non
         console.print(highlighted(sample))
         for blank in sample.blanks:
             for other in blank.alternatives:
-                console.print(f"    {other.score:8.3f}  {other.text}", style="dim", markup=False)
+                line = other.text.replace("\n", "\\n")
+                console.print(f"    {other.score:8.3f}  {line}", style="dim", markup=False)
 
 
 def stream(filler: Filler, text: str, sampling: Sampling, console: Console) -> None:
