@@ -18,6 +18,7 @@ from glm_jax.cli import (
     parity,
     prepare,
     pretrain,
+    serve,
     tokenizer,
 )
 from glm_jax.errors import RunError, UsageError
@@ -28,6 +29,7 @@ COMMANDS = (
     pretrain,
     evaluate,
     fill,
+    serve,
     convert,
     parity,
     inspect,

@@ -1,0 +1,134 @@
+"""Fill blanks and score answers over HTTP, for many clients at a time.
+
+    glm-jax serve runs/demo
+    curl -H 'Content-Type: application/json' http://127.0.0.1:8000/v1/fill \\
+        -d '{"text": "The function returns a [MASK] of strings."}'
+
+A browser finds a page at the same address. SIGTERM and Ctrl-C end the server once it has answered
+what has begun. docs/serve.md describes the API.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from glm_jax.cli.fill import load_filler
+from glm_jax.cli.tokenizer_flags import TOKENIZER_HELP, add_kind_arguments
+from glm_jax.errors import UsageError
+
+HELP = "fill blanks and score answers over HTTP, with a page for browsers"
+TOKEN_VARIABLE = "GLM_JAX_TOKEN"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        type=Path,
+        help="a run folder, a checkpoint of the original code, or a Hugging Face folder",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to serve on (127.0.0.1: this machine alone)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="port (8000); 0 takes any free one"
+    )
+    parser.add_argument(
+        "--token_file",
+        type=Path,
+        metavar="FILE",
+        help=f"file with the token that clients must show; or in the variable {TOKEN_VARIABLE}",
+    )
+    _add_limits(parser.add_argument_group("how much the server takes on"))
+    checkpoint = parser.add_argument_group("what a checkpoint of others does not tell")
+    checkpoint.add_argument("--tokenizer", metavar="T", help=TOKENIZER_HELP)
+    add_kind_arguments(checkpoint)
+    checkpoint.add_argument(
+        "--num_attention_heads", type=int, metavar="H", help="hidden size / 64 by default"
+    )
+
+
+def _add_limits(group: argparse._ArgumentGroup) -> None:
+    whole = {"type": int, "metavar": "N"}
+    group.add_argument("--rows", **whole, help="texts filled side by side (8)")
+    group.add_argument(
+        "--max_slots", **whole, help="tokens of a text and its blanks, as 1024, 2048, ... (1024)"
+    )
+    group.add_argument("--queue", **whole, help="requests that may wait (64)")
+    group.add_argument("--max_body", **whole, help="bytes of a request's body (262144)")
+    group.add_argument("--max_beams", **whole, help="beams of a request (8)")
+    group.add_argument("--max_answers", **whole, help="answers scored in a request (64)")
+    group.add_argument("--top", **whole, help="most probable tokens kept for every place (5)")
+    group.add_argument(
+        "--grace",
+        type=float,
+        metavar="SECONDS",
+        help="how long running requests have to end at SIGTERM (30)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Loads the checkpoint and serves it."""
+    import dataclasses
+
+    from glm_jax.serve.settings import ServeSettings
+
+    names = [field.name for field in dataclasses.fields(ServeSettings)]
+    given = {name: getattr(arguments, name) for name in names}
+    settings = ServeSettings(**{name: v for name, v in given.items() if v is not None})
+    token = read_token(arguments.token_file)
+    if not 0 <= arguments.port < 65536:
+        raise UsageError(f"--port is {arguments.port}, but must be from 0 to 65535")
+
+    from glm_jax.serve.app import is_local, make_app
+    from glm_jax.serve.endpoints import Endpoints
+    from glm_jax.serve.metrics import Metrics
+    from glm_jax.serve.server import Server, address_of, bind, serve
+    from glm_jax.serve.worker import Worker
+
+    bound = bind(arguments.host, arguments.port)
+    address, local = address_of(bound), is_local(bound.getsockname()[0])
+    if token is None and not local:
+        print(f"glm-jax: without a token, all who reach {address} may use it", file=sys.stderr)
+    filler = load_filler(arguments)
+    metrics = Metrics()
+    worker = Worker(filler, settings, metrics)
+    worker.start()
+    name = arguments.checkpoint.resolve().name
+    endpoints = Endpoints(filler, worker, metrics, settings, name)
+    app = make_app(endpoints, metrics, token=token, local_only=local and token is None)
+    facts = endpoints.facts
+    line = (
+        f"serving {name}, a GLM with {facts['parameters']:,} parameters, on {address}: "
+        f"{settings.rows} rows of {facts['limits']['max_slots']} slots, queue of {settings.queue}"
+    )
+
+    def started() -> None:
+        print(line, flush=True)
+
+    serve(Server(app, worker, grace=settings.grace, started=started), worker, bound)
+    return 0
+
+
+def read_token(file: Path | None) -> str | None:
+    """The token from a file, or from the environment; None where there is neither.
+
+    Raises:
+      UsageError: the file can't be read, or the token is not one that a header can carry.
+    """
+    if file is not None:
+        try:
+            token, where = file.read_text(encoding="utf-8").strip(), str(file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--token_file {file} can't be read: {error}") from error
+    elif TOKEN_VARIABLE in os.environ:
+        token, where = os.environ[TOKEN_VARIABLE].strip(), TOKEN_VARIABLE
+    else:
+        return None
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError(f"the token in {where} must be printable ASCII characters without spaces")
+    return token

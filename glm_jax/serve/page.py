@@ -1,0 +1,43 @@
+"""The page for people, and what a browser may do with it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from importlib import resources
+
+from starlette.responses import Response
+
+
+class Page:
+    """One file with everything in it."""
+
+    def __init__(self) -> None:
+        """Reads it from the package."""
+        self._html = resources.files("glm_jax.serve").joinpath("page.html").read_bytes()
+        self._headers = {
+            "Content-Security-Policy": content_security_policy(self._html.decode()),
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-cache",
+        }
+
+    def response(self) -> Response:
+        """The page."""
+        return Response(self._html, headers=self._headers, media_type="text/html; charset=utf-8")
+
+
+def content_security_policy(html: str) -> str:
+    """Allows the page's own script and style, its requests to this server, and nothing else."""
+
+    def hashes(element: str) -> str:
+        contents = re.findall(rf"<{element}>(.*?)</{element}>", html, re.DOTALL)
+        digests = [hashlib.sha256(content.encode()).digest() for content in contents]
+        return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+    return (
+        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )

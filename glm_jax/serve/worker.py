@@ -1,0 +1,283 @@
+"""The one thread that uses the device: rows for fillings, and jobs that block between steps."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+
+from glm_jax.errors import UsageError
+from glm_jax.generate.decoder import prompt_size
+from glm_jax.generate.engine import Engine, Filling, News
+from glm_jax.generate.fill import Filler
+from glm_jax.generate.prompt import Prompt
+from glm_jax.generate.rows import MOST_STEPS
+from glm_jax.generate.settings import Sampling
+from glm_jax.serve.bodies import field_of
+from glm_jax.serve.jobs import BlockingJob, Done, Event, Failed, FillJob, Job, Token, Tokens
+from glm_jax.serve.metrics import Metrics
+from glm_jax.serve.request_error import RequestError, server_fault, stopping
+from glm_jax.serve.settings import ServeSettings
+
+# Between two looks at who came and who left; with somebody watching or waiting, and without.
+SECONDS_OF_STEPS_WATCHED = 0.05
+SECONDS_OF_STEPS_ALONE = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Does jobs in the order of their coming, fillings side by side."""
+
+    def __init__(self, filler: Filler, settings: ServeSettings, metrics: Metrics):
+        """Takes what `start` then uses.
+
+        Args:
+          filler: the model.
+          settings: `rows`, `max_slots`, `queue` and `top`.
+          metrics: where to count.
+        """
+        self._filler = filler
+        self._settings = settings
+        self._metrics = metrics
+        self._engine: Engine | None = None
+        self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
+        # What several threads use, under this lock.
+        self._changed = threading.Condition()
+        self._waiting: deque[Job] = deque()
+        self._live: set[Job] = set()
+        self._closing = False
+        # What only the worker's thread uses.
+        self._running: dict[Filling, FillJob] = {}
+        self._step_seconds = SECONDS_OF_STEPS_WATCHED
+        self._seconds_a_job = 0.0
+        self._last_end = time.monotonic()
+        metrics.watch("glm_queue_length", "Requests that wait.", lambda: len(self._waiting))
+        metrics.watch("glm_rows", "Texts that can be filled side by side.", lambda: settings.rows)
+        metrics.watch("glm_rows_in_use", "Texts being filled.", lambda: len(self._running))
+
+    def start(self) -> None:
+        """Compiles the programs that fill texts of any length, and begins to work."""
+        self._engine = self._new_engine()
+        _warm_up(self._engine, self._filler)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs are taken on."""
+        return self._thread.is_alive() and not self._closing
+
+    def submit(self, job: Job) -> None:
+        """Puts a job into the queue.
+
+        Raises:
+          RequestError: the queue is full, or the worker is closing.
+        """
+        with self._changed:
+            if not self.alive:
+                raise stopping()
+            if len(self._waiting) >= self._settings.queue:
+                seconds = max(1, math.ceil(self._seconds_a_job))
+                message = f"{len(self._waiting)} requests wait already; try again in {seconds} s"
+                raise RequestError(429, message, headers={"Retry-After": str(seconds)})
+            self._waiting.append(job)
+            self._live.add(job)
+            self._changed.notify()
+
+    def cancel(self, job: Job) -> None:
+        """Gives up a job, and its rows before the next steps; nothing more is told of it."""
+        with self._changed:
+            self._forget(job)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Takes no more jobs, and refuses those that have not begun."""
+        with self._changed:
+            self._closing = True
+            begun = [job for job in self._waiting if isinstance(job, FillJob) and job.num_started]
+            waiting = [job for job in self._waiting if job not in begun]
+            self._changed.notify()
+        for job in waiting:
+            self._end(job, Failed(stopping()))
+
+    def abandon(self) -> None:
+        """Gives up everything, after `close`."""
+        with self._changed:
+            live = list(self._live)
+        for job in live:
+            self._end(job, Failed(stopping()))
+        with self._changed:
+            self._changed.notify()
+
+    def join(self, seconds: float) -> bool:
+        """Waits for the end of the thread, after `close`; False if it is still busy then."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _end(self, job: Job, event: Event) -> None:
+        """Tells the last event of a job, if nobody has done so before."""
+        with self._changed:
+            ended = job.ended
+            self._forget(job)
+        if not ended:
+            job.tell(event)
+
+    def _forget(self, job: Job) -> None:
+        job.ended = True
+        self._live.discard(job)
+        if job in self._waiting:
+            self._waiting.remove(job)
+
+    # What follows runs on the worker's thread.
+
+    def _work(self) -> None:
+        while self._wait():
+            try:
+                self._take_turn()
+            except Exception:
+                logger.exception("the worker failed, and begins anew")
+                self._metrics.faults.inc()
+                self._begin_anew()
+
+    def _wait(self) -> bool:
+        """Sleeps until there is something to do; False when there will be nothing any more."""
+        with self._changed:
+            while not (self._waiting or self._running or self._closing):
+                self._changed.wait()
+            return bool(self._waiting or self._running)
+
+    def _take_turn(self) -> None:
+        if self._engine is None:
+            self._engine = self._new_engine()
+        for filling in [filling for filling, job in self._running.items() if job.ended]:
+            self._engine.stop(filling)
+            del self._running[filling]
+        blocking = self._start_waiting(self._engine)
+        if blocking is not None:
+            self._do(blocking)
+        if self._running:
+            self._step(self._engine)
+
+    def _start_waiting(self, engine: Engine) -> BlockingJob | None:
+        """Gives free rows to those that wait, up to the first that needs none."""
+        while True:
+            with self._changed:
+                job = self._waiting[0] if self._waiting else None
+                if isinstance(job, BlockingJob):
+                    self._waiting.popleft()
+                    return job
+                if not isinstance(job, FillJob) or not engine.num_free:
+                    return None
+                begun = job.fillings[job.num_started :][: engine.num_free]
+                job.num_started += len(begun)
+                if job.num_started == len(job.fillings):
+                    self._waiting.popleft()
+            self._running.update(dict.fromkeys(begun, job))
+            engine.start(begun)
+
+    def _do(self, job: BlockingJob) -> None:
+        try:
+            result = job.function()
+        except UsageError as error:
+            self._end(job, Failed(RequestError(400, str(error), field=field_of(error))))
+        except Exception:
+            logger.exception("a beam search or scoring failed")
+            self._end(job, Failed(server_fault()))
+        else:
+            self._end(job, Done(result))
+        self._note_end()
+
+    def _step(self, engine: Engine) -> None:
+        waits = bool(self._waiting)
+        watched = waits or any(job.streams for job in self._running.values())
+        seconds = SECONDS_OF_STEPS_WATCHED if watched else SECONDS_OF_STEPS_ALONE
+        steps = max(1, min(MOST_STEPS, int(seconds / self._step_seconds)))
+        begin = time.perf_counter()
+        news = engine.advance(steps, until_one_ends=waits)
+        seconds = time.perf_counter() - begin
+        by_filling: dict[Filling, list[News]] = {}
+        for one in news:
+            by_filling.setdefault(one.filling, []).append(one)
+        # A row that has work left has news in every step.
+        steps_done = max(map(len, by_filling.values()))
+        self._step_seconds = seconds / steps_done
+        self._metrics.step.observe(self._step_seconds)
+        self._metrics.tokens.inc(sum(one.token is not None for one in news))
+        for filling, its_news in by_filling.items():
+            self._tell(self._running[filling], filling, its_news)
+
+    def _tell(self, job: FillJob, filling: Filling, news: list[News]) -> None:
+        first_news = filling.sample == 0 and news[0].blank == 0
+        tokens = [
+            Token(filling.sample, one.blank, one.token, log_prob, one.closes)
+            for one, log_prob in zip(news, _log_probs(filling, news), strict=True)
+        ]
+        if first_news and len(news) == _num_places(filling):
+            self._metrics.first_token.observe(time.monotonic() - job.submitted)
+        if job.streams and not job.ended:
+            job.tell(Tokens(tokens))
+        last = news[-1]
+        if last.closes and last.blank + 1 == len(filling.prompt.masks):
+            del self._running[filling]
+            job.num_filled += 1
+            if job.num_filled == len(job.fillings):
+                self._end(job, Done(job.fillings))
+                self._note_end()
+
+    def _note_end(self) -> None:
+        """Keeps up how often a job ends, and so how soon there is room in the queue."""
+        now = time.monotonic()
+        self._seconds_a_job += 0.2 * (now - self._last_end - self._seconds_a_job)
+        self._last_end = now
+
+    def _begin_anew(self) -> None:
+        """Fails what was in the rows, as the cache may be lost, and drops the engine."""
+        with self._changed:
+            begun = [job for job in self._waiting if isinstance(job, FillJob) and job.num_started]
+            # Without an engine the next one could not be made: nobody would be served.
+            failed = {*self._running.values(), *(self._waiting if not self._engine else begun)}
+        self._engine = None
+        self._running.clear()
+        for job in failed:
+            self._end(job, Failed(server_fault()))
+
+    def _new_engine(self) -> Engine:
+        return Engine(
+            self._filler.decoder,
+            num_rows=self._settings.rows,
+            num_slots=self._settings.max_slots,
+            num_top=self._settings.top,
+        )
+
+
+def _num_places(filling: Filling) -> int:
+    """Tokens that a text has got so far, the ends of its blanks included."""
+    return sum(len(blank.ids) + (blank.end_log_prob is not None) for blank in filling.blanks)
+
+
+def _log_probs(filling: Filling, news: list[News]) -> list[float | None]:
+    """The log-probability of every token of the latest news of a text; None for ends."""
+    newest: dict[int, int] = {}
+    for one in news:
+        newest[one.blank] = newest.get(one.blank, 0) + (one.token is not None)
+    values = {
+        blank: iter(filling.blanks[blank].log_probs[-count:] if count else [])
+        for blank, count in newest.items()
+    }
+    return [None if one.token is None else next(values[one.blank]) for one in news]
+
+
+def _warm_up(engine: Engine, filler: Filler) -> None:
+    """Runs a prompt of every padded length, so that no request waits for a compiler."""
+    longest = min(filler.config.num_positions, engine.num_slots - 2)
+    begin = filler.tokenizer.special["ENC"]
+    size = prompt_size(1)
+    while True:
+        prompt = Prompt([begin] * min(size, longest), [0])
+        engine.start([Filling(prompt, Sampling(max_blank_length=1))])
+        engine.advance(1)
+        if size >= longest:
+            return
+        size *= 2
