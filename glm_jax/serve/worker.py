@@ -146,6 +146,7 @@ class Worker:
         with self._changed:
             while not (self._waiting or self._running or self._closing):
                 self._changed.wait()
+                self._last_end = time.monotonic()  # how long nobody came is no measure
             return bool(self._waiting or self._running)
 
     def _take_turn(self) -> None:

@@ -1,0 +1,157 @@
+"""Headless Chromium, driven over the DevTools protocol."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-port=0",
+)
+
+
+def find_chromium() -> str | None:
+    """Where Chromium is, if it is installed."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
+class Tab:
+    """One page in a browser."""
+
+    def __init__(self, connection: ClientConnection):
+        self._connection = connection
+        self._numbers = itertools.count(1)
+        self._session: str | None = None
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        self.errors: list[str] = []
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Calls a method of the protocol and waits for its result."""
+        number = next(self._numbers)
+        message: dict[str, Any] = {"id": number, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        self._connection.send(json.dumps(message))
+        while True:
+            answer = json.loads(self._connection.recv(timeout=30))
+            if answer.get("method") == "Runtime.exceptionThrown":
+                self.errors.append(json.dumps(answer["params"]["exceptionDetails"]))
+            if answer.get("method") == "Log.entryAdded":
+                self.errors.append(answer["params"]["entry"]["text"])
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                return answer["result"]
+
+    def evaluate(self, script: str) -> Any:
+        """The value of a script."""
+        result = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def wait_for(self, script: str, seconds: float = 20) -> Any:
+        """Waits until a script's value is true."""
+        end = time.monotonic() + seconds
+        while not (value := self.evaluate(script)):
+            assert time.monotonic() < end, f"{script} did not become true: {self.errors}"
+            time.sleep(0.02)
+        return value
+
+    def open(self, url: str) -> None:
+        """Goes to a page, and waits until it has asked the server what it is."""
+        self.call("Page.navigate", url=url)
+        self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    def press(self, key: str, code: int, modifiers: int = 0) -> None:
+        """Presses a key; 2 as modifiers is Ctrl."""
+        common = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
+        self.call("Input.dispatchKeyEvent", type="rawKeyDown", **common)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    def type_into(self, selector: str, text: str) -> None:
+        """Replaces what stands in a field, as typing does."""
+        self.evaluate(f"document.querySelector({json.dumps(selector)}).select()")
+        self.call("Input.insertText", text=text)
+
+    def click(self, selector: str) -> None:
+        """Clicks with the mouse in the middle of an element."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.evaluate(f"{found}.scrollIntoView({{block: 'center'}})")
+        x, y = self.evaluate(
+            f"(() => {{ const box = {found}.getClientRects()[0];"
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def look(self, width: int, height: int, scheme: str) -> None:
+        """Sets the size of the window and the colours that the person prefers."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self.call("Emulation.setEmulatedMedia", features=[feature])
+
+    def screenshot(self, path: Path) -> None:
+        """Saves the whole page as a PNG."""
+        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(data["data"]))
+
+
+@contextlib.contextmanager
+def browsing(chromium: str, folder: Path) -> Iterator[Tab]:
+    """A browser for the time of a test.
+
+    Args:
+      chromium: its program.
+      folder: an empty one, for its profile.
+    """
+    process = subprocess.Popen(
+        [chromium, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if found := re.search(r"DevTools listening on (ws://\S+)", line):
+                break
+        else:
+            raise AssertionError("Chromium ended before it could be driven")
+        with connect(found[1], max_size=None) as connection:
+            yield Tab(connection)
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
