@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -18,6 +19,36 @@ from glm_jax.metrics import read_metrics
 from glm_jax.train import loop
 from glm_jax.train.heartbeat import read_heartbeats
 from glm_jax.train.pretrain import Outcome, pretrain
+
+
+@pytest.fixture(scope="module")
+def finished_elsewhere(write_tiny_run, tmp_path_factory) -> Path:
+    """The run folder of a finished run; not to be changed."""
+    gin_file = write_tiny_run(tmp_path_factory.mktemp("finished"))
+    run(gin_file)
+    return gin_file.parent / "run"
+
+
+@pytest.fixture(scope="module")
+def begun_elsewhere(write_tiny_run, tmp_path_factory) -> Path:
+    """The run folder of a run of one step; not to be changed."""
+    gin_file = write_tiny_run(tmp_path_factory.mktemp("begun"))
+    run(gin_file, "train.num_steps=1")
+    return gin_file.parent / "run"
+
+
+@pytest.fixture
+def finished(finished_elsewhere, tiny_run) -> RunConfig:
+    """The run of `tiny_run`, finished."""
+    shutil.copytree(finished_elsewhere, tiny_run.parent / "run")
+    return read_configuration([tiny_run])
+
+
+@pytest.fixture
+def begun(begun_elsewhere, tiny_run) -> RunConfig:
+    """The run of `tiny_run`, of which one step is done."""
+    shutil.copytree(begun_elsewhere, tiny_run.parent / "run")
+    return read_configuration([tiny_run], ["train.num_steps=1"])
 
 
 def run(gin_file: Path, *bindings: str) -> tuple[Outcome, RunConfig, str]:
@@ -88,8 +119,7 @@ def test_a_run_in_parts_equals_an_uninterrupted_one_bit_for_bit(tiny_run, tmp_pa
     assert losses[0] == losses[1]
 
 
-def test_a_damaged_checkpoint_gives_the_one_before(tiny_run, tmp_path):
-    _, whole, _ = run(tiny_run)
+def test_a_damaged_checkpoint_gives_the_one_before(finished, tiny_run, tmp_path):
     elsewhere = (f"train.run_folder={tmp_path / 'damaged'}", "checkpoint.every=2")
     run(tiny_run, *elsewhere, "train.num_steps=2")
     run(tiny_run, *elsewhere, "train.num_steps=4")
@@ -98,43 +128,43 @@ def test_a_damaged_checkpoint_gives_the_one_before(tiny_run, tmp_path):
     assert outcome == Outcome(steps_before=2, steps=6, finished=True)
     assert "set aside as 4.damaged: state/manifest.ocdbt is missing" in output
     assert "going on at step 2" in output
-    assert_same_params(whole, config)
+    assert_same_params(finished, config)
     assert [record["step"] for record in train_records(config)] == list(range(1, 7))
 
 
-def test_a_finished_run_is_left_as_it_is(tiny_run):
-    _, config, _ = run(tiny_run)
-    folder = Path(config.train.run_folder)
+def test_a_finished_run_is_left_as_it_is(finished, tiny_run):
+    folder = Path(finished.train.run_folder)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     outcome, _, _ = run(tiny_run)
     assert outcome == Outcome(steps_before=6, steps=6, finished=True)
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
-def test_accumulation_does_not_change_the_losses(tiny_run, tmp_path):
-    _, whole, _ = run(tiny_run)
+def test_accumulation_does_not_change_the_losses(finished, tiny_run, tmp_path):
     elsewhere = f"train.run_folder={tmp_path / 'accumulated'}"
     _, accumulated, _ = run(tiny_run, elsewhere, "train.accumulation_steps=4")
     np.testing.assert_allclose(
-        [record["loss"] for record in train_records(whole)],
+        [record["loss"] for record in train_records(finished)],
         [record["loss"] for record in train_records(accumulated)],
         rtol=1e-5,
     )
 
 
-def test_a_step_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tiny_run, monkeypatch):
-    _, config, _ = run(tiny_run)
-    good = final_params(config)
+def test_a_step_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(
+    finished, tiny_run, monkeypatch
+):
+    good = final_params(finished)
     poison(monkeypatch)
     with pytest.raises(RunError, match=r"step 7: loss nan.*max_skipped_steps is 0"):
         run(tiny_run, "train.num_steps=9")
-    for name, values in final_params(config).items():
+    for name, values in final_params(finished).items():
         np.testing.assert_array_equal(values, good[name])
 
 
-def test_steps_that_are_not_finite_are_skipped_up_to_the_allowed_number(tiny_run, monkeypatch):
-    _, config, _ = run(tiny_run)
-    good = final_params(config)
+def test_steps_that_are_not_finite_are_skipped_up_to_the_allowed_number(
+    finished, tiny_run, monkeypatch
+):
+    good = final_params(finished)
     poison(monkeypatch)
     outcome, config, _ = run(tiny_run, "train.num_steps=9", "train.max_skipped_steps=3")
     assert outcome.steps == 9
@@ -166,17 +196,15 @@ def poison(monkeypatch) -> None:
         ("model.vocab_size=640", "model.vocab_size"),
     ],
 )
-def test_a_changed_model_does_not_resume(tiny_run, binding, message):
-    run(tiny_run, "train.num_steps=1")
+def test_a_changed_model_does_not_resume(begun, tiny_run, binding, message):
     with pytest.raises(UsageError, match=message):
         run(tiny_run, binding)
 
 
-def test_a_store_of_another_tokenizer_does_not_resume(tiny_run, tmp_path):
+def test_a_store_of_another_tokenizer_does_not_resume(begun, tiny_run, tmp_path):
     from glm_jax.data.store import write_store
     from glm_jax.tokenizer import train_sentencepiece
 
-    run(tiny_run, "train.num_steps=1")
     tokenizer = train_sentencepiece(["some other text " * 50], tmp_path / "t", vocab_size=300)
     ids = [tokenizer.special["ENC"], *tokenizer.encode_text("other text " * 50)]
     write_store(tmp_path / "other", {"train": [ids], "validation": [ids]}, tokenizer)
@@ -195,8 +223,6 @@ def test_a_mesh_that_does_not_fit_is_refused(tiny_run):
 
 
 def test_a_store_whose_tokenizer_was_exchanged_is_refused(tiny_run, tiny_store, tmp_path):
-    import shutil
-
     from glm_jax.tokenizer import train_sentencepiece
 
     exchanged = tmp_path / "exchanged"
@@ -225,9 +251,8 @@ def test_a_run_may_begin_from_the_weights_of_another(tiny_run, tmp_path):
         run(tiny_run, *second, f"train.run_folder={tmp_path / 'third'}", "model.num_layers=3")
 
 
-def test_a_run_does_not_go_on_from_converted_weights(tiny_run, tmp_path):
-    _, config, _ = run(tiny_run, "train.num_steps=1")
+def test_a_run_does_not_go_on_from_converted_weights(begun, tiny_run, tmp_path):
     converted = tmp_path / "converted"
-    assert main(["convert", config.train.run_folder, str(converted)]) == 0
+    assert main(["convert", begun.train.run_folder, str(converted)]) == 0
     with pytest.raises(UsageError, match="was converted, not trained here"):
         run(tiny_run, f"train.run_folder={converted}")

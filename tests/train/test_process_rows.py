@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,21 +20,23 @@ from jax.sharding import AxisType, Mesh
 from glm_jax.parallel.mesh import MESH_AXES
 from glm_jax.train import program
 
-order = json.loads(sys.argv[1])
-devices = np.array([jax.devices()[i] for i in order]).reshape(1, 4, 1, 1, 1)
-mesh = Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 5)
-rows = program.process_rows(mesh, 8)
-whole = np.arange(24).reshape(8, 3)
-(batch,) = program.to_devices([{"tokens": whole[rows]}], mesh, 8)
-shards = {s.device.id: s.data.tolist() for s in batch["tokens"].addressable_shards}
-print(json.dumps({"rows": rows, "shards": shards, "index": jax.process_index()}))
+results = []
+for order in json.loads(sys.argv[1]):
+    devices = np.array([jax.devices()[i] for i in order]).reshape(1, 4, 1, 1, 1)
+    mesh = Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 5)
+    rows = program.process_rows(mesh, 8)
+    whole = np.arange(24).reshape(8, 3)
+    (batch,) = program.to_devices([{"tokens": whole[rows]}], mesh, 8)
+    shards = {s.device.id: s.data.tolist() for s in batch["tokens"].addressable_shards}
+    results.append({"rows": rows, "shards": shards})
+print(json.dumps(results))
 """
+ORDERS = [[0, 1, 2, 3], [0, 2, 1, 3]]
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 1, 3]])
-def test_two_processes_make_the_rows_of_their_devices(order):
-    import socket
-
+@pytest.fixture(scope="module")
+def results_of_processes() -> list[list[dict]]:
+    """For each of two processes, and for each order of their devices: what it has made."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -47,7 +50,7 @@ def test_two_processes_make_the_rows_of_their_devices(order):
         }
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-c", join + PROGRAM, json.dumps(order)],
+                [sys.executable, "-c", join + PROGRAM, json.dumps(ORDERS)],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -59,6 +62,12 @@ def test_two_processes_make_the_rows_of_their_devices(order):
     for process, (output, errors) in zip(processes, ended, strict=True):
         assert process.returncode == 0, errors
         results.append(json.loads(output.strip().splitlines()[-1]))
+    return results
+
+
+@pytest.mark.parametrize("number", range(len(ORDERS)), ids=lambda number: str(ORDERS[number]))
+def test_two_processes_make_the_rows_of_their_devices(results_of_processes, number):
+    order, results = ORDERS[number], [made[number] for made in results_of_processes]
     assert sorted(results[0]["rows"] + results[1]["rows"]) == list(range(8))
     held = [rows for result in results for rows in result["shards"].values()]
     expected = [[[3 * r, 3 * r + 1, 3 * r + 2] for r in (2 * i, 2 * i + 1)] for i in range(4)]
