@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
@@ -11,8 +13,37 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from glm_jax.model.attention_choice import attention_function
 from glm_jax.model.dropout import Dropout
 from glm_jax.model.glm import GLM
-from glm_jax.model.layers import Block
+from glm_jax.model.layers import Block, Linear, stored_parameter
 from glm_jax.model.memory import Cache, LayerCache, Memory, NewMemory, PagedMemory, pages_in_use
+
+# Fewer rows than this are a product with vectors rather than one of matrices.
+FEW_ROWS = 32
+
+
+class RowLinear(Linear):
+    """`Linear` for few rows; its kernel is stored as [*features, in_features].
+
+    Then every output is one row of the kernel times an input, and the kernel is read as it lies in
+    memory: on a CPU, products with 2 to 16 rows take a fifth to a third less time.
+    """
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "... I"]) -> Float[Array, "... O"]:
+        normal = nn.initializers.normal(self.standard_deviation)
+        axes, shape = self.axes, (*self.features, self.in_features)
+        kernel = stored_parameter(self, "kernel", normal, (*axes[1:], axes[0]), shape)
+        bias = stored_parameter(self, "bias", nn.initializers.zeros, axes[1:], self.features)
+        dtype = jnp.dtype(self.dtype)
+        kernel, bias, last = kernel.astype(dtype), bias.astype(dtype), kernel.ndim - 1
+        rows = inputs.astype(dtype).reshape(-1, self.in_features)
+        if len(rows) < FEW_ROWS:
+            # Without the barriers the compiler would turn the product round again.
+            columns = jax.lax.optimization_barrier(rows.T)
+            product = jax.lax.dot_general(kernel, columns, (((last,), (0,)), ((), ())))
+            outputs = jnp.moveaxis(jax.lax.optimization_barrier(product), -1, 0)
+        else:
+            outputs = jax.lax.dot_general(rows, kernel, (((1,), (last,)), ((), ())))
+        return outputs.reshape(*inputs.shape[:-1], *self.features) + bias
 
 
 class DecodingGLM(GLM):
@@ -25,7 +56,9 @@ class DecodingGLM(GLM):
 
     def setup(self) -> None:
         super().setup()
-        self.blocks = [Block(self.config, self.layout) for _ in range(self.config.num_layers)]
+        self.blocks = [
+            Block(self.config, self.layout, RowLinear) for _ in range(self.config.num_layers)
+        ]
 
     def read(
         self,
@@ -117,8 +150,14 @@ def by_layer(params: PyTree) -> PyTree:
     stacked = params["layers"]
     num_layers = len(jax.tree.leaves(stacked)[0])
     others = {name: leaf for name, leaf in params.items() if name != "layers"}
+
+    def of_layer(keys: tuple[Any, ...], leaf: Float[Array, "N ..."], number: int):
+        return jnp.moveaxis(leaf[number], 0, -1) if keys[-1].key == "kernel" else leaf[number]
+
     layers = {
-        f"blocks_{number}": jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
+        f"blocks_{number}": jax.tree_util.tree_map_with_path(
+            partial(of_layer, number=number), stacked
+        )
         for number in range(num_layers)
     }
     return others | layers

@@ -119,10 +119,17 @@ def split_heads(
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with a fused [D, 3, D] kernel for query, key and value."""
+    """Multi-head self-attention with a fused [D, 3, D] kernel for query, key and value.
+
+    Attributes:
+      config: dimensions and numerics.
+      layout: how parameters are stored.
+      linear: the kind of linear maps.
+    """
 
     config: GLMConfig
     layout: LayoutConfig = DEFAULT_LAYOUT
+    linear: type[Linear] = Linear
 
     @nn.compact
     def __call__(
@@ -135,7 +142,7 @@ class SelfAttention(nn.Module):
     ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
         config, width = self.config, hidden.shape[2]
         # Heads are split off here and not in the kernel: a minor axis of 64 would be padded to 128.
-        projected = Linear(
+        projected = self.linear(
             width,
             (3, width),
             ("hidden_in", "query_key_value", "heads_out"),
@@ -152,7 +159,7 @@ class SelfAttention(nn.Module):
                 self._attend(query, key, value, prefix_length, dropout, attention_mask),
                 None,
             )
-        attended = Linear(
+        attended = self.linear(
             width,
             (width,),
             ("heads_in", "hidden"),
@@ -195,16 +202,18 @@ class MLP(nn.Module):
       output_deviation: initial standard deviation of the second matrix.
       dtype: of activations and products.
       layout: how parameters are stored.
+      linear: the kind of linear maps.
     """
 
     output_deviation: float
     dtype: str
     layout: LayoutConfig = DEFAULT_LAYOUT
+    linear: type[Linear] = Linear
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         width = hidden.shape[-1]
-        inner = Linear(
+        inner = self.linear(
             width,
             (4 * width,),
             ("hidden_in", "mlp_out"),
@@ -217,7 +226,7 @@ class MLP(nn.Module):
         # Only its input is kept for the backward pass: the steps of the tanh form are as large as
         # `inner` each, and cost less to compute again than to store and read.
         inner = jax.checkpoint(partial(nn.gelu, approximate=True), prevent_cse=False)(inner)
-        return Linear(
+        return self.linear(
             4 * width,
             (width,),
             ("mlp_in", "hidden"),
@@ -229,10 +238,11 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-LayerNorm transformer block."""
+    """One pre-LayerNorm transformer block; attributes as in `SelfAttention`."""
 
     config: GLMConfig
     layout: LayoutConfig = DEFAULT_LAYOUT
+    linear: type[Linear] = Linear
 
     @nn.compact
     def __call__(
@@ -254,7 +264,7 @@ class Block(nn.Module):
         config = self.config
         norm = partial(layer_norm, config.layernorm_epsilon, config.compute_dtype)
         drop = partial(drop_hidden, dropout, config.hidden_dropout)
-        attended, cache = SelfAttention(config, self.layout, name="attention")(
+        attended, cache = SelfAttention(config, self.layout, self.linear, name="attention")(
             enter_tensor(norm("attention_layernorm")(hidden)),
             prefix_length,
             dropout,
@@ -263,7 +273,7 @@ class Block(nn.Module):
         )
         hidden = hidden + drop(attended, 0)
         deviation = residual_standard_deviation(config.num_layers)
-        mlp = MLP(deviation, config.compute_dtype, self.layout, name="mlp")
+        mlp = MLP(deviation, config.compute_dtype, self.layout, self.linear, name="mlp")
         hidden = hidden + drop(mlp(enter_tensor(norm("mlp_layernorm")(hidden))), 1)
         self.sow("intermediates", "output", hidden)
         return hidden, cache

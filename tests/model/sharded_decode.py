@@ -12,7 +12,7 @@ import numpy as np
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.decoding import DecodingGLM, by_layer
 from glm_jax.model.mask import memory_mask
-from glm_jax.model.memory import empty_cache
+from glm_jax.model.memory import PAGE_SIZE, empty_cache
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
 from glm_jax.parallel.rules import batch_sharding, parameter_shardings
 
@@ -57,9 +57,11 @@ def main() -> None:
             {
                 "difference": max(float(np.abs(np.asarray(a) - b).max()) for a, b in pairs),
                 "cache_part": result[1][0].key.addressable_shards[0].data.shape,
-                # Weights and activations have no axis of slots: an operation that moves data
-                # between devices and has one would move the cache.
-                "moved": re.findall(rf"\S*\b{SLOTS},\S* (?:all-\w+|collective-\w+)", text),
+                # Only the cache has pages of slots as the fourth of five axes: an operation that
+                # moves data between devices and has them would move it.
+                "moved": re.findall(
+                    rf"\S*\[\d+,\d+,\d+,{PAGE_SIZE},\d+\]\S* (?:all-\w+|collective-\w+)", text
+                ),
             }
         )
     )
