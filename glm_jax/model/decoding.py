@@ -20,12 +20,22 @@ from glm_jax.model.memory import Cache, LayerCache, Memory, NewMemory, PagedMemo
 FEW_ROWS = 32
 
 
-class RowLinear(Linear):
-    """`Linear` for few rows; its kernel is stored as [*features, in_features].
+def few_rows_product(
+    rows: Float[Array, "R I"], kernel: Float[Array, "... I"]
+) -> Float[Array, "R ..."]:
+    """Every row times every vector of a kernel, which is read as it lies in memory.
 
-    Then every output is one row of the kernel times an input, and the kernel is read as it lies in
-    memory: on a CPU, products with 2 to 16 rows take a fifth to a third less time.
+    On a CPU, products with 2 to 16 rows take a fifth to a half less time than the other way round.
     """
+    # Without the barriers the compiler would turn the product round again.
+    columns = jax.lax.optimization_barrier(rows.T)
+    contracted = (((kernel.ndim - 1,), (0,)), ((), ()))
+    product = jax.lax.dot_general(kernel, columns, contracted, preferred_element_type=jnp.float32)
+    return jnp.moveaxis(jax.lax.optimization_barrier(product), -1, 0)
+
+
+class RowLinear(Linear):
+    """`Linear` for few rows; its kernel is stored as [*features, in_features]."""
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "... I"]) -> Float[Array, "... O"]:
@@ -37,10 +47,7 @@ class RowLinear(Linear):
         kernel, bias, last = kernel.astype(dtype), bias.astype(dtype), kernel.ndim - 1
         rows = inputs.astype(dtype).reshape(-1, self.in_features)
         if len(rows) < FEW_ROWS:
-            # Without the barriers the compiler would turn the product round again.
-            columns = jax.lax.optimization_barrier(rows.T)
-            product = jax.lax.dot_general(kernel, columns, (((last,), (0,)), ((), ())))
-            outputs = jnp.moveaxis(jax.lax.optimization_barrier(product), -1, 0)
+            outputs = few_rows_product(rows, kernel).astype(dtype)
         else:
             outputs = jax.lax.dot_general(rows, kernel, (((1,), (last,)), ((), ())))
         return outputs.reshape(*inputs.shape[:-1], *self.features) + bias
@@ -113,13 +120,8 @@ class DecodingGLM(GLM):
         return self._run_with_memory(hidden, memories)
 
     def last_logits(self, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:
-        """Float32 logits of one position of every example.
-
-        The same as `logits`, with the product the other way round: for few rows, the table of words
-        is then read as it lies in memory.
-        """
-        product = jnp.matmul(self.words(), hidden.T, preferred_element_type=jnp.float32)
-        return product.T
+        """`logits` of one position of every example."""
+        return few_rows_product(hidden, self.words())
 
     def _run_with_memory(
         self, hidden: Float[Array, "B L D"], memories: Any
