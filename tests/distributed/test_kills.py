@@ -4,24 +4,27 @@ import json
 import random
 import signal
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from glm_jax.cli.main import main
 from glm_jax.loading import load
 
 STEPS = 40
-SAVING = [f"--gin.train.num_steps={STEPS}", "--gin.checkpoint.every=2", "--gin.checkpoint.keep=2"]
 
 
-def command(gin_file, run_folder) -> list[str]:
+def command(gin_file, run_folder, steps=STEPS) -> list[str]:
     return [
         "pretrain",
         f"--gin_file={gin_file}",
         f"--gin.train.run_folder={run_folder}",
+        f"--gin.train.num_steps={steps}",
         "--gin.model.hidden_dropout=0.1",
-        *SAVING,
+        "--gin.checkpoint.every=2",
+        "--gin.checkpoint.keep=2",
     ]
 
 
@@ -47,24 +50,23 @@ def assert_same(one, other) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(run_command, write_tiny_run, tmp_path_factory):
+def uninterrupted(write_tiny_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     gin_file = write_tiny_run(folder)
-    finished = run_command(command(gin_file, folder / "run"))
-    assert finished.returncode == 0, finished.stderr
+    assert main(command(gin_file, folder / "run")) == 0
     return gin_file, folder / "run"
 
 
-def assert_two_checkpoints(run_folder) -> None:
+def assert_two_checkpoints(run_folder, last=STEPS) -> None:
     """The last two saves are there, and what kills left half-written is gone.
 
     The one before the last may be of any step: saves that are due too soon are left out.
     """
     steps = sorted(int(path.name) for path in (run_folder / "checkpoints").iterdir())
-    assert len(steps) == 2 and steps[1] == STEPS
+    assert len(steps) == 2 and steps[1] == last
 
 
-def kill_and_resume(uninterrupted, start_command, run_command, run_folder, kills, seed) -> None:
+def kill_and_resume(uninterrupted, start_command, run_here, run_folder, kills, seed) -> None:
     """Kills a run at `kills` random moments, lets it end, and compares all that it leaves."""
     gin_file, whole = uninterrupted
     moments = random.Random(seed)
@@ -77,25 +79,23 @@ def kill_and_resume(uninterrupted, start_command, run_command, run_folder, kills
         process.kill()
         process.communicate()
         killed += 1
-    finished = run_command(command(gin_file, run_folder))
+    finished = run_here(command(gin_file, run_folder))
     assert finished.returncode == 0, finished.stderr
     assert train_steps(run_folder) == list(range(1, STEPS + 1))
     assert_same(whole, run_folder)
     assert_two_checkpoints(run_folder)
 
 
-def test_a_killed_run_resumes_exactly(uninterrupted, start_command, run_command, tmp_path):
-    kill_and_resume(uninterrupted, start_command, run_command, tmp_path / "run", kills=2, seed=1)
+def test_a_killed_run_resumes_exactly(uninterrupted, start_command, run_here, tmp_path):
+    kill_and_resume(uninterrupted, start_command, run_here, tmp_path / "run", kills=2, seed=1)
 
 
 @pytest.mark.slow
-def test_a_run_killed_ten_times_resumes_exactly(
-    uninterrupted, start_command, run_command, tmp_path
-):
-    kill_and_resume(uninterrupted, start_command, run_command, tmp_path / "run", kills=10, seed=2)
+def test_a_run_killed_ten_times_resumes_exactly(uninterrupted, start_command, run_here, tmp_path):
+    kill_and_resume(uninterrupted, start_command, run_here, tmp_path / "run", kills=10, seed=2)
 
 
-def test_sigterm_saves_and_exits_with_0(uninterrupted, start_command, run_command, tmp_path):
+def test_sigterm_saves_and_exits_with_0(uninterrupted, start_command, run_here, tmp_path):
     gin_file, whole = uninterrupted
     run_folder = tmp_path / "run"
     rare = ["--gin.checkpoint.every=1000"]  # so that only the stop can have saved
@@ -107,7 +107,7 @@ def test_sigterm_saves_and_exits_with_0(uninterrupted, start_command, run_comman
     stopped = int(output.split("stopped after step ")[1].split()[0])
     assert 3 <= stopped < STEPS
     assert [p.name for p in (run_folder / "checkpoints").iterdir() if p.is_dir()] == [str(stopped)]
-    finished = run_command([*command(gin_file, run_folder), *rare])
+    finished = run_here([*command(gin_file, run_folder), *rare])
     assert f"going on at step {stopped}" in finished.stdout
     assert_same(whole, run_folder)
 
@@ -117,13 +117,22 @@ RELATIVE = 1e-5  # float32 sums in another order
 
 
 @pytest.fixture(scope="module")
-def alone(run_command, write_tiny_run, tmp_path_factory):
-    """A run on one device that several processes repeat, with its losses."""
-    folder = tmp_path_factory.mktemp("alone")
-    gin_file = write_tiny_run(folder)
-    finished = run_command([*command(gin_file, folder / "run"), *CALM])
-    assert finished.returncode == 0, finished.stderr
-    return gin_file, losses(folder / "run")
+def undisturbed(write_tiny_run, start_processes, tmp_path_factory):
+    """A run of some steps and processes that nothing happens to: its gin file and losses."""
+
+    def run(steps: int, count: int) -> tuple[Path, list[float]]:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        gin_file = write_tiny_run(folder)
+        arguments = [*command(gin_file, folder / "run", steps), *CALM]
+        if count == 1:
+            assert main(arguments) == 0
+        else:
+            processes = start_processes(arguments, count)
+            ended = [process.communicate(timeout=300) for process in processes]
+            assert not any(process.returncode for process in processes), ended
+        return gin_file, losses(folder / "run")
+
+    return run
 
 
 def losses(run_folder) -> list[float]:
@@ -141,7 +150,9 @@ def hit_one_of_several(processes, victim, number) -> list[str]:
     processes[victim].send_signal(number)
     begin = time.monotonic()
     ended = [process.communicate(timeout=60) for process in processes]
-    assert time.monotonic() - begin < 60
+    seconds = time.monotonic() - begin
+    print(f"{number.name} to process {victim}: all have ended after {seconds:.1f} s")
+    assert seconds < 60
     for process, (_, errors) in zip(processes, ended, strict=True):
         if number == signal.SIGTERM:
             assert process.returncode == 0, errors
@@ -151,15 +162,19 @@ def hit_one_of_several(processes, victim, number) -> list[str]:
     return [output for output, _ in ended]
 
 
-def hit_and_go_on(alone, start_processes, run_folder, hits, count, seed) -> None:
+def hit_and_go_on(undisturbed, start_processes, run_folder, hits, count, seed) -> None:
     """Hits a run of `count` processes again and again, lets it end, and compares its losses."""
-    gin_file, expected = alone
+    gin_file, expected = undisturbed
+    steps = len(expected)
+    together = [*command(gin_file, run_folder, steps), *CALM]
     numbers = random.Random(seed)
     for done, kind in enumerate(hits):
-        processes = start_processes([*command(gin_file, run_folder), *CALM], count)
+        processes = start_processes(together, count)
         before = complete_checkpoints(run_folder)
         begun = max(train_steps(run_folder), default=0)
-        wait_for_step(processes[0], run_folder, begun + numbers.randint(1, STEPS // len(hits)))
+        # Half of the steps for the hits: the run goes on while it is looked at.
+        ahead = numbers.randint(1, steps // len(hits) // 2)
+        wait_for_step(processes[0], run_folder, begun + ahead)
         time.sleep(numbers.uniform(0, 0.3))
         if processes[0].poll() is not None:
             pytest.fail(f"the run ended before hit {done}: {processes[0].communicate()[1]}")
@@ -169,26 +184,29 @@ def hit_and_go_on(alone, start_processes, run_folder, hits, count, seed) -> None
         if before and not (victim == 0 and kind == signal.SIGKILL):
             assert f"going on at step {max(before)}" in output
         assert max(complete_checkpoints(run_folder), default=0) >= max(there, default=0)
-    processes = start_processes([*command(gin_file, run_folder), *CALM], count)
+    processes = start_processes(together, count)
     newest = max(complete_checkpoints(run_folder), default=0)
     ended = [process.communicate(timeout=300) for process in processes]
     for process, (_, errors) in zip(processes, ended, strict=True):
         assert process.returncode == 0, errors
     assert (f"going on at step {newest}" if newest else "from the start") in ended[0][0]
-    assert train_steps(run_folder) == list(range(1, STEPS + 1))
+    assert train_steps(run_folder) == list(range(1, steps + 1))
     np.testing.assert_allclose(losses(run_folder), expected, rtol=RELATIVE)
-    assert_two_checkpoints(run_folder)
+    assert_two_checkpoints(run_folder, steps)
 
 
 def test_a_run_of_two_processes_survives_the_loss_and_the_stop_of_one(
-    alone, start_processes, tmp_path
+    undisturbed, start_processes, tmp_path
 ):
     hits = [signal.SIGKILL, signal.SIGTERM]
-    hit_and_go_on(alone, start_processes, tmp_path / "run", hits, count=2, seed=3)
+    one = undisturbed(STEPS, count=1)
+    hit_and_go_on(one, start_processes, tmp_path / "run", hits, count=2, seed=3)
 
 
 @pytest.mark.slow
-def test_a_run_of_four_processes_survives_twenty_hits(alone, start_processes, tmp_path):
+def test_a_run_of_four_processes_survives_twenty_hits(undisturbed, start_processes, tmp_path):
     kinds = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
     hits = [kinds[number % len(kinds)] for number in range(20)]
-    hit_and_go_on(alone, start_processes, tmp_path / "run", hits, count=4, seed=4)
+    # Over so many steps, sums in the order of one process would end up elsewhere.
+    four = undisturbed(4 * STEPS, count=4)
+    hit_and_go_on(four, start_processes, tmp_path / "run", hits, count=4, seed=4)

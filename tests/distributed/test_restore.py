@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from glm_jax.cli.main import main
 from glm_jax.metrics import read_metrics
 
 SAVED, STEPS = 3, 6
@@ -32,29 +33,31 @@ def begun(run_command, write_tiny_run, tmp_path_factory):
     """The gin file, a run of one device to its end, and one on fsdp=8 that ended half-way."""
     folder = tmp_path_factory.mktemp("restore")
     gin_file = write_tiny_run(folder)
-    whole = run_command(arguments(gin_file, folder / "whole", STEPS, []))
+    assert main(arguments(gin_file, folder / "whole", STEPS, [])) == 0
     half = run_command(
         arguments(gin_file, folder / "half", SAVED, ["mesh.data=1", "mesh.fsdp=8"]), devices=8
     )
-    for finished in (whole, half):
-        assert finished.returncode == 0, finished.stderr
+    assert half.returncode == 0, half.stderr
     return gin_file, folder / "whole", folder / "half"
 
 
 @pytest.mark.parametrize("where", ELSEWHERE)
-def test_a_run_goes_on_elsewhere(where, begun, start_processes, start_command, tmp_path):
+def test_a_run_goes_on_elsewhere(where, begun, start_processes, run_command, run_here, tmp_path):
     gin_file, whole, half = begun
     count, devices, bindings = ELSEWHERE[where]
     shutil.copytree(half, tmp_path / "run")
     command = arguments(gin_file, tmp_path / "run", STEPS, bindings)
     if count > 1:
         processes = start_processes(command, count, devices)
+        ended = [(process, process.communicate(timeout=300)) for process in processes]
+        for process, (_, errors) in ended:
+            assert process.returncode == 0, errors
+        output = ended[0][1][0]
     else:
-        processes = [start_command(command, devices)]
-    for process, (output, errors) in [(p, p.communicate(timeout=300)) for p in processes]:
-        assert process.returncode == 0, errors
-        if process is processes[0]:
-            assert f"going on at step {SAVED}" in output
+        finished = run_here(command) if devices == 1 else run_command(command, devices)
+        assert finished.returncode == 0, finished.stderr
+        output = finished.stdout
+    assert f"going on at step {SAVED}" in output
     expected, found = steps(whole), steps(tmp_path / "run")
     assert [r["step"] for r in found] == list(range(1, STEPS + 1))
     # The same examples have the same number of targets at every step.
