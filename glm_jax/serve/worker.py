@@ -97,18 +97,15 @@ class Worker:
         with self._changed:
             self._closing = True
             begun = [job for job in self._waiting if isinstance(job, FillJob) and job.num_started]
-            waiting = [job for job in self._waiting if job not in begun]
+            for job in [job for job in self._waiting if job not in begun]:
+                self._end(job, Failed(stopping()))
             self._changed.notify()
-        for job in waiting:
-            self._end(job, Failed(stopping()))
 
     def abandon(self) -> None:
         """Gives up everything, after `close`."""
         with self._changed:
-            live = list(self._live)
-        for job in live:
-            self._end(job, Failed(stopping()))
-        with self._changed:
+            for job in list(self._live):
+                self._end(job, Failed(stopping()))
             self._changed.notify()
 
     def join(self, seconds: float) -> bool:

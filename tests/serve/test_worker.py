@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -71,10 +73,42 @@ def test_who_leaves_the_queue_makes_room_in_it(filler):
         wait_until(lambda: server.metric("glm_queue_length") == 0, 5)
 
 
+def test_clients_that_come_and_go_at_any_moment_leave_nothing_behind(server: Running, filler):
+    draw = random.Random(0)
+    kinds = [
+        ("/v1/fill", {**LONG, "samples": 3}),
+        ("/v1/fill", {**LONG, "stream": True}),
+        ("/v1/score", {"text": "a [MASK]", "answers": ["b"]}),
+        ("/v1/fill", {"text": "a [MASK] b", "max_blank_length": 3}),
+    ]
+    patience = [draw.choice([0.001, 0.01, 0.05, 0.2]) for _ in range(200)]
+    left = []
+
+    async def come_and_go(number: int) -> None:
+        path, body = kinds[number % len(kinds)]
+        async with httpx2.AsyncClient(timeout=60) as client:
+            await asyncio.sleep(number / 200)
+            try:
+                async with asyncio.timeout(patience[number]):
+                    await client.post(server.url + path, json=body)
+            except TimeoutError:
+                left.append(number)
+
+    async def come_all() -> None:
+        await asyncio.gather(*map(come_and_go, range(200)))
+
+    asyncio.run(come_all())
+    assert 20 < len(left)
+    wait_until(lambda: in_use(server) == server.metric("glm_queue_length") == 0)
+    assert not server.worker._live
+    [expected] = filler.fill(["a [MASK] b"], Sampling(max_blank_length=9))
+    assert server.fill("a [MASK] b", max_blank_length=9)["text"] == expected.text
+
+
 @pytest.mark.usefixtures("slow_steps")
 def test_a_search_does_not_wait_for_a_long_text_nor_change_it(server: Running, filler):
-    [expected] = filler.fill([LONG["text"]], Sampling(max_blank_length=20, min_blank_length=20))
-    long = {**LONG, "max_blank_length": 20, "min_blank_length": 20}
+    [expected] = filler.fill([LONG["text"]], Sampling(max_blank_length=10, min_blank_length=10))
+    long = {**LONG, "max_blank_length": 10, "min_blank_length": 10}
     with ThreadPoolExecutor() as pool:
         filling = pool.submit(server.fill, **long)
         wait_until(lambda: in_use(server) == 1)
