@@ -29,11 +29,11 @@ from glm_jax.parallel.flags import compiler_options
 GIBIBYTE = 2**30
 HEADER = """# GLM on TPU slices
 
-What the real TPU compiler makes of the train step, for every published model: GLM-10B,
-GLM-10B-Chinese and GLM-Large on slices of four generations, the others on fewer. No TPU was at
-hand: memory and transfers are those of the compiled program, times are computed from its estimates.
-Each row names its configuration in `configs/hardware/`; the whole report is the file of the same
-name in `docs/tpu/`. Programs were compiled on two cores, in part beside other work.
+What the real TPU compiler makes of the train step, for every published model on slices of four
+generations of chips. No TPU was at hand: memory and transfers are those of the compiled program,
+times are computed from its estimates. Each row names its configuration in `configs/hardware/`; the
+whole report is the file of the same name in `docs/tpu/`. Programs were compiled on two cores, in part
+beside other work.
 
 - **Memory** is the peak per chip (arguments and temporaries in brackets) beside what the compiler
   lets a program have.
