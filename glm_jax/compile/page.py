@@ -32,8 +32,8 @@ HEADER = """# GLM on TPU slices
 What the real TPU compiler makes of the train step, for every published model on slices of four
 generations of chips. No TPU was at hand: memory and transfers are those of the compiled program,
 times are computed from its estimates. Each row names its configuration in `configs/hardware/`; the
-whole report is the file of the same name in `docs/tpu/`. Programs were compiled on two cores, in part
-beside other work.
+whole report is the file of the same name in `docs/tpu/`. Programs were compiled on two cores, in
+part beside other work.
 
 - **Memory** is the peak per chip (arguments and temporaries in brackets) beside what the compiler
   lets a program have.
