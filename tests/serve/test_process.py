@@ -82,7 +82,7 @@ async def ask_all(url: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]
     numbers = iter(range(len(bodies)))
 
     async def be_a_client() -> None:
-        async with httpx2.AsyncClient(timeout=120) as client:
+        async with httpx2.AsyncClient(timeout=120, verify=False) as client:
             for number in numbers:
                 answers[number] = await ask(client, url, bodies[number], number % 4 == 0)
 

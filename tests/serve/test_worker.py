@@ -81,13 +81,13 @@ def test_clients_that_come_and_go_at_any_moment_leave_nothing_behind(server: Run
         ("/v1/score", {"text": "a [MASK]", "answers": ["b"]}),
         ("/v1/fill", {"text": "a [MASK] b", "max_blank_length": 3}),
     ]
-    patience = [draw.choice([0.001, 0.01, 0.05, 0.2]) for _ in range(200)]
+    patience = [draw.choice([0.001, 0.01, 0.05, 0.2]) for _ in range(100)]
     left = []
 
     async def come_and_go(number: int) -> None:
         path, body = kinds[number % len(kinds)]
-        async with httpx2.AsyncClient(timeout=60) as client:
-            await asyncio.sleep(number / 200)
+        async with httpx2.AsyncClient(timeout=60, verify=False) as client:
+            await asyncio.sleep(number / 100)
             try:
                 async with asyncio.timeout(patience[number]):
                     await client.post(server.url + path, json=body)
@@ -95,10 +95,10 @@ def test_clients_that_come_and_go_at_any_moment_leave_nothing_behind(server: Run
                 left.append(number)
 
     async def come_all() -> None:
-        await asyncio.gather(*map(come_and_go, range(200)))
+        await asyncio.gather(*map(come_and_go, range(100)))
 
     asyncio.run(come_all())
-    assert 20 < len(left)
+    assert len(left) > 20
     wait_until(lambda: in_use(server) == server.metric("glm_queue_length") == 0)
     assert not server.worker._live
     [expected] = filler.fill(["a [MASK] b"], Sampling(max_blank_length=9))
