@@ -36,7 +36,7 @@ def filled(texts, sampling: Sampling, num_rows: int, ends=(NO_END,)) -> list[Fil
     st.sets(st.integers(0, 39), max_size=12),
     st.sampled_from([1, 2, 4]),
 )
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_texts_filled_side_by_side_equal_a_plain_loop_over_each(texts, ends, num_rows):
     # One number of ends, so that all examples are one program.
     padded = sorted(ends) + [NO_END] * (12 - len(ends))

@@ -47,7 +47,7 @@ def texts_with_answers(draw):
 
 
 @given(st.lists(texts_with_answers(), min_size=1, max_size=3), st.sampled_from([1, 4]))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_scores_in_batches_equal_a_whole_pass_for_each_answer(texts, num_rows):
     decoder = decoder_that_ends_with([END], some_params(3.0))
     assert decoder.model.config == MODEL.config

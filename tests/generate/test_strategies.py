@@ -67,7 +67,7 @@ def test_the_recorded_processors_forbid_the_same_tokens(pieces):
     start=st.integers(0, 12),
     ngram=st.integers(0, 4),
 )
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_a_sequence_may_not_come_twice(tokens, start, ngram):
     start = min(start, len(tokens))
     padded = jnp.asarray([[*tokens, *[0] * (12 - len(tokens))]] * 2)
