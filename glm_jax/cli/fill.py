@@ -32,12 +32,7 @@ HELP = "fill [MASK], [sMASK] and [gMASK] in texts"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        type=Path,
-        help="a run folder, a checkpoint of the original code, or a Hugging Face folder",
-    )
+    add_checkpoint_arguments(parser)
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="a text with blanks")
     parser.add_argument("--file", type=Path, metavar="F", help="a file with one text a line")
     _add_sampling_arguments(parser.add_argument_group("how blanks are filled"))
@@ -46,6 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--verbose", action="store_true", help="say how long it took, and how much was compiled"
+    )
+
+
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """The checkpoint, and the flags that `load_filler` reads."""
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        type=Path,
+        help="a run folder, a checkpoint of the original code, or a Hugging Face folder",
     )
     checkpoint = parser.add_argument_group("what a checkpoint of others does not tell")
     checkpoint.add_argument("--tokenizer", metavar="T", help=TOKENIZER_HELP)

@@ -15,8 +15,7 @@ import os
 import sys
 from pathlib import Path
 
-from glm_jax.cli.fill import load_filler
-from glm_jax.cli.tokenizer_flags import TOKENIZER_HELP, add_kind_arguments
+from glm_jax.cli.fill import add_checkpoint_arguments, load_filler
 from glm_jax.errors import UsageError
 
 HELP = "fill blanks and score answers over HTTP, with a page for browsers"
@@ -25,12 +24,7 @@ TOKEN_VARIABLE = "GLM_JAX_TOKEN"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        type=Path,
-        help="a run folder, a checkpoint of the original code, or a Hugging Face folder",
-    )
+    add_checkpoint_arguments(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to serve on (127.0.0.1: this machine alone)"
     )
@@ -44,12 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"file with the token that clients must show; or in the variable {TOKEN_VARIABLE}",
     )
     _add_limits(parser.add_argument_group("how much the server takes on"))
-    checkpoint = parser.add_argument_group("what a checkpoint of others does not tell")
-    checkpoint.add_argument("--tokenizer", metavar="T", help=TOKENIZER_HELP)
-    add_kind_arguments(checkpoint)
-    checkpoint.add_argument(
-        "--num_attention_heads", type=int, metavar="H", help="hidden size / 64 by default"
-    )
 
 
 def _add_limits(group: argparse._ArgumentGroup) -> None:
