@@ -64,12 +64,14 @@ class News(NamedTuple):
       filling: the text, already up to date with all tokens of the same call.
       blank: which blank it belongs to.
       token: the token; None where the blank ends instead.
+      log_prob: the log-probability of the token, or of the end.
       closes: whether the blank is filled.
     """
 
     filling: Filling
     blank: int
     token: int | None
+    log_prob: float
     closes: bool
 
 
@@ -178,7 +180,8 @@ class Engine:
                 self._free(row)
             else:
                 filling.blanks.append(FilledBlank())
-        return News(filling, number, int(now.token) if now.kept else None, bool(now.closes))
+        token = int(now.token) if now.kept else None
+        return News(filling, number, token, float(now.log_prob), bool(now.closes))
 
     def _free(self, row: int) -> None:
         self._fillings[row] = None

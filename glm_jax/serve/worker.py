@@ -209,8 +209,14 @@ class Worker:
     def _tell(self, job: FillJob, filling: Filling, news: list[News]) -> None:
         first_news = filling.sample == 0 and news[0].blank == 0
         tokens = [
-            Token(filling.sample, one.blank, one.token, log_prob, one.closes)
-            for one, log_prob in zip(news, _log_probs(filling, news), strict=True)
+            Token(
+                filling.sample,
+                one.blank,
+                one.token,
+                None if one.token is None else one.log_prob,
+                one.closes,
+            )
+            for one in news
         ]
         if first_news and len(news) == _num_places(filling):
             self._metrics.first_token.observe(time.monotonic() - job.submitted)
@@ -253,18 +259,6 @@ class Worker:
 def _num_places(filling: Filling) -> int:
     """Tokens that a text has got so far, the ends of its blanks included."""
     return sum(len(blank.ids) + (blank.end_log_prob is not None) for blank in filling.blanks)
-
-
-def _log_probs(filling: Filling, news: list[News]) -> list[float | None]:
-    """The log-probability of every token of the latest news of a text; None for ends."""
-    newest: dict[int, int] = {}
-    for one in news:
-        newest[one.blank] = newest.get(one.blank, 0) + (one.token is not None)
-    values = {
-        blank: iter(filling.blanks[blank].log_probs[-count:] if count else [])
-        for blank, count in newest.items()
-    }
-    return [None if one.token is None else next(values[one.blank]) for one in news]
 
 
 def _warm_up(engine: Engine, filler: Filler) -> None:
