@@ -14,6 +14,7 @@ from glm_jax.errors import UsageError
 from glm_jax.generate.engine import Engine, slots_needed
 from glm_jax.generate.fill import FilledText, Filler
 from glm_jax.generate.growing_text import GrowingText
+from glm_jax.generate.prompt import mask_ids, stretches
 from glm_jax.generate.settings import Sampling
 
 PROMPT = "text> "
@@ -128,7 +129,7 @@ def stream(filler: Filler, text: str, sampling: Sampling, console: Console) -> N
     )
     engine.start([filling])
     growing = GrowingText(filler.tokenizer)
-    parts = _between(ids, [place - 1 for place in filling.prompt.masks])  # [CLS] stands before
+    parts = list(stretches(ids, mask_ids(filler.tokenizer.special)))
     _print(console, growing.add(*parts[0]))
     while engine.num_active:
         for news in engine.advance(STEPS):
@@ -138,12 +139,6 @@ def stream(filler: Filler, text: str, sampling: Sampling, console: Console) -> N
                 _print(console, growing.add(*parts[news.blank + 1]))
     _print(console, growing.end())
     console.print()
-
-
-def _between(ids: list[int], masks: list[int]) -> list[list[int]]:
-    """The tokens before, between and after the masks."""
-    begins = [0, *(place + 1 for place in masks)]
-    return [ids[begin:end] for begin, end in zip(begins, [*masks, len(ids)], strict=True)]
 
 
 def _print(console: Console, text: str, style: str = "") -> None:

@@ -11,6 +11,7 @@ from glm_jax.errors import UsageError
 from glm_jax.generate.beam_rows import FoundBlank, beam_search
 from glm_jax.generate.decoder import Decoder, make_decoder, power_of_two
 from glm_jax.generate.engine import FilledBlank, Filling, fill_all
+from glm_jax.generate.growing_text import shared_length
 from glm_jax.generate.prompt import (
     Prompt,
     check_positions,
@@ -18,6 +19,7 @@ from glm_jax.generate.prompt import (
     encode_with_blank,
     make_prompt,
     mask_ids,
+    stretches,
 )
 from glm_jax.generate.score import AnswerScore, check_answers, score_answers
 from glm_jax.generate.settings import Sampling
@@ -203,16 +205,20 @@ class Filler:
         return prompt
 
     def _text(self, ids: Sequence[int], blanks: list[Blank]) -> FilledText:
-        decode, replaced = self.tokenizer.decode, []
-        spans, remaining = [], iter(blanks)
-        for token in ids:
-            if token in self._masks:
-                begin = len(decode(replaced))
-                replaced += next(remaining).ids
-                spans.append((begin, len(decode(replaced))))
-            else:
-                replaced.append(token)
-        return FilledText(decode(replaced), blanks, spans)
+        first, *others = stretches(ids, self._masks)
+        replaced, places = list(first), []
+        for blank, after in zip(blanks, others, strict=True):
+            places.append((len(replaced), len(replaced) + len(blank.ids)))
+            replaced += [*blank.ids, *after]
+        text = self.tokenizer.decode(replaced)
+
+        def characters(count: int) -> int:
+            """Of the first tokens, without one that only later tokens complete."""
+            part = self.tokenizer.decode(replaced[:count])
+            return shared_length(part, text)
+
+        spans = [(characters(begin), characters(end)) for begin, end in places]
+        return FilledText(text, blanks, spans)
 
     def _blank(self, blank: FilledBlank, score: float | None = None) -> Blank:
         text = self.tokenizer.decode(blank.ids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from glm_jax.tokenizer import Tokenizer
 
 # What a decoder puts for the bytes of a character that is not complete.
@@ -36,3 +38,9 @@ class GrowingText:
     def _tell(self, text: str) -> str:
         new, self._told = text[len(self._told) :], text
         return new
+
+
+def shared_length(first: str, second: str) -> int:
+    """How many characters two texts begin with together."""
+    pairs = zip(first, second, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

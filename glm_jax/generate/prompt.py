@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from glm_jax.errors import UsageError
 from glm_jax.tokenizer import Tokenizer
@@ -47,6 +47,18 @@ def encode_with_blank(tokenizer: Tokenizer, text: str) -> list[int]:
         return ids
     # A mask takes no whitespace before it.
     return [*tokenizer.encode(text.rstrip()), special.get("gMASK", special["MASK"])]
+
+
+def stretches(ids: Sequence[int], masks: frozenset[int]) -> Iterator[list[int]]:
+    """The ids between masks, one more than there are masks."""
+    stretch: list[int] = []
+    for token in ids:
+        if token in masks:
+            yield stretch
+            stretch = []
+        else:
+            stretch.append(token)
+    yield stretch
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:

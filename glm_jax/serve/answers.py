@@ -7,11 +7,10 @@ from typing import Any
 
 from glm_jax.generate.engine import FilledBlank, Filling, TopToken
 from glm_jax.generate.fill import Blank, FilledText, Filler
-from glm_jax.generate.prompt import mask_ids
+from glm_jax.generate.prompt import mask_ids, stretches
 from glm_jax.generate.score import AnswerScore
 from glm_jax.serve.jobs import Token
 from glm_jax.serve.places import (
-    stretches,
     text_in_place,
     texts_in_place,
     without_incomplete,

@@ -7,9 +7,9 @@ its middle (SentencePiece drops a space there), so no token is decoded alone.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from glm_jax.generate.growing_text import INCOMPLETE
+from glm_jax.generate.growing_text import INCOMPLETE, shared_length
 from glm_jax.tokenizer import Tokenizer
 
 # So many tokens before a place decide how it reads; more only take time.
@@ -20,14 +20,17 @@ def text_in_place(tokenizer: Tokenizer, before: Sequence[int], ids: Sequence[int
     """What tokens add to the text of those before them."""
     context = list(before[-CONTEXT:])
     whole = tokenizer.decode([*context, *ids])
-    return whole[_shared(tokenizer.decode(context), whole) :]
+    return whole[shared_length(tokenizer.decode(context), whole) :]
 
 
 def texts_in_place(tokenizer: Tokenizer, before: Sequence[int], ids: Sequence[int]) -> list[str]:
     """What each of some tokens adds; a character of several tokens comes with the last of them."""
     context = list(before[-CONTEXT:])
     whole = tokenizer.decode([*context, *ids])
-    ends = [_shared(tokenizer.decode([*context, *ids[:count]]), whole) for count in range(len(ids))]
+    ends = [
+        shared_length(tokenizer.decode([*context, *ids[:count]]), whole)
+        for count in range(len(ids))
+    ]
     ends.append(len(whole))
     for place in range(1, len(ends)):
         ends[place] = max(ends[place - 1], ends[place])
@@ -37,21 +40,3 @@ def texts_in_place(tokenizer: Tokenizer, before: Sequence[int], ids: Sequence[in
 def without_incomplete(text: str) -> str:
     """A text that still grows, without the beginning of a character at its end."""
     return text.rstrip(INCOMPLETE)
-
-
-def stretches(ids: Sequence[int], masks: frozenset[int]) -> Iterator[list[int]]:
-    """The ids between masks, one more than there are masks."""
-    stretch: list[int] = []
-    for token in ids:
-        if token in masks:
-            yield stretch
-            stretch = []
-        else:
-            stretch.append(token)
-    yield stretch
-
-
-def _shared(first: str, second: str) -> int:
-    """How many characters two texts begin with together."""
-    pairs = zip(first, second, strict=False)
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -9,11 +9,11 @@ from typing import cast
 
 import pytest
 
+from glm_jax.generate.prompt import stretches
 from glm_jax.serve.answers import StreamedText
 from glm_jax.serve.jobs import Token
 from glm_jax.serve.places import (
     CONTEXT,
-    stretches,
     text_in_place,
     texts_in_place,
     without_incomplete,
