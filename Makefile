@@ -53,7 +53,7 @@ $(BEAM_VENV)/.installed: requirements-beam.txt $(VENV)/.python
 	@touch $@
 
 test-beam: $(VENV)/.installed-dev $(BEAM_VENV)/.installed
-	BEAM_PYTHON=$(BEAM_VENV)/bin/python $(BIN)/python -m pytest -n0 tests/data/test_beam.py
+	BEAM_PYTHON=$(BEAM_VENV)/bin/python $(BIN)/python -m pytest -n0 tests/data/prepare/test_beam.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

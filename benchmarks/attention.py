@@ -62,7 +62,7 @@ def our_steps(
 ) -> dict[str, Callable[[], None]]:
     """One step for each kind that can run."""
     from glm_jax.errors import UsageError
-    from glm_jax.model.attention_choice import ATTENTION_KINDS, check_attention
+    from glm_jax.model.attention.choose import ATTENTION_KINDS, check_attention
 
     steps = {}
     for kind in ATTENTION_KINDS:
@@ -88,7 +88,7 @@ def our_step(kind: str, shape: tuple[int, int, int, int], dtype: str) -> Callabl
     import jax
     import jax.numpy as jnp
 
-    from glm_jax.model.attention_choice import attention_function
+    from glm_jax.model.attention.choose import attention_function
 
     batch, length, _, _ = shape
     attention = attention_function(kind)

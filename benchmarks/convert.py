@@ -90,7 +90,7 @@ def in_process(function: Callable[..., None], *arguments: Any) -> dict[str, floa
 
 def measure(sender: Any, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """What the new process does."""
-    import glm_jax.convert.procedure  # noqa: F401  (imports are not measured)
+    import glm_jax.convert.convert  # noqa: F401  (imports are not measured)
 
     before = peak_memory()
     started = time.perf_counter()
@@ -111,7 +111,7 @@ def make_checkpoint(folder: Path, sizes: tuple[int, int, int, int], ranks: int) 
     import numpy as np
 
     from glm_jax.convert.dimensions import Dimensions
-    from glm_jax.convert.original import OriginalDestination
+    from glm_jax.convert.layouts.original import OriginalDestination
     from glm_jax.convert.weights import TensorInfo
 
     num_layers, hidden_size, vocab_size, max_sequence_length = sizes
@@ -153,7 +153,7 @@ def copy_folder(source: Path, target: Path) -> None:
 
 def convert_folder(source: Path, target: Path, kind: str, ranks: int) -> None:
     """Converts without showing anything."""
-    from glm_jax.convert.procedure import convert
+    from glm_jax.convert.convert import convert
 
     convert(
         source,

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from glm_jax.data.batch import Batch
-    from glm_jax.data.objectives import BlankConfig
+    from glm_jax.data.batches.batch import Batch
+    from glm_jax.data.blanks.config import BlankConfig
     from glm_jax.tokenizer import Tokenizer
 
 VOCABULARY = 30_000
@@ -46,8 +46,8 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-    from glm_jax.data.objectives import BlankConfig
-    from glm_jax.data.store import write_store
+    from glm_jax.data.blanks.config import BlankConfig
+    from glm_jax.data.store.store import write_store
 
     mixture = BlankConfig(
         token=0.5, sentence=0.3, document=0.2, block_mask_probability=0.1, task_masks=True
@@ -123,9 +123,9 @@ def our_batches(
     split: Any, blanks: BlankConfig, tokenizer: Tokenizer, arguments: argparse.Namespace
 ) -> Iterator[Batch]:
     """Batches of exact epochs over a token stream."""
-    from glm_jax.data.order import EpochOrder, EpochTexts
-    from glm_jax.data.pipeline import batches
-    from glm_jax.data.rows import RowMaker
+    from glm_jax.data.batches.pipeline import batches
+    from glm_jax.data.batches.rows import RowMaker
+    from glm_jax.data.order.epochs import EpochOrder, EpochTexts
 
     length, special = arguments.sequence_length, tokenizer.special
     order = EpochOrder(split.num_tokens, blanks, sequence_length=length, seed=SEED)
@@ -143,7 +143,8 @@ def plain_batches(
     """The same examples one at a time: a text of the expected length from a random place."""
     from plain_blanks import PlainBlanks
 
-    from glm_jax.data.objectives import Objective, expected_text_length
+    from glm_jax.data.blanks.config import Objective
+    from glm_jax.data.blanks.objectives import expected_text_length
 
     length, enc = arguments.sequence_length, tokenizer.special["ENC"]
     maker = PlainBlanks(blanks, tokenizer.special, tokenizer.sentence_end, length)

@@ -96,7 +96,7 @@ def glm_jax_run(prompt: int) -> tuple[Run, Callable[[int, int], tuple[int, float
     import jax.numpy as jnp
     import numpy as np
 
-    from glm_jax.generate.compilations import counted_compilations
+    from glm_jax.cli.compile_counter import counted_compilations
     from glm_jax.generate.decoder import make_decoder
     from glm_jax.generate.engine import Engine, Filling, slots_needed
     from glm_jax.generate.prompt import Prompt

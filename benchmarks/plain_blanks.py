@@ -1,4 +1,4 @@
-"""The procedure of `glm_jax.data.batch` in plain Python, one example at a time.
+"""The procedure of `glm_jax.data.batches.batch` in plain Python, one example at a time.
 
 A baseline to compare speed with, and a second telling of what the batched version computes: the
 random numbers differ, the statistics do not.
@@ -11,8 +11,8 @@ from random import Random
 
 import numpy as np
 
-from glm_jax.data.objectives import SPAN_COST, BlankConfig, Objective
-from glm_jax.data.span_lengths import span_length_distribution
+from glm_jax.data.blanks.config import SPAN_COST, BlankConfig, Objective
+from glm_jax.data.blanks.objectives import span_length_distribution
 
 Span = tuple[int, int]
 

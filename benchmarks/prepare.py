@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the files go and are deleted again")
     arguments = parser.parse_args()
 
-    from glm_jax.data.corpus import documents
+    from glm_jax.data.sources.corpus import documents
     from glm_jax.tokenizer import load_tokenizer, train_sentencepiece
 
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
@@ -131,8 +131,8 @@ def proportional_memory(process: int) -> int:
 
 def prepare_corpus(folder: Path, processes: int) -> None:
     """What is measured: the whole of preparing, start of the workers included."""
-    from glm_jax.data.prepare import prepare
-    from glm_jax.data.runner import LocalRunner
+    from glm_jax.data.prepare.prepare import prepare
+    from glm_jax.data.prepare.runner import LocalRunner
     from glm_jax.tokenizer import load_tokenizer
 
     prepare(

@@ -23,7 +23,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from glm_jax.data.corpus import documents
+from glm_jax.data.sources.corpus import documents
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
 
 FILES = {

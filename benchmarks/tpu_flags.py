@@ -6,7 +6,7 @@
 Compiles a step of GLM-10B cut to two layers, with no flags, with each flag alone and with all of
 them together, and prints for each: temporaries, the compiler's cycles in milliseconds, bytes over
 the interconnect, those of them that move while the chip computes, and compile time. What helps goes
-into glm_jax/parallel/flags.py with its figures. Needs libtpu.
+into glm_jax/compile/tpu_flags.py with its figures. Needs libtpu.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def lower(generation: str) -> tuple[Any, list[int], float]:
     from glm_jax.compile.step import lower_step, slices_of
     from glm_jax.configure import read_configuration
     from glm_jax.parallel.mesh import make_mesh
-    from glm_jax.train.configured import program_of
+    from glm_jax.train.program import program_of
 
     config = read_configuration([hardware.path], [f"model.num_layers={NUM_LAYERS}"])
     mesh = make_mesh(config.mesh, topology.devices)

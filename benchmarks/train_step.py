@@ -78,8 +78,9 @@ def glm_step(batch_size: int, length: int, target_share: float, target_fraction:
     import jax
     import numpy as np
 
+    from glm_jax.parallel.batches import to_devices
     from glm_jax.parallel.mesh import MeshConfig, make_mesh
-    from glm_jax.train.program import make_program, to_devices
+    from glm_jax.train.program import make_program
 
     config = configuration()
     mesh = make_mesh(MeshConfig())

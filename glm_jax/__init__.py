@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from glm_jax.convert.load import load
     from glm_jax.generate.fill import Filler, fill, score
     from glm_jax.generate.settings import Sampling
-    from glm_jax.loading import load
     from glm_jax.model import GLM, GLMConfig, RelativeGLM, RelativeGLMConfig
     from glm_jax.tokenizer import load_tokenizer
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _PUBLIC = {
-    "load": "glm_jax.loading",
+    "load": "glm_jax.convert.load",
     "load_tokenizer": "glm_jax.tokenizer",
     "fill": "glm_jax.generate.fill",
     "score": "glm_jax.generate.fill",

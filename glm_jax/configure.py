@@ -6,7 +6,6 @@ import ast
 import dataclasses
 import difflib
 import inspect
-import json
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,49 +14,8 @@ from typing import Any
 
 import gin
 
-from glm_jax.checkpoint import CheckpointConfig
-from glm_jax.data.objectives import BlankConfig
 from glm_jax.errors import UsageError
-from glm_jax.evaluate import EvaluationConfig
-from glm_jax.model.config import GLMConfig
-from glm_jax.parallel.mesh import MeshConfig
-from glm_jax.parallel.rules import LayoutConfig
-from glm_jax.train.config import DataConfig, TrainConfig
-from glm_jax.train.optimizer import OptimizerConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """Everything that describes a pretraining run; each field is a section of the gin files."""
-
-    model: GLMConfig
-    mesh: MeshConfig
-    layout: LayoutConfig
-    data: DataConfig
-    blanks: BlankConfig
-    optimizer: OptimizerConfig
-    train: TrainConfig
-    evaluation: EvaluationConfig
-    checkpoint: CheckpointConfig
-
-    def __post_init__(self):
-        if self.data.sequence_length > self.model.max_sequence_length:
-            raise UsageError(
-                f"data.sequence_length is {self.data.sequence_length}, but the model's position "
-                f"table ends at model.max_sequence_length = {self.model.max_sequence_length}"
-            )
-        beyond = self.data.sequence_length >= self.model.num_positions
-        if self.blanks.sentinels and beyond:
-            raise UsageError(
-                f"blanks.sentinels puts blanks at position {self.data.sequence_length}, behind the "
-                f"text, but the model has only {self.model.num_positions} positions"
-            )
-        if self.data.batch_size % self.train.accumulation_steps:
-            raise UsageError(
-                f"train.accumulation_steps is {self.train.accumulation_steps}, which does not "
-                f"divide data.batch_size = {self.data.batch_size}"
-            )
-
+from glm_jax.train.config import RunConfig
 
 SECTIONS: dict[str, type] = typing.get_type_hints(RunConfig)
 # Includes such as "configs/models/demo.gin" are looked up in the working folder, then here.
@@ -91,23 +49,6 @@ def read_configuration(gin_files: Sequence[str | Path], bindings: Sequence[str] 
     finally:
         gin.clear_config(clear_constants=True)
     return RunConfig(**{name: _build(name, values) for name, values in bound.items()})
-
-
-def gin_text(config: RunConfig) -> str:
-    """The whole configuration as a gin file that reads back to the same configuration."""
-    return (
-        "\n".join(
-            f"{section}.{name} = {value!r}"
-            for section, values in dataclasses.asdict(config).items()
-            for name, value in values.items()
-        )
-        + "\n"
-    )
-
-
-def json_text(config: RunConfig) -> str:
-    """The whole configuration as JSON, one object per section."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
 def _values_reader(cls: type):

@@ -4,7 +4,7 @@
 #   launch/local.sh --gin_file=FILE [--gin.X=Y ...] [-- FLAG ...]
 #
 #   --generation=G  the machine has TPUs of this generation (v4, v5e, v5p or v6e): sets
-#                   LIBTPU_INIT_ARGS to the flags of glm_jax/parallel/flags.py
+#                   LIBTPU_INIT_ARGS to the flags of glm_jax/compile/tpu_flags.py
 #   --dry-run       print the command and do nothing
 #   -- FLAG ...     further flags of `glm-jax pretrain`
 #
@@ -17,7 +17,7 @@ parse "generation" "" "$@"
 
 command=(glm-jax pretrain "${launch_arguments[@]}")
 if [[ -n "$generation" ]]; then
-  libtpu_arguments="$("${PYTHON:-python3}" -m glm_jax.parallel.flags "$generation")"
+  libtpu_arguments="$("${PYTHON:-python3}" -m glm_jax.compile.tpu_flags "$generation")"
   command=(env "LIBTPU_INIT_ARGS=$libtpu_arguments" "${command[@]}")
 fi
 if [[ $dry_run == true ]]; then quoted "${command[@]}"; else exec "${command[@]}"; fi

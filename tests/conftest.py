@@ -63,7 +63,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory) -> Path:
     """A small token store of real prose with a tokenizer of 400 pieces."""
-    from glm_jax.data.store import write_store
+    from glm_jax.data.store.store import write_store
     from glm_jax.tokenizer import train_sentencepiece
 
     folder = tmp_path_factory.mktemp("store")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from glm_jax.configure import gin_text, json_text, read_configuration
+from glm_jax.configure import read_configuration
 from glm_jax.errors import UsageError
+from glm_jax.train.run_folder import gin_text, json_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = sorted((ROOT / "configs" / "runs").glob("*.gin"))

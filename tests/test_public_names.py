@@ -1,7 +1,7 @@
 """The package's public names."""
 
 import glm_jax
-from glm_jax.loading import load
+from glm_jax.convert.load import load
 
 
 def test_public_names_stay_what_they_are_after_their_modules_are_imported():

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from glm_jax.configure import RunConfig, read_configuration
+from glm_jax.configure import read_configuration
+from glm_jax.train.config import RunConfig
 
 RUNS = Path(__file__).resolve().parents[1] / "configs" / "runs"
 

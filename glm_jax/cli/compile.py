@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     from glm_jax.compile.report import report_json
     from glm_jax.compile.table import details, heading, notes, step_table
     from glm_jax.compile.topology import open_topology
-    from glm_jax.parallel.flags import compiler_options
+    from glm_jax.compile.tpu_flags import compiler_options
 
     topology = open_topology(arguments.topology, arguments.num_slices)
     options = {**compiler_options(topology.chip.name), **given}

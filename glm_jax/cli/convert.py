@@ -76,8 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from glm_jax.convert.changes import Changes
-    from glm_jax.convert.dtypes import DTYPES
-    from glm_jax.convert.procedure import convert
+    from glm_jax.convert.convert import convert
+    from glm_jax.convert.tensors import DTYPES
 
     console = Console(stderr=True)
 

@@ -43,11 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     import jax
 
-    from glm_jax.evaluate import evaluate
-    from glm_jax.loading import load_glm
+    from glm_jax.convert.load import load_glm
+    from glm_jax.data.batches.inputs import open_inputs
     from glm_jax.parallel.mesh import check_batch_size, make_mesh
     from glm_jax.tokenizer import load_tokenizer
-    from glm_jax.train.inputs import open_inputs
+    from glm_jax.train.evaluate import evaluate
     from glm_jax.train.program import check_parts, compile_evaluation
 
     inputs = open_inputs(config.data, config.blanks, config.model.vocab_size)

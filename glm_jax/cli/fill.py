@@ -92,13 +92,13 @@ def sampling_of(arguments: argparse.Namespace) -> Sampling:
 
 def run(arguments: argparse.Namespace) -> int:
     """Loads the checkpoint, fills, prints."""
-    from glm_jax.generate.compilations import counted_compilations
+    from glm_jax.cli.compile_counter import counted_compilations
 
     sampling = sampling_of(arguments)
     texts = read_texts(arguments)
     filler = load_filler(arguments)
     if texts is None:
-        from glm_jax.cli.conversation import converse
+        from glm_jax.cli.fill_repl import converse
 
         return converse(filler, sampling)
     started = time.perf_counter()
@@ -149,8 +149,8 @@ def load_filler(arguments: argparse.Namespace) -> Filler:
     Raises:
       UsageError: one of them isn't there, or they do not fit.
     """
+    from glm_jax.convert.load import load_glm
     from glm_jax.generate.fill import Filler
-    from glm_jax.loading import load_glm
     from glm_jax.tokenizer import load_tokenizer
 
     if not arguments.checkpoint.exists():
@@ -171,7 +171,7 @@ def print_text(filled: FilledText) -> None:
     """The text, with what was put in its blanks highlighted where the terminal can."""
     from rich.console import Console
 
-    from glm_jax.cli.conversation import highlighted
+    from glm_jax.cli.fill_repl import highlighted
 
     console = Console(soft_wrap=True)
     for sample in filled.samples or [filled]:

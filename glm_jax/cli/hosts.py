@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     import time
     from pathlib import Path
 
-    from glm_jax.train.heartbeat import lags, read_heartbeats
+    from glm_jax.cluster.heartbeat import lags, read_heartbeats
 
     beats = read_heartbeats(Path(arguments.run_folder))
     now = time.time()

@@ -36,9 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from glm_jax.configure import read_configuration
-    from glm_jax.data.draw import draw_example
-    from glm_jax.data.show import render_example
-    from glm_jax.train.inputs import open_inputs
+    from glm_jax.data.batches.inputs import open_inputs
+    from glm_jax.data.inspect.picture import draw_example
+    from glm_jax.data.inspect.terminal import render_example
 
     config = read_configuration(arguments.gin_file, arguments.bindings)
     row = arguments.row

@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Finds or trains the tokenizer, writes the store, reports."""
     from rich.console import Console
 
-    from glm_jax.data.prepare import check_destination, prepare
+    from glm_jax.data.prepare.prepare import check_destination, prepare
 
     console = Console()
     check_destination(arguments.out, arguments.overwrite)
@@ -122,7 +122,7 @@ def find_runner(arguments: argparse.Namespace):
     if arguments.runner == LOCAL:
         if arguments.beam_options is not None:
             raise UsageError("--beam_options is for Apache Beam; name its runner with --runner")
-        from glm_jax.data.runner import LocalRunner
+        from glm_jax.data.prepare.runner import LocalRunner
 
         return LocalRunner(number_of_cores() if arguments.workers is None else arguments.workers)
     if arguments.workers is not None:
@@ -131,7 +131,7 @@ def find_runner(arguments: argparse.Namespace):
             "(--beam_options)"
         )
     try:
-        from glm_jax.data.beam import BeamRunner
+        from glm_jax.data.prepare.beam import BeamRunner
     except ImportError as error:
         raise UsageError(
             f"--runner={arguments.runner} needs Apache Beam, which is not installed here; make an "
@@ -149,7 +149,7 @@ def number_of_cores() -> int:
 
 def train_tokenizer(arguments: argparse.Namespace, folder: str, console):
     """A tokenizer trained on the sources."""
-    from glm_jax.data.corpus import documents
+    from glm_jax.data.sources.corpus import documents
     from glm_jax.tokenizer import train_sentencepiece
 
     with console.status(f"training a tokenizer of {arguments.train_tokenizer} pieces"):

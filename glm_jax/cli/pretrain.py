@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         console = Console(quiet=not first)
         outcome = pretrain(config, console, window or None)
         if first:
-            from glm_jax.cli.ending import show_ending
+            from glm_jax.cli.pretrain_summary import show_ending
 
             show_ending(config, outcome, console, examples=jax.process_count() == 1)
     return 0
@@ -83,6 +83,6 @@ def join(arguments: argparse.Namespace):
         )
     if any(value is None for value in given) and not arguments.distributed:
         raise UsageError("--coordinator, --num_processes and --process_id go together")
-    from glm_jax.parallel.processes import join_processes
+    from glm_jax.cluster.join import join_processes
 
     return join_processes(*given, timeout=arguments.join_timeout)

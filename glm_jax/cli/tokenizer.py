@@ -81,8 +81,8 @@ def train(arguments: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from glm_jax.data.corpus import documents
-    from glm_jax.data.document import Incidents
+    from glm_jax.data.sources.corpus import documents
+    from glm_jax.data.sources.document import Incidents
     from glm_jax.tokenizer import train_sentencepiece
     from glm_jax.tokenizer.held_out import HeldOutLines
 

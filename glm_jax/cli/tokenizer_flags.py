@@ -33,7 +33,7 @@ def find_tokenizer(arguments: argparse.Namespace):
 
     A .model file by itself gets all mask tokens.
     """
-    from glm_jax.data.files import local_copy
+    from glm_jax.io.files import local_copy
     from glm_jax.tokenizer import load_tokenizer
     from glm_jax.tokenizer.load import KINDS
 

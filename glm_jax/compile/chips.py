@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from glm_jax.flops import peak_flops_per_second
+from glm_jax.model.flops import peak_flops_per_second
 
 GIBIBYTE = 2**30
 

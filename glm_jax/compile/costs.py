@@ -13,8 +13,7 @@ from glm_jax.compile.collectives import (
     read_collective,
     read_slice_transfer,
 )
-from glm_jax.compile.hlo import Array, Computation, Instruction, Module
-from glm_jax.compile.loops import trip_count
+from glm_jax.compile.hlo import Array, Computation, Instruction, Module, trip_count
 from glm_jax.compile.products import product_flops
 
 PRODUCT_FUSION = "product fusion"

@@ -22,9 +22,11 @@ from glm_jax.compile.program import DoesNotFitError
 from glm_jax.compile.report import StepReport, read_report, report_json
 from glm_jax.compile.step import compile_step
 from glm_jax.compile.topology import open_topology
-from glm_jax.configure import RunConfig, gin_text, read_configuration
+from glm_jax.compile.tpu_flags import compiler_options
+from glm_jax.configure import read_configuration
 from glm_jax.errors import RunError, UsageError
-from glm_jax.parallel.flags import compiler_options
+from glm_jax.train.config import RunConfig
+from glm_jax.train.run_folder import gin_text
 
 GIBIBYTE = 2**30
 HEADER = """# GLM on TPU slices

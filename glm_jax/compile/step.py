@@ -13,12 +13,12 @@ from glm_jax.compile.predict import predict
 from glm_jax.compile.program import compile_program
 from glm_jax.compile.report import StepReport, collective_totals
 from glm_jax.compile.topology import Topology
-from glm_jax.configure import RunConfig
-from glm_jax.flops import training_flops_per_token
+from glm_jax.model.flops import training_flops_per_token
+from glm_jax.parallel.batches import abstract_batch
 from glm_jax.parallel.mesh import make_mesh
-from glm_jax.train.configured import program_of
+from glm_jax.train.config import RunConfig
 from glm_jax.train.optimizer import parameter_count
-from glm_jax.train.program import Program, abstract_batch
+from glm_jax.train.program import Program, program_of
 
 
 def compile_step(
@@ -33,8 +33,8 @@ def compile_step(
       config: of the run; its data are not read.
       topology: what to compile for.
       name: how the report calls the configuration.
-      compiler_options: flags of the compiler, such as those that `glm_jax.parallel.flags` has for
-        the generation.
+      compiler_options: flags of the compiler, such as those of `glm_jax.compile.tpu_flags` for the
+        generation.
 
     Raises:
       UsageError: the mesh or the batch doesn't go with the number of devices.

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from glm_jax.convert.check import require_finite
 from glm_jax.convert.dimensions import POSITION_TABLES, WORD_EMBEDDING, extend_positions
+from glm_jax.convert.tensors import require_finite
 from glm_jax.convert.weights import TensorInfo, WeightSource
 from glm_jax.errors import UsageError
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glm_jax.checkpoint import STATE_ITEM
-from glm_jax.convert.huggingface import HuggingFaceSource
-from glm_jax.convert.native import NativeSource
-from glm_jax.convert.original import OriginalSource
-from glm_jax.convert.rank_files import TRACKERS, rank_file_name
+from glm_jax.checkpoints.checkpoints import STATE_ITEM
+from glm_jax.convert.layouts.huggingface import HuggingFaceSource
+from glm_jax.convert.layouts.native import NativeSource
+from glm_jax.convert.layouts.original import OriginalSource
+from glm_jax.convert.layouts.rank_files import TRACKERS, rank_file_name
 from glm_jax.convert.weights import WeightSource
 from glm_jax.errors import UsageError
 

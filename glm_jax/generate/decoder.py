@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from glm_jax.model import GLM
 from glm_jax.model.decoding import DecodingGLM, by_layer
-from glm_jax.model.memory import PAGE_SIZE, Cache, empty_cache, put_prompt
+from glm_jax.model.kv_cache import PAGE_SIZE, Cache, empty_cache, put_prompt
 
 SMALLEST_CACHE = 1024
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from glm_jax.generate.decode import MOST_STEPS, Emitted, Rows, RowSettings, run_rows
 from glm_jax.generate.decoder import Decoder, cache_size
 from glm_jax.generate.prompt import Prompt
-from glm_jax.generate.rows import MOST_STEPS, Emitted, Rows, RowSettings, run_rows
 from glm_jax.generate.settings import Sampling
 
 

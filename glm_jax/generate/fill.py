@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from jaxtyping import PyTree
 
 from glm_jax.errors import UsageError
-from glm_jax.generate.beam_rows import FoundBlank, beam_search
+from glm_jax.generate.beam_search import FoundBlank, beam_search
 from glm_jax.generate.decoder import Decoder, make_decoder, power_of_two
 from glm_jax.generate.engine import FilledBlank, Filling, fill_all
-from glm_jax.generate.growing_text import shared_length
 from glm_jax.generate.prompt import (
     Prompt,
     check_positions,
@@ -25,6 +24,7 @@ from glm_jax.generate.score import AnswerScore, check_answers, score_answers
 from glm_jax.generate.settings import Sampling
 from glm_jax.model import GLM
 from glm_jax.tokenizer import Tokenizer
+from glm_jax.tokenizer.streaming import shared_length
 
 ROWS_AT_ONCE = 16
 

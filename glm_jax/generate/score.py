@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int, PyTree
 from glm_jax.errors import UsageError
 from glm_jax.generate.decoder import Decoder, network, power_of_two
 from glm_jax.generate.prompt import Prompt
+from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM
-from glm_jax.model.mask import memory_mask
-from glm_jax.model.memory import PAGE_SIZE, Cache
+from glm_jax.model.kv_cache import PAGE_SIZE, Cache
 
 # Shortest padded Part B.
 SHORTEST = 16

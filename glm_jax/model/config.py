@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from glm_jax.errors import UsageError
-from glm_jax.model.attention_choice import ATTENTION_KINDS
+from glm_jax.model.attention.choose import ATTENTION_KINDS
 from glm_jax.model.remat import REMAT_POLICIES
 
 COMPUTE_DTYPES = ("float32", "bfloat16")

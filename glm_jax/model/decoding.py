@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from glm_jax.model.attention_choice import attention_function
+from glm_jax.model.attention.choose import attention_function
 from glm_jax.model.dropout import Dropout
 from glm_jax.model.glm import GLM
+from glm_jax.model.kv_cache import Cache, LayerCache, Memory, NewMemory, PagedMemory, pages_in_use
 from glm_jax.model.layers import Block, Linear, stored_parameter
-from glm_jax.model.memory import Cache, LayerCache, Memory, NewMemory, PagedMemory, pages_in_use
 
 # Fewer rows than this are a product with vectors rather than one of matrices.
 FEW_ROWS = 32

@@ -10,20 +10,8 @@ from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
 from glm_jax.model.layers import INITIAL_STANDARD_DEVIATION, Block, layer_norm, stored_parameter
 from glm_jax.model.remat import remat_policy
-from glm_jax.parallel.rules import (
-    BATCH_AXES,
-    DEFAULT_LAYOUT,
-    LENGTH_AXES,
-    LayoutConfig,
-    constrain,
-)
-from glm_jax.parallel.shards import (
-    first_index,
-    join_tensor_parts,
-    parts,
-    tensor_part,
-    whole,
-)
+from glm_jax.parallel.collectives import first_index, join_tensor_parts, parts, tensor_part, whole
+from glm_jax.parallel.layout import BATCH_AXES, DEFAULT_LAYOUT, LENGTH_AXES, LayoutConfig, constrain
 
 WORD_AXES = ("vocab", "hidden")
 POSITION_AXES = ("position", "position_out")
@@ -44,10 +32,10 @@ class GLM(nn.Module):
 
     The layers are stacked: every parameter below `layers` has a leading axis N. With
     `mutable="intermediates"` a pass also gives the stream after the embeddings and after every
-    layer; `glm_jax.model.stream` reads them.
+    layer; `glm_jax.model.intermediates` reads them.
 
     Inside `jax.shard_map` every device passes its own part of parameters, batch and sequence, and
-    gets its part of the result; the parts meet in `glm_jax.parallel.shards`.
+    gets its part of the result; the parts meet in `glm_jax.parallel.collectives`.
 
     Attributes:
       config: dimensions and numerics.

@@ -12,21 +12,21 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
-from glm_jax.model.attention import attend
-from glm_jax.model.attention_choice import attention_function
+from glm_jax.model.attention.choose import attention_function
+from glm_jax.model.attention.mask import mask_of_part
+from glm_jax.model.attention.xla import attend
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
-from glm_jax.model.mask import mask_of_part
-from glm_jax.model.memory import LayerCache, Memory
+from glm_jax.model.kv_cache import LayerCache, Memory
 from glm_jax.model.remat import ATTENTION_OUTPUT, MLP_UP, QUERY_KEY_VALUE
-from glm_jax.parallel.rules import DEFAULT_LAYOUT, LENGTH_AXES, LayoutConfig
-from glm_jax.parallel.shards import (
+from glm_jax.parallel.collectives import (
     enter_tensor,
     first_index,
     leave_tensor,
     whole,
     whole_context,
 )
+from glm_jax.parallel.layout import DEFAULT_LAYOUT, LENGTH_AXES, LayoutConfig
 
 INITIAL_STANDARD_DEVIATION = 0.02
 

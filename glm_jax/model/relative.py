@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.errors import UsageError
-from glm_jax.model.attention import MASKED_SCORE
+from glm_jax.model.attention.mask import memory_mask
+from glm_jax.model.attention.xla import MASKED_SCORE
 from glm_jax.model.config import COMPUTE_DTYPES
 from glm_jax.model.layers import (
     INITIAL_STANDARD_DEVIATION,
@@ -26,7 +27,6 @@ from glm_jax.model.layers import (
     residual_standard_deviation,
     split_heads,
 )
-from glm_jax.model.mask import memory_mask
 
 LONGEST_WAVELENGTH = 10000.0
 

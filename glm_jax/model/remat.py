@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
+from glm_jax.parallel.collectives import parts
 from glm_jax.parallel.mesh import MESH_AXES
-from glm_jax.parallel.shards import parts
 
 # Names of what a block computes, for policies to choose from.
 QUERY_KEY_VALUE = "query_key_value"

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from glm_jax.convert.load import load
 from glm_jax.convert.weights import WeightSource
-from glm_jax.loading import load
 from glm_jax.model import GLM, GLMConfig, RelativeGLM, RelativeGLMConfig
-from glm_jax.model.stream import apply_with_stream
+from glm_jax.model.intermediates import apply_with_stream
 from glm_jax.parity.inputs import Inputs
 
 OURS, PYTORCH = "JAX", "PyTorch"

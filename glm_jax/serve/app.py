@@ -20,8 +20,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from glm_jax.serve.endpoints import Endpoints
+from glm_jax.serve.errors import RequestError, server_fault
 from glm_jax.serve.metrics import Metrics
-from glm_jax.serve.request_error import RequestError, server_fault
 
 # Paths that need no token: the page, which asks for it, and whether the server is there.
 OPEN_PATHS = frozenset({"/", "/health"})

@@ -18,13 +18,13 @@ from glm_jax.generate.fill import FilledText, Filler
 from glm_jax.generate.prompt import MASK_NAMES
 from glm_jax.generate.score import AnswerScore, check_answers
 from glm_jax.generate.settings import Sampling
-from glm_jax.serve.answers import StreamedText, filled_answer, scored_answer, searched_answer
-from glm_jax.serve.bodies import FillRequest, ScoreRequest, parse_fill, parse_score, read_json
-from glm_jax.serve.calls import EventStream, result_of
+from glm_jax.serve.errors import JSONResponse, RequestError
+from glm_jax.serve.event_stream import EventStream, result_of
 from glm_jax.serve.jobs import BlockingJob, FillJob, Mailbox
 from glm_jax.serve.metrics import Metrics
 from glm_jax.serve.page import Page
-from glm_jax.serve.request_error import JSONResponse, RequestError
+from glm_jax.serve.requests import FillRequest, ScoreRequest, parse_fill, parse_score, read_json
+from glm_jax.serve.responses import StreamedText, filled_answer, scored_answer, searched_answer
 from glm_jax.serve.settings import ServeSettings
 from glm_jax.serve.worker import Worker
 

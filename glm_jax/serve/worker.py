@@ -9,16 +9,16 @@ import time
 from collections import deque
 
 from glm_jax.errors import UsageError
+from glm_jax.generate.decode import MOST_STEPS
 from glm_jax.generate.decoder import prompt_size
 from glm_jax.generate.engine import Engine, Filling, News
 from glm_jax.generate.fill import Filler
 from glm_jax.generate.prompt import Prompt
-from glm_jax.generate.rows import MOST_STEPS
 from glm_jax.generate.settings import Sampling
-from glm_jax.serve.bodies import field_of
+from glm_jax.serve.errors import RequestError, server_fault, stopping
 from glm_jax.serve.jobs import BlockingJob, Done, Event, Failed, FillJob, Job, Token, Tokens
 from glm_jax.serve.metrics import Metrics
-from glm_jax.serve.request_error import RequestError, server_fault, stopping
+from glm_jax.serve.requests import field_of
 from glm_jax.serve.settings import ServeSettings
 
 # Between two looks at who came and who left; with somebody watching or waiting, and without.

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from glm_jax.errors import UsageError
-from glm_jax.tokenizer.fast_encoding import FastEncodingModel
-from glm_jax.tokenizer.text_model import decode_runs
+from glm_jax.tokenizer.text_model import FastEncodingModel, decode_runs
 
 VOCABULARY_FILE = "vocab.json"
 MERGES_FILE = "merges.txt"

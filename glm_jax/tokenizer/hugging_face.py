@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer
 
 from glm_jax.errors import UsageError
-from glm_jax.tokenizer.fast_encoding import FastEncodingModel
-from glm_jax.tokenizer.text_model import decode_runs
+from glm_jax.tokenizer.text_model import FastEncodingModel, decode_runs
 
 FILE = "huggingface.json"
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 
+from tokenizers import Tokenizer
+
 
 class TextModel(Protocol):
     """Pieces of text; their ids are 0 to ``size - 1``.
@@ -62,3 +64,19 @@ def without_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode(errors="replace").decode()
     return text
+
+
+class FastEncodingModel:
+    """Encodes with `self._tokenizer`; a list of texts on all cores."""
+
+    _tokenizer: Tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of one text, taken literally."""
+        return self._tokenizer.encode(without_surrogates(text), add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of every text, taken literally."""
+        checked = [without_surrogates(text) for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(checked, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]

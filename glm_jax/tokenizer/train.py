@@ -11,9 +11,9 @@ import sentencepiece
 
 from glm_jax.errors import RunError, UsageError
 from glm_jax.tokenizer.glm_tokenizer import GLMTokenizer
+from glm_jax.tokenizer.held_out import Sample
 from glm_jax.tokenizer.load import make_tokenizer
 from glm_jax.tokenizer.protocol import SENTENCE_END_CHARACTERS
-from glm_jax.tokenizer.sample import Sample
 from glm_jax.tokenizer.special import SpecialTokenOptions
 
 _MAXIMUM_LINE_CHARACTERS = 4096

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from glm_jax.errors import UsageError
-from glm_jax.tokenizer.fast_encoding import FastEncodingModel
+from glm_jax.tokenizer.text_model import FastEncodingModel
 
 VOCABULARY_FILE = "vocab.txt"
 CONTINUATION = "##"

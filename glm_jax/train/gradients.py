@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from glm_jax.model.glm import word_logits
+from glm_jax.parallel.batches import Batch, batch_specs, micro_batches
+from glm_jax.parallel.collectives import TENSOR, parts, tensor_part
+from glm_jax.parallel.layout import DATA_AXES, cuts
 from glm_jax.parallel.mesh import MESH_AXES
-from glm_jax.parallel.rules import BATCH_AXES, DATA_AXES, LENGTH_AXES, cuts
-from glm_jax.parallel.shards import TENSOR, parts, tensor_part
 from glm_jax.train.loss import (
     TARGET_ROWS,
     TargetRows,
@@ -24,8 +25,6 @@ from glm_jax.train.loss import (
     mask_normalizer,
     masked_loss_sum,
 )
-
-Batch = Mapping[str, Shaped[Array, "B ..."]]
 
 
 class LossSum(NamedTuple):
@@ -171,32 +170,9 @@ def over_mesh(sums: SumFunction, param_specs: PyTree, mesh: Mesh) -> SumFunction
     return total
 
 
-def batch_specs(batch: Batch) -> dict[str, PartitionSpec]:
-    """How a batch is cut: every array by examples, those with positions by these too."""
-    return {
-        name: PartitionSpec(BATCH_AXES, *(None,) * (values.ndim - 2), LENGTH_AXES)
-        if values.ndim > 1
-        else PartitionSpec(BATCH_AXES)
-        for name, values in batch.items()
-    }
-
-
 def _psum(value: Array, axes: set[str], mesh: Mesh) -> Array:
     axes = {axis for axis in axes if mesh.shape[axis] > 1}
     return jax.lax.psum(value, tuple(a for a in MESH_AXES if a in axes)) if axes else value
-
-
-def micro_batches(batch: Batch, count: int) -> Batch:
-    """[B, ...] -> [count, B / count, ...], micro-batch j taking every count-th row from j on.
-
-    Strided rows keep every device's rows on that device, where contiguous ones would move them.
-    """
-
-    def split(values):
-        rows = values.reshape(values.shape[0] // count, count, *values.shape[1:])
-        return jnp.swapaxes(rows, 0, 1)
-
-    return jax.tree.map(split, dict(batch))
 
 
 def global_mean(sums: SumFunction) -> GradientFunction:

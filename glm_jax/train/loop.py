@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 import jax
 
 from glm_jax.errors import RunError
-from glm_jax.metrics import duration
-from glm_jax.train.clock import Clock
-from glm_jax.train.gradients import Batch
-from glm_jax.train.state import TrainState
-from glm_jax.train.step import Metrics
+from glm_jax.parallel.batches import Batch
+from glm_jax.train.metrics import duration
+from glm_jax.train.step import Metrics, TrainState
+from glm_jax.train.timer import Clock
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from glm_jax.errors import UsageError
-from glm_jax.train.moments import MOMENTS
+from glm_jax.train.low_memory_adam import MOMENTS
 
 Schedule = Callable[[ArrayLike], Float[Array, ""]]
 

@@ -11,23 +11,22 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from glm_jax.checkpoint import Checkpoints
-from glm_jax.configure import RunConfig, gin_text, json_text
-from glm_jax.evaluate import evaluate
-from glm_jax.metrics import ProgressLine, draw_loss
+from glm_jax.checkpoints.checkpoints import Checkpoints
+from glm_jax.cluster.heartbeat import Heartbeat
+from glm_jax.cluster.preemption import StopRequest
+from glm_jax.data.batches.inputs import Inputs, open_inputs
 from glm_jax.parallel.mesh import make_mesh
-from glm_jax.tokenizer import Tokenizer
-from glm_jax.train.configured import program_of
-from glm_jax.train.describe import describe
-from glm_jax.train.heartbeat import Heartbeat
-from glm_jax.train.inputs import Inputs, open_inputs
+from glm_jax.train.config import RunConfig
+from glm_jax.train.evaluate import evaluate
 from glm_jax.train.loop import Hooks, Pace, train
+from glm_jax.train.metrics import ProgressLine, draw_loss
 from glm_jax.train.profile import Profiler, ProfileSteps
-from glm_jax.train.program import Program
+from glm_jax.train.program import Program, program_of
+from glm_jax.train.reporter import Teller, utilisation_of
 from glm_jax.train.resume import check_same_run, initial_weights, run_record
-from glm_jax.train.state import TrainState
-from glm_jax.train.stop import StopRequest
-from glm_jax.train.telling import Teller, utilisation_of
+from glm_jax.train.run_folder import write_configuration
+from glm_jax.train.step import TrainState
+from glm_jax.train.summary import describe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,14 +202,6 @@ def first_state(
         params = jax.device_put(initial_weights(path, config.model, mesh), shardings)
         state = dataclasses.replace(state, params=params)
     return state
-
-
-def write_configuration(folder: Path, config: RunConfig, tokenizer: Tokenizer) -> None:
-    """Makes the run folder stand on its own: configuration as gin and JSON, and the tokenizer."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.gin").write_text(gin_text(config))
-    (folder / "config.json").write_text(json_text(config))
-    tokenizer.save(folder / "tokenizer")
 
 
 def pace_of(config: RunConfig) -> Pace:

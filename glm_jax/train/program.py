@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PyTree, Shaped
+from jaxtyping import PyTree
 
-from glm_jax.checkpoint import abstract_with_shardings
 from glm_jax.errors import UsageError
-from glm_jax.evaluate import Sums, make_evaluation_step
 from glm_jax.model import GLM, GLMConfig
-from glm_jax.model.attention_choice import check_attention
-from glm_jax.parallel.mesh import MESH_AXES
-from glm_jax.parallel.rules import (
+from glm_jax.model.attention.choose import check_attention
+from glm_jax.model.initial import initial_params
+from glm_jax.parallel.batches import Batch, batch_sharding, batch_specs
+from glm_jax.parallel.layout import (
     DATA_AXES,
     DEFAULT_LAYOUT,
     LENGTH_AXES,
     LayoutConfig,
-    batch_sharding,
+    abstract_with_shardings,
     initialize_sharded,
     parameter_shardings,
     parameter_specs,
 )
+from glm_jax.parallel.mesh import MESH_AXES, check_batch_size
+from glm_jax.train.config import RunConfig
+from glm_jax.train.evaluate import Sums, make_evaluation_step
 from glm_jax.train.gradients import (
-    Batch,
-    batch_specs,
     clipped_means,
     global_mean,
     make_loss_function,
@@ -40,8 +38,7 @@ from glm_jax.train.gradients import (
 )
 from glm_jax.train.loss import TARGET_ROWS, num_target_rows
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
-from glm_jax.train.state import TrainState, initial_state
-from glm_jax.train.step import Metrics, make_train_step
+from glm_jax.train.step import Metrics, TrainState, initial_state, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +87,7 @@ def make_program(
     optimizer = make_optimizer(optimizer_config)
 
     def init(key):
-        return initial_state(_initial_params(model, key), optimizer)
+        return initial_state(initial_params(model, key), optimizer)
 
     key = jax.random.key(seed)
     boxed = jax.eval_shape(init, key)
@@ -209,72 +206,33 @@ def compile_evaluation(
     )
 
 
-def abstract_params(model: GLM, mesh: Mesh) -> PyTree:
-    """Shapes, dtypes and shardings of the model's parameters over the mesh."""
-    boxed = jax.eval_shape(lambda key: _initial_params(model, key), jax.random.key(0))
-    return abstract_with_shardings(nn.unbox(boxed), parameter_shardings(boxed, mesh, model.layout))
-
-
-def abstract_batch(
-    batch_size: int, sequence_length: int, mesh: Mesh
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, dtypes and shardings of a batch: what a step is compiled for ahead of time."""
-    shapes = {
-        "tokens": (sequence_length,),
-        "targets": (sequence_length,),
-        "loss_mask": (sequence_length,),
-        "position_ids": (2, sequence_length),
-        "prefix_length": (),
-        "objective": (),
-    }
-    sharding = batch_sharding(mesh)
-    return {
-        name: jax.ShapeDtypeStruct(
-            (batch_size, *shape),
-            jnp.float32 if name == "loss_mask" else jnp.int32,
-            sharding=sharding,
-        )
-        for name, shape in shapes.items()
-    }
-
-
-def process_rows(mesh: Mesh, batch_size: int) -> list[int]:
-    """The rows of the global batch that this process's devices hold, in order.
-
-    They are not always neighbours: a mesh over a torus takes a host's chips apart.
-    """
-    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
-    bounds = [index[0].indices(batch_size)[:2] for index in slices if index is not None]
-    return sorted({row for start, stop in bounds for row in range(start, stop)})
-
-
-def to_devices(
-    batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh, batch_size: int
-) -> Iterator[dict[str, Shaped[Array, "B ..."]]]:
-    """Global arrays of the batches that are given in the rows that `process_rows` names."""
-    sharding = batch_sharding(mesh)
-    present = np.array(process_rows(mesh, batch_size))
-
-    def spread(values: np.ndarray) -> jax.Array:
-        def part(index: tuple[slice, ...] | None) -> np.ndarray:
-            assert index is not None
-            start, stop, _ = index[0].indices(batch_size)
-            first = int(np.searchsorted(present, start))
-            return values[first : first + stop - start]
-
-        return jax.make_array_from_callback((batch_size, *values.shape[1:]), sharding, part)
-
-    for batch in batches:
-        yield {name: spread(values) for name, values in batch.items()}
-
-
-def _initial_params(model: GLM, key: Array) -> PyTree:
-    """Parameters depend neither on the batch's size, so the smallest will do, nor on attention."""
-    model = model.clone(config=dataclasses.replace(model.config, attention="xla"))
-    tokens = jnp.zeros((1, 1), jnp.int32)
-    positions = jnp.zeros((1, 2, 1), jnp.int32)
-    return model.init(key, tokens, positions, jnp.zeros((1,), jnp.int32))["params"]
-
-
 def _replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
+
+
+def program_of(config: RunConfig, mesh: Mesh) -> Program:
+    """The functions that training runs, and that are compiled ahead of time.
+
+    Raises:
+      UsageError: batch, network, sequence or attention do not go with the mesh.
+    """
+    micro_batch = config.data.batch_size // config.train.accumulation_steps
+    check_batch_size(micro_batch, mesh)
+    check_parts(config.model, mesh, config.data.sequence_length)
+    check_loss_chunks(
+        mesh,
+        micro_batch * config.data.sequence_length,
+        config.train.target_fraction,
+        config.train.loss_chunks,
+    )
+    return make_program(
+        config.model,
+        config.optimizer,
+        mesh,
+        seed=config.train.seed,
+        layout=config.layout,
+        target_fraction=config.train.target_fraction,
+        loss_chunks=config.train.loss_chunks,
+        accumulation_steps=config.train.accumulation_steps,
+        accumulation=config.train.accumulation,
+    )

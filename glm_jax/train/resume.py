@@ -8,11 +8,11 @@ from typing import Any
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from glm_jax.configure import RunConfig
+from glm_jax.convert.load import load
 from glm_jax.errors import UsageError
-from glm_jax.loading import load
 from glm_jax.model import GLMConfig
 from glm_jax.tokenizer import Tokenizer
+from glm_jax.train.config import RunConfig
 
 # A checkpoint fits a model if these agree; the rest (dropout, dtype, remat) may change on the way.
 SHAPE_FIELDS = (

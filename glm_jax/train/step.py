@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Int, PyTree, Shaped
 
-from glm_jax.train.gradients import Batch, GradientFunction
+from glm_jax.parallel.batches import Batch
+from glm_jax.train.gradients import GradientFunction
 from glm_jax.train.optimizer import Schedule
-from glm_jax.train.state import TrainState
 
 Metrics = dict[str, Shaped[Array, ""]]
 
@@ -53,3 +54,27 @@ def make_train_step(
         return TrainState(state.step + 1, skipped, params, optimizer_state), metrics
 
     return train_step
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Parameters, optimizer state and counters: all that a checkpoint must hold.
+
+    `step` counts the batches used and so places the run in its data; `skipped` counts those of
+    them whose update was left out because loss or gradients were not finite.
+    """
+
+    step: Int[Array, ""]
+    skipped: Int[Array, ""]
+    params: PyTree
+    optimizer_state: optax.OptState
+
+
+def initial_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizer_state=optimizer.init(params),
+    )

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from glm_jax.checkpoint import Checkpoints
+from glm_jax.checkpoints.checkpoints import Checkpoints
 from tests.convert.tiny import HEADS, tiny_tensors, write_original
 
 

@@ -1,4 +1,4 @@
-"""The command that fills: texts from everywhere, output for people and programs, a conversation."""
+"""The command that fills: texts from everywhere, output for people and programs, a fill_repl."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from glm_jax.cli import conversation
 from glm_jax.cli import fill as command
+from glm_jax.cli import fill_repl
 from glm_jax.generate.fill import Filler
 from glm_jax.generate.settings import Sampling
 from glm_jax.model import GLM, GLMConfig
@@ -102,7 +102,7 @@ def converse(filler, monkeypatch, capsys, tmp_path, *lines: str) -> str:
         return line
 
     monkeypatch.setattr(builtins, "input", type_line)
-    assert conversation.converse(filler, Sampling(max_blank_length=4)) == 0
+    assert fill_repl.converse(filler, Sampling(max_blank_length=4)) == 0
     return capsys.readouterr().out
 
 

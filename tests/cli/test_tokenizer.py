@@ -7,8 +7,7 @@ import pytest
 
 from glm_jax.cli.main import main
 from glm_jax.tokenizer import load_tokenizer
-from glm_jax.tokenizer.held_out import HeldOutLines
-from glm_jax.tokenizer.sample import Sample
+from glm_jax.tokenizer.held_out import HeldOutLines, Sample
 
 BERT_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "##s", "!"]
 

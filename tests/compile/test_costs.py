@@ -8,8 +8,7 @@ import pytest
 
 from glm_jax.compile.collectives import read_groups, read_slice_transfer, wire_bytes
 from glm_jax.compile.costs import count_costs
-from glm_jax.compile.hlo import Instruction, read_arrays, read_module
-from glm_jax.compile.loops import trip_count
+from glm_jax.compile.hlo import Instruction, read_arrays, read_module, trip_count
 from tests.compile.programs import LOOP
 
 ROUNDS = 48

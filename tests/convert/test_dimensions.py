@@ -15,7 +15,7 @@ from glm_jax.convert.dimensions import (
     infer_config,
     measure,
 )
-from glm_jax.convert.original import OriginalSource
+from glm_jax.convert.layouts.original import OriginalSource
 from glm_jax.convert.weights import TensorInfo
 from glm_jax.errors import UsageError
 from glm_jax.model.config import GLMConfig

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glm_jax.convert.huggingface import HuggingFaceSource
-from glm_jax.convert.original import OriginalSource
+from glm_jax.convert.layouts.huggingface import HuggingFaceSource
+from glm_jax.convert.layouts.original import OriginalSource
 from glm_jax.errors import RunError, UsageError
 from tests.convert.hostile_inputs import HostileInput, expected_tensors, hostile_inputs
 

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glm_jax.convert.convert import convert
 from glm_jax.convert.dimensions import Dimensions
+from glm_jax.convert.load import load
 from glm_jax.convert.names import find, to_native
-from glm_jax.convert.procedure import convert
 from glm_jax.errors import UsageError
-from glm_jax.loading import load
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.relative import RelativeGLM
 from glm_jax.parallel.mesh import MeshConfig, make_mesh

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glm_jax.convert.formats.torch_reader import TorchFile, tensors_in
 from glm_jax.convert.names import (
     TABLE,
     Entry,
@@ -21,7 +22,6 @@ from glm_jax.convert.names import (
     to_native,
     to_original,
 )
-from glm_jax.convert.torch_file import TorchFile, tensors_in
 
 WEIGHT = "transformer.layers.3.attention.query_key_value.weight"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from glm_jax.convert.convert import convert
 from glm_jax.convert.open import open_source
-from glm_jax.convert.procedure import convert
 from glm_jax.convert.report import Report
 from tests.convert.tiny import BFLOAT16, HEADS, tiny_tensors, write_hugging_face, write_original
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from glm_jax.cli.main import main
-from glm_jax.loading import load
+from glm_jax.convert.load import load
 
 STEPS = 40
 

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys
 from glm_jax.cli.main import main
-from glm_jax.data import arrays, pieces
+from glm_jax.data.sources import pieces
+from glm_jax.data.store import arrays
 
 if __name__ == "__main__":
     pieces.PIECE_BYTES = 20_000

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from glm_jax.cluster import watchdog as peers
+from glm_jax.cluster.join import join_processes
+from glm_jax.cluster.watchdog import Connection, Peers
 from glm_jax.errors import RunError, UsageError
-from glm_jax.parallel import peers
-from glm_jax.parallel.peers import Connection, Peers
-from glm_jax.parallel.processes import join_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys
 from glm_jax.errors import RunError, UsageError
-from glm_jax.parallel.processes import join_processes
+from glm_jax.cluster.join import join_processes
 
 number, count, timeout, doing = int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
 try:
@@ -32,7 +32,7 @@ except (RunError, UsageError) as error:
 with peers:
     import time
     import jax
-    from glm_jax.parallel.agree import any_process, first_said, wait_for_all
+    from glm_jax.cluster.agree import any_process, first_said, wait_for_all
 
     for _ in range(600):
         any_process(False)

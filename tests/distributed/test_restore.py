@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glm_jax.cli.main import main
-from glm_jax.metrics import read_metrics
+from glm_jax.train.metrics import read_metrics
 
 SAVED, STEPS = 3, 6
 RELATIVE = 1e-5  # float32 sums in another order

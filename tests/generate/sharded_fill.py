@@ -8,15 +8,15 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from glm_jax.generate.beam_rows import beam_search
+from glm_jax.generate.beam_search import beam_search
 from glm_jax.generate.decoder import make_decoder
 from glm_jax.generate.engine import Engine, Filling, fill_all
 from glm_jax.generate.prompt import Prompt
 from glm_jax.generate.score import score_answers
 from glm_jax.generate.settings import Sampling
 from glm_jax.model import GLM, GLMConfig
+from glm_jax.parallel.layout import parameter_shardings
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
-from glm_jax.parallel.rules import parameter_shardings
 
 MODEL = GLM(
     GLMConfig(

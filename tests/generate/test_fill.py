@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glm_jax.cli.compile_counter import counted_compilations
 from glm_jax.errors import UsageError
-from glm_jax.generate.compilations import counted_compilations
 from glm_jax.generate.fill import fill, score
 from glm_jax.generate.prompt import make_prompt
 from glm_jax.generate.settings import Sampling

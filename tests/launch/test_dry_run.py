@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from glm_jax.parallel.flags import libtpu_init_args
+from glm_jax.compile.tpu_flags import libtpu_init_args
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 GIN_FILE = "--gin_file=configs/runs/demo.gin"

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from glm_jax.compile.tpu_flags import FLAGS, compiler_options, libtpu_init_args
 from glm_jax.errors import UsageError
-from glm_jax.parallel.flags import FLAGS, compiler_options, libtpu_init_args
 
 
 @pytest.mark.parametrize("generation", FLAGS)
@@ -26,7 +26,9 @@ def test_an_unknown_generation_is_refused():
 def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the module as the launch scripts do."""
     return subprocess.run(
-        [sys.executable, "-m", "glm_jax.parallel.flags", *arguments], capture_output=True, text=True
+        [sys.executable, "-m", "glm_jax.compile.tpu_flags", *arguments],
+        capture_output=True,
+        text=True,
     )
 
 
@@ -43,7 +45,7 @@ def test_the_module_refuses_anything_else_in_one_sentence(arguments):
 
 
 def test_asking_loads_no_jax():
-    program = "import glm_jax.parallel.flags, sys; sys.exit('jax' in sys.modules)"
+    program = "import glm_jax.compile.tpu_flags, sys; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
@@ -52,7 +54,7 @@ def test_the_tpu_compiler_accepts_every_flag():
     program = (
         "import sys\n"
         "from glm_jax.compile.topology import open_topology\n"
-        "from glm_jax.parallel.flags import FLAGS, compiler_options\n"
+        "from glm_jax.compile.tpu_flags import FLAGS, compiler_options\n"
         "devices = open_topology('v5e:2x2').devices\n"
         "import jax\n"
         "place = jax.sharding.SingleDeviceSharding(devices[0])\n"

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 
 from glm_jax.model import GLM, GLMConfig
+from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM, by_layer
-from glm_jax.model.mask import memory_mask
-from glm_jax.model.memory import PAGE_SIZE, empty_cache
+from glm_jax.model.kv_cache import PAGE_SIZE, empty_cache
+from glm_jax.parallel.batches import batch_sharding
+from glm_jax.parallel.layout import parameter_shardings
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
-from glm_jax.parallel.rules import batch_sharding, parameter_shardings
 
 CONFIG = GLMConfig(
     vocab_size=128, num_layers=2, hidden_size=32, num_attention_heads=4, max_sequence_length=32

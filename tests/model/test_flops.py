@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from glm_jax.flops import (
+from glm_jax.model import GLM, GLMConfig
+from glm_jax.model.flops import (
     forward_flops_per_token,
     model_flops_utilisation,
     peak_flops_per_second,
     training_flops_per_token,
 )
-from glm_jax.model import GLM, GLMConfig
 
 CONFIG = GLMConfig(
     vocab_size=512, num_layers=1, hidden_size=128, num_attention_heads=2, max_sequence_length=64

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from glm_jax.model import GLM, GLMConfig
-from glm_jax.model.mask import prefix_mask
-from glm_jax.model.stream import apply_with_stream
+from glm_jax.model.attention.mask import prefix_mask
+from glm_jax.model.intermediates import apply_with_stream
 
 CONFIG = GLMConfig(
     vocab_size=64, num_layers=3, hidden_size=16, num_attention_heads=2, max_sequence_length=20

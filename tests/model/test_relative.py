@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from glm_jax.errors import UsageError
 from glm_jax.model import RelativeGLM, RelativeGLMConfig
+from glm_jax.model.intermediates import apply_with_stream
 from glm_jax.model.relative import shift_to_keys
-from glm_jax.model.stream import apply_with_stream
 
 CONFIG = RelativeGLMConfig(vocab_size=64, num_layers=2, hidden_size=16, num_attention_heads=2)
 MODEL = RelativeGLM(CONFIG)

@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 from glm_jax.model import GLM, GLMConfig
+from glm_jax.parallel.batches import batch_sharding
+from glm_jax.parallel.layout import initialize_sharded
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
-from glm_jax.parallel.rules import batch_sharding, initialize_sharded
 
 BATCH, LENGTH = 8, 16
 

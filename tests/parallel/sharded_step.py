@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from glm_jax.model import GLMConfig
+from glm_jax.parallel.batches import batch_sharding
+from glm_jax.parallel.layout import LayoutConfig
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
-from glm_jax.parallel.rules import LayoutConfig, batch_sharding
 from glm_jax.train.optimizer import OptimizerConfig
 from glm_jax.train.program import make_program
 

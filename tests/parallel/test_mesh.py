@@ -15,8 +15,8 @@ from jax.sharding import PartitionSpec as P
 
 from glm_jax.configure import read_configuration
 from glm_jax.errors import UsageError
+from glm_jax.parallel.layout import LayoutConfig, spec_of
 from glm_jax.parallel.mesh import MESH_AXES, MeshConfig, check_batch_size, make_mesh
-from glm_jax.parallel.rules import LayoutConfig, spec_of
 
 
 @given(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from glm_jax.loading import load as load_checkpoint
+from glm_jax.convert.load import load as load_checkpoint
 
 
 @pytest.fixture(scope="session")

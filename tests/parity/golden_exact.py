@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.data.recorded_blocks import build_row, recorded, settings_of, special_tokens
+from tests.data.blanks.recorded_blocks import build_row, recorded, settings_of, special_tokens
 from tests.parity.rows import Row
 
 BATCH = ("tokens", "targets", "loss_mask", "position_ids")

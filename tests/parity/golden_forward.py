@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.model import GLM, RelativeGLM
+from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM, by_layer
-from glm_jax.model.mask import memory_mask
-from glm_jax.model.memory import PAGE_SIZE, empty_cache
-from glm_jax.model.stream import apply_with_stream
+from glm_jax.model.intermediates import apply_with_stream
+from glm_jax.model.kv_cache import PAGE_SIZE, empty_cache
 from tests.parity.rows import Row, absolute
 
 TOLERANCE = 1e-4  # absolute, of logits, hidden states and every layer's input

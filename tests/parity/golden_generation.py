@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from glm_jax.generate.beam_rows import beam_search
+from glm_jax.generate.beam_search import beam_search
 from glm_jax.generate.decoder import Decoder, make_decoder
 from glm_jax.generate.engine import Filling, fill_all
 from glm_jax.generate.prompt import Prompt, mask_ids

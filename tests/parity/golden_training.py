@@ -15,26 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from glm_jax.parallel.batches import Batch
 from glm_jax.train.gradients import (
-    Batch,
     Gradients,
     clipped_means,
     global_mean,
     make_loss_function,
     sum_gradients,
 )
-from glm_jax.train.loss import (
-    mask_normalizer,
-    smoothed_token_losses,
-    token_losses,
-)
-from glm_jax.train.optimizer import (
-    is_decayed,
-    learning_rate_schedule,
-    make_optimizer,
-)
-from glm_jax.train.state import TrainState, initial_state
-from glm_jax.train.step import make_train_step
+from glm_jax.train.loss import mask_normalizer, smoothed_token_losses, token_losses
+from glm_jax.train.optimizer import is_decayed, learning_rate_schedule, make_optimizer
+from glm_jax.train.step import TrainState, initial_state, make_train_step
 from tests.parity.golden_schedules import NEAR_ZERO, learning_rates, schedule_rows
 from tests.parity.recording import Recording, open_recording
 from tests.parity.rows import Row, absolute, relative

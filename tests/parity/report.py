@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glm_jax.loading import load as load_checkpoint
+from glm_jax.convert.load import load as load_checkpoint
 from tests.parity.golden_exact import block_rows
 from tests.parity.golden_forward import forward_rows
 from tests.parity.golden_generation import generation_rows

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from glm_jax.loading import load as load_checkpoint
+from glm_jax.convert.load import load as load_checkpoint
 from tests.conftest import SHARED
 from tests.parity.golden_forward import TOLERANCE, model_parallel_rows, model_rows
 from tests.parity.rows import Row

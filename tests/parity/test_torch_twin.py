@@ -29,8 +29,7 @@ from glm_jax.train.optimizer import (  # noqa: E402
     learning_rate_schedule,
     make_optimizer,
 )
-from glm_jax.train.state import initial_state  # noqa: E402
-from glm_jax.train.step import make_train_step  # noqa: E402
+from glm_jax.train.step import initial_state, make_train_step  # noqa: E402
 from tests.parity import golden_training, torch_glm  # noqa: E402
 from tests.parity.golden_schedules import learning_rates  # noqa: E402
 from tests.parity.recording import Recording, open_recording  # noqa: E402

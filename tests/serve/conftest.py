@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from glm_jax.convert.load import load_glm
 from glm_jax.generate.engine import Engine
 from glm_jax.generate.fill import Filler
-from glm_jax.loading import load_glm
 from glm_jax.tokenizer import load_tokenizer
 from tests.serve.tiny_checkpoint import write_checkpoint
 

@@ -142,7 +142,7 @@ def raw_answer(server: Running, rest: bytes) -> bytes:
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(server: Running, monkeypatch):
-    monkeypatch.setattr("glm_jax.serve.bodies.BODY_SECONDS", 0.2)
+    monkeypatch.setattr("glm_jax.serve.requests.BODY_SECONDS", 0.2)
     assert raw_answer(server, b'Content-Length: 20\r\n\r\n{"te').startswith(b"HTTP/1.1 408 ")
 
 

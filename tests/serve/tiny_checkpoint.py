@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from glm_jax.convert.dimensions import Dimensions
-from glm_jax.convert.native_write import NativeDestination
-from glm_jax.convert.stream import checksum
+from glm_jax.convert.layouts.native_writer import NativeDestination
+from glm_jax.convert.transfer import checksum
 from glm_jax.convert.weights import Facts, TensorInfo
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.tokenizer.load import SpecialTokenOptions, make_tokenizer

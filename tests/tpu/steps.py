@@ -10,8 +10,8 @@ from pathlib import Path
 from glm_jax.compile.report import StepReport
 from glm_jax.compile.step import compile_step
 from glm_jax.compile.topology import open_topology
+from glm_jax.compile.tpu_flags import compiler_options
 from glm_jax.configure import read_configuration
-from glm_jax.parallel.flags import compiler_options
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = Path(__file__).with_name("recorded.json")

@@ -13,8 +13,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from glm_jax.compile.topology import open_topology
-from glm_jax.model.attention_choice import attention_function
-from glm_jax.model.prefix_flash import prefix_flash_attention
+from glm_jax.model.attention.choose import attention_function
+from glm_jax.model.attention.flash import prefix_flash_attention
 from glm_jax.model.remat import ATTENTION_CONTEXT, ATTENTION_LOGSUMEXP
 
 SLICES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from glm_jax.errors import RunError
-from glm_jax.train.clock import Clock
 from glm_jax.train.loop import Hooks, Pace, train
-from glm_jax.train.state import TrainState
+from glm_jax.train.step import TrainState
+from glm_jax.train.timer import Clock
 
 
 def run(

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from glm_jax.checkpoint import Checkpoints
+from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cli.main import main
-from glm_jax.configure import RunConfig, read_configuration
+from glm_jax.cluster.heartbeat import read_heartbeats
+from glm_jax.configure import read_configuration
+from glm_jax.convert.load import load
 from glm_jax.errors import RunError, UsageError
-from glm_jax.loading import load
-from glm_jax.metrics import read_metrics
 from glm_jax.train import loop
-from glm_jax.train.heartbeat import read_heartbeats
+from glm_jax.train.config import RunConfig
+from glm_jax.train.metrics import read_metrics
 from glm_jax.train.pretrain import Outcome, pretrain
 
 
@@ -175,7 +176,7 @@ def test_steps_that_are_not_finite_are_skipped_up_to_the_allowed_number(
 
 def poison(monkeypatch) -> None:
     """Makes every training batch's loss mask infinite from now on."""
-    from glm_jax.train import inputs
+    from glm_jax.data.batches import inputs
 
     original = inputs.batches
 
@@ -202,7 +203,7 @@ def test_a_changed_model_does_not_resume(begun, tiny_run, binding, message):
 
 
 def test_a_store_of_another_tokenizer_does_not_resume(begun, tiny_run, tmp_path):
-    from glm_jax.data.store import write_store
+    from glm_jax.data.store.store import write_store
     from glm_jax.tokenizer import train_sentencepiece
 
     tokenizer = train_sentencepiece(["some other text " * 50], tmp_path / "t", vocab_size=300)

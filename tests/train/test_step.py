@@ -8,16 +8,10 @@ import optax
 import pytest
 
 from glm_jax.model import GLM, GLMConfig
-from glm_jax.train.gradients import (
-    clipped_means,
-    global_mean,
-    make_loss_function,
-    micro_batches,
-    sum_gradients,
-)
+from glm_jax.parallel.batches import micro_batches
+from glm_jax.train.gradients import clipped_means, global_mean, make_loss_function, sum_gradients
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
-from glm_jax.train.state import initial_state
-from glm_jax.train.step import make_train_step
+from glm_jax.train.step import initial_state, make_train_step
 
 CONFIG = GLMConfig(
     vocab_size=64,

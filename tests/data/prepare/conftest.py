@@ -2,7 +2,8 @@
 
 import pytest
 
-from glm_jax.data import arrays, pieces
+from glm_jax.data.sources import pieces
+from glm_jax.data.store import arrays
 from glm_jax.tokenizer import train_sentencepiece
 from tests.data.prepare.stores import TEXTS, write_jsonl
 

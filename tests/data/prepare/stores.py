@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from glm_jax.data.store import open_store
+from glm_jax.data.store.store import open_store
 
 TEXTS = [f"Document {number}.\n\nIt says [MASK] and {number**3}." * 3 for number in range(300)]
 

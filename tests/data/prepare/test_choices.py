@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_jax.data.duplicates import first_occurrences
-from glm_jax.data.prepare import prepare
-from glm_jax.data.runner import LocalRunner
-from glm_jax.data.splits import SplitFractions
+from glm_jax.data.prepare.assemble import SplitFractions
+from glm_jax.data.prepare.duplicates import first_occurrences
+from glm_jax.data.prepare.prepare import prepare
+from glm_jax.data.prepare.runner import LocalRunner
 from glm_jax.errors import UsageError
 from tests.data.prepare.stores import TEXTS, files_below, stored_documents, write_jsonl
 
@@ -108,7 +108,7 @@ def test_first_occurrences_are_found_whatever_fits_into_memory(
     array = np.array(digests, np.uint64).reshape(-1, 2)
     blocks = [array[start : start + block] for start in range(0, len(array), block)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("glm_jax.data.duplicates.DOCUMENTS_AT_ONCE", at_once)
+        patch.setattr("glm_jax.data.prepare.duplicates.DOCUMENTS_AT_ONCE", at_once)
         first = first_occurrences(blocks, len(array), tmp_path_factory.mktemp("first"))
     assert first.tolist() == expected
 

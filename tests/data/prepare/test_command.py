@@ -5,7 +5,7 @@ import json
 import pytest
 
 from glm_jax.cli.main import main
-from glm_jax.data.store import open_store
+from glm_jax.data.store.store import open_store
 from glm_jax.tokenizer import load_tokenizer
 
 

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from glm_jax.data import pieces
-from glm_jax.data.files import read_file
-from glm_jax.data.prepare import prepare
-from glm_jax.data.runner import LocalRunner
-from glm_jax.data.store import open_store, write_store
+from glm_jax.data.prepare.prepare import prepare
+from glm_jax.data.prepare.runner import LocalRunner
+from glm_jax.data.sources import pieces
+from glm_jax.data.store.store import open_store, write_store
 from glm_jax.errors import RunError, UsageError
+from glm_jax.io.files import read_file
 from tests.data.prepare.stores import TEXTS, files_below, stored_documents, write_jsonl
 
 
@@ -161,7 +161,7 @@ def test_ids_beyond_the_vocabulary_are_one_sentence(corpus, tokenizer, tmp_path,
         def __getattr__(self, name):
             return getattr(tokenizer, name)
 
-    monkeypatch.setattr("glm_jax.data.shards.load_tokenizer", lambda _: Unsound())
+    monkeypatch.setattr("glm_jax.data.prepare.tokenize.load_tokenizer", lambda _: Unsound())
     message = r"the tokenizer gave the id \d+ at .*corpus.jsonl:0, outside its vocabulary of 128"
     with pytest.raises(UsageError, match=message):
         prepare([corpus], tmp_path / "out/store", tokenizer)
@@ -190,7 +190,7 @@ def test_a_store_is_written_and_read_by_url(corpus, tokenizer, tmp_path):
 
 def test_workers_import_neither_jax_nor_tensorflow():
     program = (
-        "import sys, glm_jax.data.prepare, glm_jax.data.embedded\n"
+        "import sys, glm_jax.data.prepare.prepare, glm_jax.data.sources.embedded\n"
         "heavy = {'jax', 'tensorflow', 'flax', 'orbax', 'torch', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

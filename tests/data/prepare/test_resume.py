@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from glm_jax.data.prepare import prepare
-from glm_jax.data.store import open_store
+from glm_jax.data.prepare.prepare import prepare
+from glm_jax.data.store.store import open_store
 from glm_jax.errors import RunError, UsageError
 from glm_jax.tokenizer import load_tokenizer
 from tests.data.prepare.stores import files_below, write_jsonl
@@ -24,9 +24,9 @@ def failing(document):
 
 KILLED = """
 import os, sys
-from glm_jax.data import pieces
-from glm_jax.data.prepare import prepare
-from glm_jax.data.runner import LocalRunner
+from glm_jax.data.sources import pieces
+from glm_jax.data.prepare.prepare import prepare
+from glm_jax.data.prepare.runner import LocalRunner
 from glm_jax.tokenizer import load_tokenizer
 
 def progress(documents, num_bytes):

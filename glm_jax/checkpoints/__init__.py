@@ -1,0 +1,1 @@
+"""Saving and restoring a run: orbax checkpoints with checksums and a record."""

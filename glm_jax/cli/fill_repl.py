@@ -1,0 +1,183 @@
+"""Filling texts one by one in a terminal, with every token shown as it comes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import typing
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from glm_jax.errors import UsageError
+from glm_jax.generate.engine import Engine, slots_needed
+from glm_jax.generate.fill import FilledText, Filler
+from glm_jax.generate.prompt import mask_ids, stretches
+from glm_jax.generate.settings import Sampling
+from glm_jax.tokenizer.streaming import GrowingText
+
+PROMPT = "text> "
+HELP = """Type a text with [MASK], [sMASK] or [gMASK]; one without a blank is written on.
+  :set NAME VALUE   changes a setting        :settings   shows them
+  :set NAME         takes its default again  :help       shows this
+  :quit             ends (as Ctrl-D does); Ctrl-C stops the filling of a text"""
+FILLED = "bold green"
+# Few, so that tokens are shown as they come.
+STEPS = 2
+
+
+def converse(filler: Filler, sampling: Sampling) -> int:
+    """Asks for texts and fills them until the user ends it; returns the exit code."""
+    console = Console(soft_wrap=True, highlight=False)
+    history = _History()
+    console.print(f"{HELP}\n", style="dim", markup=False)
+    while True:
+        try:
+            line = input(PROMPT).strip()
+        except EOFError:
+            console.print()
+            return 0
+        except KeyboardInterrupt:
+            console.print()
+            continue
+        history.save()
+        if line == ":quit":
+            return 0
+        try:
+            if line.startswith(":"):
+                sampling = command(line, sampling, console)
+            elif line:
+                show(filler, line, sampling, console)
+        except UsageError as error:
+            console.print(str(error), style="red", markup=False)
+        except KeyboardInterrupt:
+            console.print("\nstopped", style="red")
+
+
+def command(line: str, sampling: Sampling, console: Console) -> Sampling:
+    """Carries out a line that begins with a colon, and gives the settings after it.
+
+    Raises:
+      UsageError: there is no such command, setting or value.
+    """
+    words = line.split()
+    if words == [":help"]:
+        console.print(HELP, markup=False)
+    elif words == [":settings"]:
+        for name, value in dataclasses.asdict(sampling).items():
+            console.print(f"  {name} = {value}", markup=False)
+    elif words[0] == ":set" and len(words) in (2, 3):
+        return changed(sampling, words[1], words[2] if len(words) == 3 else None)
+    else:
+        raise UsageError(f"unknown command {line!r}; :help shows them")
+    return sampling
+
+
+def changed(sampling: Sampling, name: str, value: str | None) -> Sampling:
+    """The settings with one changed, or as it is by default.
+
+    Raises:
+      UsageError: there is no such setting, or it can't have that value.
+    """
+    kinds = typing.get_type_hints(Sampling)
+    if name not in kinds:
+        raise UsageError(f"unknown setting {name!r}; expected one of {', '.join(kinds)}")
+    if value is None:
+        return dataclasses.replace(sampling, **{name: getattr(Sampling, name)})
+    kind = float if kinds[name] == float | None else kinds[name]
+    if kind is bool:
+        words = {"true": True, "false": False}
+        if value.lower() not in words:
+            raise UsageError(f"{name} is {value!r}, but must be true or false")
+        return dataclasses.replace(sampling, **{name: words[value.lower()]})
+    try:
+        return dataclasses.replace(sampling, **{name: kind(value)})
+    except ValueError:
+        raise UsageError(f"{name} is {value!r}, but must be of type {kind.__name__}") from None
+
+
+def show(filler: Filler, text: str, sampling: Sampling, console: Console) -> None:
+    """Fills one text and prints it, token by token where one sample of it is drawn.
+
+    Raises:
+      UsageError: the text is too long.
+    """
+    if sampling.beams == 1 and sampling.samples == 1:
+        stream(filler, text, sampling, console)
+        return
+    (filled,) = filler.fill([text], sampling)
+    for sample in filled.samples or [filled]:
+        console.print(highlighted(sample))
+        for blank in sample.blanks:
+            for other in blank.alternatives:
+                line = other.text.replace("\n", "\\n")
+                console.print(f"    {other.score:8.3f}  {line}", style="dim", markup=False)
+
+
+def stream(filler: Filler, text: str, sampling: Sampling, console: Console) -> None:
+    """Fills one text and prints what is known of it from left to right.
+
+    Raises:
+      UsageError: the text is too long.
+    """
+    ids, (filling,) = filler.start(text, sampling)
+    engine = Engine(
+        filler.decoder,
+        num_rows=1,
+        num_slots=slots_needed(filling.prompt, filling.sampling.max_blank_length),
+    )
+    engine.start([filling])
+    growing = GrowingText(filler.tokenizer)
+    parts = list(stretches(ids, mask_ids(filler.tokenizer.special)))
+    _print(console, growing.add(*parts[0]))
+    while engine.num_active:
+        for news in engine.advance(STEPS):
+            if news.token is not None:
+                _print(console, growing.add(news.token), FILLED)
+            if news.closes:
+                _print(console, growing.add(*parts[news.blank + 1]))
+    _print(console, growing.end())
+    console.print()
+
+
+def _print(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style=style), end="")
+
+
+def highlighted(filled: FilledText) -> Text:
+    """A text in which what was put in its blanks stands out."""
+    text = Text(filled.text)
+    for begin, end in filled.spans:
+        text.stylize(FILLED, begin, end)
+    return text
+
+
+class _History:
+    """Lines of earlier conversations, for the arrow keys, where the terminal has line editing."""
+
+    def __init__(self):
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        self._path = Path(state) / "glm-jax" / "fill_history"
+        try:
+            import readline
+        except ImportError:
+            self._readline = None
+            return
+        self._readline = readline
+        readline.set_history_length(1000)
+        # A history that can't be read or written is no reason not to fill.
+        try:
+            readline.read_history_file(self._path)
+        except OSError:
+            return
+
+    def save(self) -> None:
+        """Writes the lines so far."""
+        if self._readline is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._readline.write_history_file(self._path)
+        except OSError:
+            return

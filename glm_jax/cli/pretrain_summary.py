@@ -1,0 +1,73 @@
+"""What a pretraining run shows at its end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from glm_jax.cli.example_blanks import held_out_blanks
+from glm_jax.convert.load import load_glm
+from glm_jax.data.store.store import open_store
+from glm_jax.generate.fill import fill
+from glm_jax.tokenizer import load_tokenizer
+from glm_jax.train.config import RunConfig
+from glm_jax.train.metrics import read_metrics
+from glm_jax.train.pretrain import Outcome
+
+
+def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, examples: bool) -> None:
+    """Prints the result, filled blanks of a finished run, and where everything lies."""
+    folder = Path(config.train.run_folder)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    trained = outcome.steps > outcome.steps_before
+    if not outcome.finished:
+        say(f"stopped after step {outcome.steps} of {config.train.num_steps}, and saved")
+    elif not trained:
+        say(f"this run is done: all {outcome.steps} steps of {folder}")
+    validation = [r for r in read_metrics(folder / "metrics.jsonl") if r["kind"] == "validation"]
+    if validation:
+        last = validation[-1]
+        say(
+            f"validation loss {last['loss']:.3f} nats per target at step {last['step']}, "
+            f"{last['unigram_entropy'] - last['loss']:.3f} below the unigram entropy "
+            f"{last['unigram_entropy']:.3f} of the same targets"
+        )
+    if outcome.finished and trained and examples and config.evaluation.fill_examples:
+        _show_filled(folder, config, console)
+    say(f"run folder  {folder}")
+    say(f"picture     {folder / 'loss.png'}")
+    num_steps = 2 * outcome.steps if outcome.finished else config.train.num_steps
+    say(f"continue    {continue_command(folder, num_steps)}")
+
+
+def continue_command(run_folder: Path, num_steps: int) -> str:
+    """What to type to go on to `num_steps`, by the name that the command was started with."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "glm-jax" else "glm-jax"
+    return (
+        f"{program} pretrain --gin_file={run_folder}/config.gin --gin.train.num_steps={num_steps}"
+    )
+
+
+def _show_filled(folder: Path, config: RunConfig, console: Console) -> None:
+    """Held-out sentences with one blank each, filled by the newest checkpoint."""
+    tokenizer = load_tokenizer(str(folder))
+    model, params = load_glm(folder)
+    validation = open_store(config.data.main_store).split("validation")
+    max_tokens = model.config.max_sequence_length - 2  # ENC and eos stand around a text
+    blanks = held_out_blanks(validation, tokenizer, config.evaluation.fill_examples, max_tokens)
+    if not blanks:
+        return
+    filled = fill(model, params, tokenizer, [blank.text for blank in blanks])
+    console.print(
+        "held-out sentences, their blanks filled by the model just trained:", style="bold"
+    )
+    for blank, result in zip(blanks, filled, strict=True):
+        console.print(Text.assemble("  ", blank.text.replace("[MASK]", "____")))
+        answer = (result.blanks[0].text.strip() or "(nothing)", "bold green")
+        console.print(Text.assemble("    filled: ", answer, "    was: ", blank.answer))

@@ -1,0 +1,237 @@
+"""A conversion from its source to its checked destination, in the order it happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glm_jax.convert.changes import ChangedSource, Changes
+from glm_jax.convert.dimensions import WORD_EMBEDDING, chinese_mask_fault, infer_config
+from glm_jax.convert.layouts.huggingface import HuggingFaceDestination
+from glm_jax.convert.layouts.native import NativeSource
+from glm_jax.convert.layouts.native_record import model_config
+from glm_jax.convert.layouts.native_writer import NativeDestination
+from glm_jax.convert.layouts.original import OriginalDestination
+from glm_jax.convert.open import open_source
+from glm_jax.convert.report import Report, describe_heads
+from glm_jax.convert.side_files import copy_companions, write_evaluation_settings
+from glm_jax.convert.transfer import Progress, compare, copy_tensors
+from glm_jax.convert.weights import Facts, TensorInfo, WeightDestination, WeightSource
+from glm_jax.errors import RunError, UsageError
+from glm_jax.io.atomic import new_folder
+from glm_jax.model.config import GLMConfig
+
+# Shows the progress of a stage: (what is done, bytes in all) -> a context that gives `Progress`.
+Stages = Callable[[str, int], AbstractContextManager[Progress]]
+
+# Checking turns arrays around and computes checksums, and so is bound by the processor.
+CHECKING_THREADS = 2
+
+
+def convert(
+    path: Path,
+    out: Path,
+    kind: str,
+    *,
+    stages: Stages,
+    model_parallel_size: int = 1,
+    changes: Changes | None = None,
+    num_attention_heads: int | None = None,
+) -> Report:
+    """Writes the weights at `path` in another form, reads them back and compares.
+
+    Tensors pass one at a time, so that memory is bounded by the largest of them. `out` appears when
+    all is written and compared; whatever happens before leaves nothing there.
+
+    Args:
+      path: an original checkpoint, a Hugging Face folder or a run folder.
+      out: a folder that doesn't exist or is empty.
+      kind: "native", "original" or "huggingface".
+      stages: shows the progress.
+      model_parallel_size: files that an original checkpoint is split into.
+      changes: what is changed on the way.
+      num_attention_heads: H, where the source doesn't record it and it isn't hidden / 64.
+
+    Raises:
+      UsageError: no checkpoint at `path`, a damaged one, one that can't be written so, or something
+        at `out`.
+      RunError: the disk failed, or what was written isn't what was read.
+    """
+    named, out = out, out.absolute()
+    started = time.monotonic()
+    refuse_existing(out)
+    with open_source(path, num_attention_heads) as opened:
+        source = ChangedSource(opened, changes or Changes())
+        config = _config(opened, source, num_attention_heads)
+        facts = dataclasses.replace(source.facts, num_attention_heads=config.num_attention_heads)
+        if kind == "original" and not config.num_attention_heads % model_parallel_size:
+            _check_vocabulary(source, model_parallel_size)
+        num_bytes = sum(info.nbytes for info in source.tensors.values())
+        fault = FaultWatch()
+        try:
+            _check_space(out, num_bytes)
+            with new_folder(out, partial(refuse_existing, out)) as folder:
+                checksums: dict[str, int] = {}
+                destination = _new_destination(
+                    folder,
+                    kind,
+                    _order(opened),
+                    source.tensors,
+                    facts,
+                    config,
+                    model_parallel_size,
+                    checksums,
+                )
+                with stages("converting", num_bytes) as progress:
+                    copy_tensors(source, destination, checksums, progress, fault.look)
+                    destination.finish()
+                companions = copy_companions(_folder_of(opened), opened.kind, folder, kind)
+                if kind == "native" and opened.kind != "native" and isinstance(config, GLMConfig):
+                    write_evaluation_settings(folder, config)
+                with stages("checking", num_bytes) as progress:
+                    _read_back(folder, config.num_attention_heads, source, checksums, progress)
+        except OSError as error:
+            raise RunError(f"{out} can't be written: {error}") from error
+        return Report(
+            source=path,
+            source_kind=opened.kind,
+            out=named,
+            kind=kind,
+            config=config,
+            heads=describe_heads(opened.facts, given=num_attention_heads is not None),
+            iteration=facts.iteration,
+            tensors=dict(source.tensors),
+            companions=tuple(map(str, companions)),
+            seconds=time.monotonic() - started,
+            fault=fault.sentence,
+        )
+
+
+def _read_back(
+    folder: Path,
+    num_attention_heads: int,
+    source: WeightSource,
+    checksums: Mapping[str, int],
+    progress: Progress,
+) -> None:
+    """Compares what was written with what was read.
+
+    Raises:
+      RunError: it isn't the same.
+    """
+    with ExitStack() as stack:
+        written = [
+            stack.enter_context(open_source(folder, num_attention_heads))
+            for _ in range(CHECKING_THREADS)
+        ]
+        compare(written, source, checksums, progress)
+
+
+class FaultWatch:
+    """Looks for a known fault of published weights while they pass.
+
+    Attributes:
+      sentence: what was found, None as long as nothing was.
+    """
+
+    def __init__(self) -> None:
+        self.sentence: str | None = None
+
+    def look(self, name: str, tensor: np.ndarray) -> None:
+        """Notes the fault if this is a tensor that shows it."""
+        if name == WORD_EMBEDDING:
+            self.sentence = chinese_mask_fault(tensor)
+
+
+def _new_destination(
+    folder: Path,
+    kind: str,
+    order: list[str],
+    tensors: Mapping[str, TensorInfo],
+    facts: Facts,
+    config: Any,
+    model_parallel_size: int,
+    checksums: Mapping[str, int],
+) -> WeightDestination:
+    if kind == "native":
+        fields = dataclasses.asdict(config)
+        return NativeDestination(folder, order, tensors, facts, fields, checksums)
+    if kind == "original":
+        heads = config.num_attention_heads
+        return OriginalDestination(
+            folder, order, tensors, facts.iteration, model_parallel_size, heads
+        )
+    return HuggingFaceDestination(folder, order, tensors, facts)
+
+
+def _config(opened: WeightSource, source: ChangedSource, num_attention_heads: int | None) -> Any:
+    """The model's configuration: inferred, and what a run's record says beside the dimensions."""
+    heads = opened.facts.num_attention_heads or num_attention_heads
+    config = infer_config(source.tensors, heads)
+    if not isinstance(opened, NativeSource):
+        return config
+    recorded = model_config(opened.record, opened.tensors, opened.step_folder)
+    dimensions = {
+        name: getattr(config, name)
+        for name in ("vocab_size", "max_sequence_length")
+        if hasattr(recorded, name)
+    }
+    return dataclasses.replace(recorded, **dimensions)
+
+
+def refuse_existing(out: Path) -> None:
+    """Makes sure that nothing would be overwritten.
+
+    Raises:
+      UsageError: `out` is a file, or a folder that isn't empty.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(f"{out} exists already; expected a new or an empty folder")
+
+
+def _order(source: WeightSource) -> list[str]:
+    return source.reading_order if isinstance(source, NativeSource) else list(source.tensors)
+
+
+def _folder_of(source: WeightSource) -> Path:
+    """Where the files beside a source's weights lie."""
+    if isinstance(source, NativeSource):
+        return source.step_folder.absolute().parent.parent
+    return source.path
+
+
+def _check_vocabulary(source: WeightSource, ranks: int) -> None:
+    """Makes sure that the ranks can share the vocabulary, and says what to do if not.
+
+    Raises:
+      UsageError: they can't.
+    """
+    rows = source.tensors[WORD_EMBEDDING].shape[0]
+    if rows % ranks:
+        raise UsageError(
+            f"{ranks} ranks can't share the {rows} rows of {WORD_EMBEDDING} in "
+            f"{source.where(WORD_EMBEDDING)}; --pad_vocab_to_multiple_of={128 * ranks} adds rows "
+            "of zeros, as the original pads its vocabulary"
+        )
+
+
+def _check_space(out: Path, num_bytes: int) -> None:
+    """Makes sure that the disk has room, before hours of writing.
+
+    Raises:
+      RunError: it has not.
+    """
+    existing = next(folder for folder in out.parents if folder.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < num_bytes:
+        raise RunError(
+            f"{out} needs {num_bytes / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free there"
+        )

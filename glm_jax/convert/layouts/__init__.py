@@ -1,0 +1,1 @@
+"""What checkpoints of each kind look like: the original's, Hugging Face's and ours."""

@@ -1,0 +1,197 @@
+"""Writing one of our checkpoints from tensors that come one at a time.
+
+Orbax takes whole arrays only, and a parameter of all layers may be larger than memory. So the
+arrays are written here, in the form that orbax reads: zarr3, one folder a parameter, beside the
+descriptions that orbax keeps. Every layer is a chunk, a file of plain bytes: nothing is faster to
+write and to read. The checksums of all tensors are in the record.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glm_jax.checkpoints.checkpoints import PARAMETER_LAYOUT, RECORD_ITEM, STATE_ITEM
+from glm_jax.convert.layouts.native_reader import (
+    ARRAY_FILE,
+    CODECS,
+    DESCRIPTION_FILE,
+    chunk_path,
+    leaf_keys,
+    leaf_name,
+)
+from glm_jax.convert.layouts.native_record import weights_record
+from glm_jax.convert.names import Entry, Layout, by_native, find, to_native
+from glm_jax.convert.tensors import contiguous, widest
+from glm_jax.convert.weights import Facts, TensorInfo
+from glm_jax.errors import RunError
+
+_HANDLERS = "orbax.checkpoint._src.handlers"
+_DICT_KEY = 2  # how orbax says that a key of the tree is one of a dictionary
+
+# What orbax keeps beside every tree of arrays, and beside every checkpoint.
+_TREE = {
+    "use_ocdbt": False,
+    "use_zarr3": True,
+    "store_array_data_equal_to_fill_value": True,
+    "custom_metadata": None,
+}
+_CHECKPOINT = {
+    "item_handlers": {
+        RECORD_ITEM: f"{_HANDLERS}.json_checkpoint_handler.JsonCheckpointHandler",
+        STATE_ITEM: f"{_HANDLERS}.pytree_checkpoint_handler.PyTreeCheckpointHandler",
+    },
+    "metrics": {},
+    "performance_metrics": {},
+    "custom_metadata": {},
+}
+
+
+class NativeDestination:
+    """A checkpoint of ours being written into an empty run folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        order: Sequence[str],
+        tensors: Mapping[str, TensorInfo],
+        facts: Facts,
+        model: Mapping[str, Any],
+        checksums: Mapping[str, int],
+    ) -> None:
+        """Lays out every parameter.
+
+        Args:
+          folder: an empty folder, which becomes a run folder.
+          order: the names of `tensors` in the order they will come in; any will do.
+          tensors: what will be written, by original names.
+          facts: what else is needed to write the source again.
+          model: the fields of the model's configuration.
+          checksums: CRC-32 of every tensor, complete when `finish` is called.
+        """
+        self.order = list(order)
+        self._folder = folder / "checkpoints" / str(facts.iteration or 0)
+        self._state = self._folder / STATE_ITEM
+        self._model, self._facts, self._infos = model, facts, tensors
+        self._checksums = checksums
+        self._parameters: dict[str, TensorInfo] = {}
+        for entry, infos in _leaves(tensors):
+            dtype = widest(info.dtype for info in infos)
+            self._parameters[entry.native] = TensorInfo(_native_shape(entry, infos), dtype)
+
+    def write(self, name: str, tensor: np.ndarray) -> None:
+        """Adds one whole tensor under its original name.
+
+        Raises:
+          RunError: the disk failed.
+        """
+        found = find(name)
+        if found is None:
+            raise KeyError(name)
+        entry, layer = found
+        parameter = self._parameters[entry.native]
+        turned = contiguous(to_native(entry.layout, tensor)).astype(parameter.dtype, copy=False)
+        path = chunk_path(self._state / leaf_name(entry), len(parameter.shape), layer)
+        with _failing_as_run_error(self._folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb", buffering=0) as file:
+                remaining = turned.reshape(-1).view(np.uint8).data
+                while remaining:
+                    remaining = remaining[file.write(remaining) :]
+
+    def finish(self) -> None:
+        """Writes orbax's descriptions and the record.
+
+        Raises:
+          RunError: the disk failed.
+        """
+        leaves = {}
+        with _failing_as_run_error(self._folder):
+            for native, info in self._parameters.items():
+                entry = by_native(native)
+                assert entry is not None, native
+                keys = leaf_keys(entry)
+                chunk = (1, *info.shape[1:]) if entry.in_layers else info.shape
+                leaves[str(keys)] = {
+                    "key_metadata": [{"key": key, "key_type": _DICT_KEY} for key in keys],
+                    "value_metadata": {
+                        "value_type": "np.ndarray",
+                        "skip_deserialize": False,
+                        "write_shape": list(chunk),
+                    },
+                }
+                array_path = self._state / leaf_name(entry) / ARRAY_FILE
+                _write_json(array_path, _array_description(info, chunk))
+            _write_json(self._state / DESCRIPTION_FILE, _TREE | {"tree_metadata": leaves})
+            _write_json(self._folder / RECORD_ITEM / "metadata", self._record())
+            now = time.time_ns()
+            times = {"init_timestamp_nsecs": now, "commit_timestamp_nsecs": now}
+            _write_json(self._folder / "_CHECKPOINT_METADATA", _CHECKPOINT | times)
+
+    def _record(self) -> dict[str, Any]:
+        changed = {
+            name: info.dtype
+            for name, info in self._infos.items()
+            if (found := find(name)) and self._parameters[found[0].native].dtype != info.dtype
+        }
+        return {
+            "step": self._facts.iteration or 0,
+            "parameter_layout": PARAMETER_LAYOUT,
+            "configuration": {"model": dict(self._model)},
+            **weights_record(self._facts, changed, self._checksums),
+        }
+
+
+def _leaves(tensors: Mapping[str, TensorInfo]) -> list[tuple[Entry, list[TensorInfo]]]:
+    """Every parameter of ours with the original tensors that make it up, layer by layer."""
+    leaves: dict[str, tuple[Entry, list[TensorInfo]]] = {}
+    for name, info in tensors.items():
+        found = find(name)
+        assert found is not None, name
+        leaves.setdefault(found[0].native, (found[0], []))[1].append(info)
+    return list(leaves.values())
+
+
+def _native_shape(entry: Entry, infos: Sequence[TensorInfo]) -> tuple[int, ...]:
+    shape = infos[0].shape
+    match entry.layout:
+        case Layout.MATRIX:
+            shape = shape[::-1]
+        case Layout.FUSED_MATRIX:
+            shape = (shape[1], 3, shape[0] // 3)
+        case Layout.FUSED_VECTOR:
+            shape = (3, shape[0] // 3)
+    return (len(infos), *shape) if entry.in_layers else shape
+
+
+def _array_description(info: TensorInfo, chunk: tuple[int, ...]) -> dict[str, Any]:
+    """zarr3's description of an array whose chunks are plain bytes."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(info.shape),
+        "data_type": info.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
+        "chunk_key_encoding": {"name": "default"},
+        "codecs": CODECS,
+        "fill_value": 0.0,
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+@contextmanager
+def _failing_as_run_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{folder} can't be written: {error.strerror}") from error

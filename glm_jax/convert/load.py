@@ -1,0 +1,127 @@
+"""Weights of any kind of checkpoint, ready to use."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import PyTree
+
+from glm_jax.checkpoints.checkpoints import Checkpoints
+from glm_jax.convert.dimensions import infer_config
+from glm_jax.convert.layouts.native import NativeSource
+from glm_jax.convert.layouts.native_record import model_config
+from glm_jax.convert.names import by_native, to_native
+from glm_jax.convert.open import open_source
+from glm_jax.convert.tensors import contiguous
+from glm_jax.convert.weights import WeightSource
+from glm_jax.errors import UsageError
+from glm_jax.model import GLM, GLMConfig
+from glm_jax.model.initial import abstract_params
+from glm_jax.model.relative import RelativeGLM
+from glm_jax.parallel.layout import abstract_with_shardings, parameter_shardings
+from glm_jax.parallel.mesh import MeshConfig, make_mesh
+
+
+def load(
+    path: str | Path,
+    *,
+    num_attention_heads: int | None = None,
+    dtype: DTypeLike = jnp.float32,
+    mesh: jax.sharding.Mesh | None = None,
+) -> tuple[GLM | RelativeGLM, PyTree]:
+    """The model and its parameters, from any kind of checkpoint (contract C4).
+
+    Parameters go to their devices one after the other, so that the host never holds much more than
+    the largest of them beside the result.
+
+    Args:
+      path: a run folder, as `glm-jax pretrain` and `glm-jax convert` leave it, or one of its
+        checkpoints; a checkpoint folder of the original code, split over any number of ranks; a
+        Hugging Face folder of the glm-* family.
+      num_attention_heads: H, which an original checkpoint doesn't record; None for hidden size /
+        64, true of every published model.
+      dtype: of the parameters. What the network computes in is its configuration's compute_dtype.
+      mesh: where the parameters go; all devices, with whole copies, by default.
+
+    Returns:
+      The model, and its parameters as `model.apply({"params": params}, ...)` takes them.
+
+    Raises:
+      UsageError: no checkpoint there, or a damaged or foreign one.
+      RunError: the checkpoint of a run is damaged.
+    """
+    mesh = make_mesh(MeshConfig()) if mesh is None else mesh
+    with open_source(path, num_attention_heads) as source:
+        if isinstance(source, NativeSource):
+            model = _model(model_config(source.record, source.tensors, source.step_folder))
+        else:
+            model = _model(infer_config(source.tensors, source.facts.num_attention_heads))
+        abstract = _abstract(model, mesh, dtype)
+        if isinstance(source, NativeSource) and not source.converted:
+            step = source.step_folder
+            if not step.name.isdecimal():
+                raise UsageError(f"{step} is not named as a checkpoint of a run, by its step")
+            with Checkpoints(step.parent) as checkpoints:
+                restored = checkpoints.restore(int(step.name), {"params": abstract})
+            return model, restored["params"]
+        params = jax.tree_util.tree_map_with_path(
+            lambda keys, leaf: _assemble(source, "/".join(key.key for key in keys), leaf), abstract
+        )
+        return model, params
+
+
+def load_glm(
+    path: str | Path,
+    *,
+    num_attention_heads: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> tuple[GLM, PyTree]:
+    """`load` for what only the blank-filling network can do.
+
+    Raises:
+      UsageError: as `load`, or the checkpoint is of the relative variant.
+    """
+    model, params = load(path, num_attention_heads=num_attention_heads, mesh=mesh)
+    if not isinstance(model, GLM):
+        raise UsageError(f"{path} is of the relative-position variant, which fills no blanks")
+    return model, params
+
+
+def _model(config: Any) -> GLM | RelativeGLM:
+    if not isinstance(config, GLMConfig):
+        return RelativeGLM(config)
+    # The run may have used kernels of a platform that is not this one's.
+    return GLM(dataclasses.replace(config, attention="xla"))
+
+
+def _abstract(model: GLM | RelativeGLM, mesh: jax.sharding.Mesh, dtype: DTypeLike) -> PyTree:
+    """Shapes and shardings of the model's parameters, with the dtype asked for."""
+    if isinstance(model, GLM):
+        abstract = abstract_params(model, mesh)
+    else:
+        tokens, prefix_length = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1,), jnp.int32)
+        boxed = jax.eval_shape(model.init, jax.random.key(0), tokens, prefix_length)["params"]
+        abstract = abstract_with_shardings(nn.unbox(boxed), parameter_shardings(boxed, mesh))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding), abstract
+    )
+
+
+def _assemble(source: WeightSource, native: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """One parameter, its layers read one by one, on the devices."""
+    entry = by_native(native)
+    assert entry is not None, native
+    host = np.empty(leaf.shape, leaf.dtype)
+    if entry.in_layers:
+        for layer in range(leaf.shape[0]):
+            host[layer] = contiguous(to_native(entry.layout, source.read(entry.name(layer))))
+    else:
+        host[...] = contiguous(to_native(entry.layout, source.read(entry.original)))
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: host[index])

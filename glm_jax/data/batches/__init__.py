@@ -1,0 +1,1 @@
+"""Texts and blanks -> batches, on tf.data."""

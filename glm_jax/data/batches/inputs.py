@@ -1,0 +1,150 @@
+"""From token stores on disk to global batches on the mesh."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jax.sharding import Mesh
+
+from glm_jax.data.batches.pipeline import Prefetched, batches
+from glm_jax.data.batches.rows import MixedIn, RowMaker
+from glm_jax.data.batches.supervised import read_supervised
+from glm_jax.data.blanks.config import BlankConfig
+from glm_jax.data.config import DataConfig
+from glm_jax.data.order.documents import DocumentTexts
+from glm_jax.data.order.epochs import EpochOrder, EpochTexts
+from glm_jax.data.order.mixture import MixedTexts
+from glm_jax.data.order.texts import TextSource
+from glm_jax.data.store.store import TokenStore, open_store
+from glm_jax.errors import UsageError
+from glm_jax.io.files import local_copy
+from glm_jax.parallel.batches import Batch, process_rows, to_devices
+from glm_jax.tokenizer import Tokenizer, load_tokenizer
+
+BATCHES_AHEAD = 2  # on the devices, beside the one in use
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Token stores with their tokenizer, read as batches of blanks."""
+
+    stores: Sequence[TokenStore]
+    tokenizer: Tokenizer
+    data: DataConfig
+    blanks: BlankConfig
+
+    def num_tokens(self, split: str) -> int:
+        """Tokens of a split over all stores."""
+        return sum(store.split(split).num_tokens for store in self.stores)
+
+    def read(
+        self, split: str, mesh: Mesh, *, first_step: int = 0, num_steps: int | None = None
+    ) -> Iterator[Batch]:
+        """Global batches of a split; this process makes only the rows that its devices hold."""
+        rows = process_rows(mesh, self.data.batch_size)
+        local = self._read(split, rows, first_step, num_steps)
+        return Prefetched(to_devices(local, mesh, self.data.batch_size), BATCHES_AHEAD)
+
+    def read_rows(self, split: str, step: int, rows: Sequence[int]) -> dict[str, np.ndarray]:
+        """Some rows of one step's batch, on the host."""
+        return next(self._read(split, rows, step, 1))
+
+    def _read(
+        self, split: str, rows: Sequence[int], first_step: int, num_steps: int | None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        make = RowMaker(
+            self._texts(split),
+            self.blanks,
+            self.tokenizer.special,
+            self.tokenizer.sentence_end,
+            self.data.sequence_length,
+            self.data.seed,
+            self._supervised() if split == "train" else None,
+        )
+        return batches(
+            make,
+            batch_size=self.data.batch_size,
+            start_step=first_step,
+            num_steps=num_steps,
+            rows=rows,
+            threads=data_threads(),
+        )
+
+    def _supervised(self) -> MixedIn | None:
+        if not self.data.supervised:
+            return None
+        source = read_supervised(
+            self.data.supervised,
+            self.tokenizer,
+            sequence_length=self.data.sequence_length,
+            seed=self.data.seed,
+        )
+        return MixedIn(source, self.data.supervised_share)
+
+    def _texts(self, split: str) -> TextSource:
+        """Texts of all stores; every one is shuffled by a seed of its own."""
+        sources = [
+            self._texts_of(store, split, self.data.seed + number)
+            for number, store in enumerate(self.stores)
+        ]
+        if len(sources) == 1:
+            return sources[0]
+        return MixedTexts(sources, list(self.data.store_weights.values()))
+
+    def _texts_of(self, store: TokenStore, split_name: str, seed: int) -> TextSource:
+        split = store.split(split_name)
+        special, length = self.tokenizer.special, self.data.sequence_length
+        try:
+            if self.data.order == "epochs":
+                order = EpochOrder(split.num_tokens, self.blanks, sequence_length=length, seed=seed)
+                return EpochTexts(split, order, enc=special["ENC"])
+            return DocumentTexts(
+                split,
+                self.blanks,
+                enc=special["ENC"],
+                sentence_end=self.tokenizer.sentence_end,
+                sequence_length=length,
+                seed=seed,
+            )
+        except UsageError as error:
+            raise UsageError(f"split {split_name} of the store {store.path}: {error}") from error
+
+
+def data_threads() -> int:
+    """Threads that prepare batches: a quarter of the cores, as many as a step can ever need."""
+    return min(max((os.cpu_count() or 1) // 4, 1), 8)
+
+
+def open_inputs(data: DataConfig, blanks: BlankConfig, vocab_size: int) -> Inputs:
+    """Opens the configured stores for a model with `vocab_size` rows in its word embedding.
+
+    Raises:
+      UsageError: no store there, its tokenizer is another one than it was written with or than
+        that of the other stores, or its vocabulary is larger than the model's.
+    """
+    stores = [open_store(path) for path in data.store_weights]
+    first = stores[0].metadata
+    for store in stores:
+        if store.metadata.tokenizer_fingerprint != first.tokenizer_fingerprint:
+            raise UsageError(
+                f"the stores {stores[0].path} and {store.path} were built with different "
+                f"tokenizers, {first.tokenizer_fingerprint[:12]} and "
+                f"{store.metadata.tokenizer_fingerprint[:12]}; stores that are mixed need the same"
+            )
+    with local_copy(f"{data.main_store}/tokenizer") as folder:
+        tokenizer = load_tokenizer(folder)
+    if tokenizer.fingerprint != first.tokenizer_fingerprint:
+        raise UsageError(
+            f"the store {data.main_store} was built with the tokenizer "
+            f"{first.tokenizer_fingerprint[:12]}, but its folder holds another one, "
+            f"{tokenizer.fingerprint[:12]}"
+        )
+    if first.vocab_size > vocab_size:
+        raise UsageError(
+            f"the store {data.main_store} has a vocabulary of {first.vocab_size} tokens, more "
+            f"than model.vocab_size = {vocab_size}"
+        )
+    return Inputs(stores, tokenizer, data, blanks)

@@ -1,0 +1,136 @@
+"""Example index -> row of a batch: its text or a second stream's row, then its blanks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Bool, Int32, Int64
+
+from glm_jax.data.batches.batch import Batch, make_batch
+from glm_jax.data.blanks.config import BlankConfig
+from glm_jax.data.order.mixture import deal, rows_of
+from glm_jax.data.order.texts import PythonCalls, TextSource
+from glm_jax.errors import UsageError
+
+SHORTEST_SEQUENCE = 16
+
+
+class RowSource(Protocol):
+    """Examples that come as rows of a batch (contract C1), rather than as text for blanks."""
+
+    def rows(self, example: Int64[np.ndarray, "B"]) -> Batch:
+        """The rows of some examples, or of none; each is a pure function of its index."""
+        ...
+
+
+@dataclass(frozen=True)
+class MixedIn:
+    """A second stream of examples; `share` in (0, 1) is its part of all examples."""
+
+    source: RowSource
+    share: float
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """Makes rows of batches; each is a pure function of its example index.
+
+    `choose` reads, and `blank` computes: called one after the other they make the rows.
+
+    Attributes:
+      texts: what the examples are cut from.
+      blanks: how blanks are cut.
+      special: ids of the special tokens.
+      sentence_end: by token id, whether it ends a sentence.
+      sequence_length: L.
+      seed: data seed.
+      mixed_in: further examples, beside those of `texts`.
+      calls: what goes wrong in reading is kept here.
+    """
+
+    texts: TextSource
+    blanks: BlankConfig
+    special: Mapping[str, int]
+    sentence_end: Bool[np.ndarray, "V"]
+    sequence_length: int
+    seed: int
+    mixed_in: MixedIn | None = None
+    calls: PythonCalls = field(default_factory=PythonCalls)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError if the settings do not fit together."""
+        self.blanks.check_special(self.special)
+        if self.sequence_length < SHORTEST_SEQUENCE:
+            raise UsageError(
+                f"the sequence length is {self.sequence_length}, "
+                f"but must be at least {SHORTEST_SEQUENCE} to hold text and blanks."
+            )
+
+    def choose(self, example: Int64[tf.Tensor, "B"]) -> tuple:
+        """The texts, the index of each in `texts`, and which rows they and the others are."""
+        if self.mixed_in is None:
+            return self.texts(example, self.calls), example
+        stream, own = deal(example, [1 - self.mixed_in.share, self.mixed_in.share])
+        of_texts = tf.gather(own, rows_of(0, stream))
+        return self.texts(of_texts, self.calls), of_texts, stream, own
+
+    def blank(self, chosen: tuple, example: tf.Tensor, *dealt: tf.Tensor) -> dict[str, tf.Tensor]:
+        """A batch in the form of contract C1 from what was chosen."""
+        text, length, objective, single_span = chosen
+        made = make_batch(
+            text, length, example, objective, single_span,
+            config=self.blanks, special=self.special, sentence_end=self.sentence_end,
+            sequence_length=self.sequence_length, seed=self.seed,
+        )  # fmt: skip
+        if self.mixed_in is not None:
+            stream, own = dealt
+            made = add_rows(
+                made, self.mixed_in.source, stream, own, self.sequence_length, self.calls
+            )
+        return {
+            name: tf.ensure_shape(made[name], [None, *shape])
+            for name, (shape, _) in batch_form(self.sequence_length).items()
+        }
+
+
+def add_rows(
+    made: dict[str, tf.Tensor],
+    source: RowSource,
+    stream: Int32[tf.Tensor, "B"],
+    own: Int64[tf.Tensor, "B"],
+    sequence_length: int,
+    calls: PythonCalls,
+) -> dict[str, tf.Tensor]:
+    """A whole batch, of the rows that are made (stream 0) and those of a source (stream 1).
+
+    Args:
+      stream, own: of all rows of the batch, as `deal` gives them.
+      sequence_length: L.
+    """
+    form = batch_form(sequence_length)
+
+    def read(example: np.ndarray) -> list[np.ndarray]:
+        found = source.rows(example)
+        return [found[name] for name in form]
+
+    places = [rows_of(number, stream) for number in (0, 1)]
+    kinds = [kind for _, kind in form.values()]
+    found = calls.call(read, [tf.gather(own, places[1])], kinds)
+    return {
+        name: tf.dynamic_stitch(places, [made[name], rows])
+        for name, rows in zip(form, found, strict=True)
+    }
+
+
+def batch_form(sequence_length: int) -> dict[str, tuple[tuple[int, ...], tf.DType]]:
+    """Shape of one row and type of every array of a batch (contract C1)."""
+    return {
+        "tokens": ((sequence_length,), tf.int32),
+        "targets": ((sequence_length,), tf.int32),
+        "loss_mask": ((sequence_length,), tf.float32),
+        "position_ids": ((2, sequence_length), tf.int32),
+        "prefix_length": ((), tf.int32),
+        "objective": ((), tf.int32),
+    }

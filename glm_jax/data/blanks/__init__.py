@@ -1,0 +1,1 @@
+"""Which spans become blanks, and the examples that are made of them."""

@@ -1,0 +1,1 @@
+"""Batches as people can read them: in the terminal and as pictures."""

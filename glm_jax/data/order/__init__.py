@@ -1,0 +1,1 @@
+"""Step -> texts: the order in which a store is read."""

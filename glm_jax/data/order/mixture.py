@@ -1,0 +1,67 @@
+"""Several streams of examples mixed by weight, without counting.
+
+Examples are dealt to streams as evenly as whole numbers allow: of the first n examples, the first
+of two streams gets floor(n x its share), for every n. So which stream an example belongs to, and
+which of that stream's own examples it is, are functions of its index, and any number of following
+examples has the shares of all. More than two streams are dealt one after the other, each from what
+those before it leave.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+from jaxtyping import Int32, Int64
+
+from glm_jax.data.order.texts import PythonCalls, Texts, TextSource
+
+_UNIT = 1 << 30  # shares are whole multiples of 1 / _UNIT; products with it fit into int64
+
+
+def deal(
+    example: Int64[tf.Tensor, "B"], weights: Sequence[float]
+) -> tuple[Int32[tf.Tensor, "B"], Int64[tf.Tensor, "B"]]:
+    """The stream of each example, and the number of examples that its stream has had before it.
+
+    Args:
+      example: example indices, from 0.
+      weights: one positive number for each stream; they need not add up to 1.
+    """
+    left = example  # index among the examples that no stream has taken
+    is_left = tf.ones_like(example, tf.bool)
+    stream = tf.fill(tf.shape(example), len(weights) - 1)
+    for number, weight in enumerate(weights[:-1]):
+        share = round(weight / sum(weights[number:]) * _UNIT)
+        before = _dealt(left, share)
+        takes = is_left & (_dealt(left + 1, share) > before)
+        stream = tf.where(takes, number, stream)
+        left = tf.where(takes, before, tf.where(is_left, left - before, left))
+        is_left &= tf.logical_not(takes)
+    return stream, left
+
+
+def rows_of(number: int, stream: Int32[tf.Tensor, "B"]) -> Int32[tf.Tensor, "rows"]:
+    """The rows of a batch that a stream has."""
+    return tf.cast(tf.where(tf.equal(stream, number))[:, 0], tf.int32)
+
+
+class MixedTexts:
+    """Texts of several sources by weight (a `TextSource`); every source counts its own examples."""
+
+    def __init__(self, sources: Sequence[TextSource], weights: Sequence[float]) -> None:
+        """Mix sources whose texts are equally wide."""
+        self._sources, self._weights = sources, weights
+
+    def __call__(self, example: Int64[tf.Tensor, "B"], calls: PythonCalls) -> Texts:
+        stream, own = deal(example, self._weights)
+        rows, parts = [], []
+        for number, source in enumerate(self._sources):
+            row = rows_of(number, stream)
+            rows.append(row)
+            parts.append(source(tf.gather(own, row), calls))
+        return Texts(*(tf.dynamic_stitch(rows, list(field)) for field in zip(*parts, strict=True)))
+
+
+def _dealt(count: tf.Tensor, share: int) -> tf.Tensor:
+    """floor(count x share / _UNIT), for counts as large as int64 holds."""
+    whole, rest = count // _UNIT, tf.math.floormod(count, _UNIT)
+    return whole * share + rest * share // _UNIT

@@ -1,0 +1,15 @@
+"""Options of tf.data pipelines."""
+
+import tensorflow as tf
+
+
+def untuned_options() -> tf.data.Options:
+    """Options of a pipeline whose parallelism is fixed.
+
+    The thread that tunes a pipeline may miss that its iterator is dropped and sleep on, up to a
+    minute. Dropping waits for it with Python's lock held: the process does nothing meanwhile, and
+    other processes of its run would take it for lost.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options

@@ -1,0 +1,1 @@
+"""Text -> documents: files, archives, tables and data sets."""

@@ -1,0 +1,95 @@
+"""Files, compressed or not, read in blocks of what is in them."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from typing import IO, Any
+
+from glm_jax.errors import UsageError
+from glm_jax.io.files import open_file
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+
+_READ_BYTES = 1 << 17
+
+
+class BrokenFileError(Exception):
+    """A file that could not be read, or not to its end; says why."""
+
+
+def without_compression(location: str) -> str:
+    """A file's name without the suffix of its compression."""
+    for suffix in COMPRESSED:
+        location = location.removesuffix(suffix)
+    return location
+
+
+def is_compressed(location: str) -> bool:
+    """Whether a file's name says that it is compressed."""
+    return location.endswith(COMPRESSED)
+
+
+def read_blocks(location: str) -> Iterator[bytes]:
+    """The decompressed content of a file, a little at a time.
+
+    Raises:
+      UsageError: the package for this compression is missing.
+      BrokenFileError: the file can't be read any further; the blocks before were good.
+    """
+    try:
+        with open_file(location) as stream:
+            yield from _decompressed(location, stream)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise BrokenFileError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _decompressed(location: str, stream: IO[bytes]) -> Iterator[bytes]:
+    if location.endswith(".zst"):
+        return _zstandard_blocks(location, stream)
+    reader: Any = stream
+    if location.endswith(".gz"):
+        reader = gzip.GzipFile(fileobj=stream)
+    elif location.endswith(".bz2"):
+        reader = bz2.BZ2File(stream)
+    elif location.endswith(".xz"):
+        reader = lzma.LZMAFile(stream)  # noqa: SIM115  (owns nothing to close)
+    # read1 gives what there is before it fails at what is broken.
+    read = getattr(reader, "read1", reader.read)
+    return iter(partial(read, _READ_BYTES), b"")
+
+
+def import_zstandard(location: str) -> Any:
+    """The package that reads .zst files.
+
+    Raises:
+      UsageError: it is not installed.
+    """
+    try:
+        import zstandard  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise UsageError(
+            f"{location} needs the Python package zstandard, which is not installed"
+        ) from error
+    return zstandard
+
+
+def _zstandard_blocks(location: str, stream: IO[bytes]) -> Iterator[bytes]:
+    zstandard = import_zstandard(location)
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    try:
+        for block in iter(partial(stream.read, _READ_BYTES), b""):
+            while block:
+                if frame.eof:
+                    frame = zstandard.ZstdDecompressor().decompressobj()
+                if content := frame.decompress(block):
+                    yield content
+                block = frame.unused_data if frame.eof else b""
+    except zstandard.ZstdError as error:
+        raise OSError(str(error)) from error
+    if not frame.eof:
+        raise EOFError("the file ends in the middle of its compressed data")

@@ -1,0 +1,200 @@
+"""Pieces of sources: what a worker is handed, and the documents in it.
+
+A piece is small enough for one worker. The documents of all pieces, one after the other, are those
+of the sources, whoever reads them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from glm_jax.data.sources.compression import BrokenFileError, read_blocks, without_compression
+from glm_jax.data.sources.document import Document, Incidents, Reading, documents_of
+from glm_jax.errors import UsageError
+from glm_jax.io.files import open_file
+
+# Text handled as one: enough to be worth a file, little enough to keep memory small.
+PIECE_BYTES = 1 << 23
+
+_KEYS_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class WholeFile:
+    """A small file."""
+
+    location: str
+
+
+@dataclass(frozen=True)
+class LineRange:
+    """The lines of an uncompressed file that begin at the bytes ``start`` to ``end``."""
+
+    location: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Whole lines of a compressed file; ``start`` is where they begin in what it holds."""
+
+    location: str
+    start: int
+    content: bytes
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Rows of a Parquet file that are stored together."""
+
+    location: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Documents that are read already, and what happened while they were."""
+
+    documents: tuple[Document, ...]
+    incidents: Incidents
+
+
+Piece = WholeFile | LineRange | Lines | RowGroup | Ready
+
+
+def read_piece(piece: Piece, reading: Reading, incidents: Incidents) -> Iterator[Document]:
+    """The documents of a piece; ``incidents`` are counted up.
+
+    Raises:
+      UsageError: no line of a .jsonl file, in so far as it begins in this piece, has the key.
+    """
+    if isinstance(piece, Ready):
+        incidents.add(piece.incidents)
+        return iter(piece.documents)
+    if isinstance(piece, RowGroup):
+        # Imported here because pyarrow is an optional package.
+        from glm_jax.data.sources.parquet import row_group_documents
+
+        return row_group_documents(piece.location, piece.index, reading, incidents)
+    if isinstance(piece, WholeFile):
+        return _whole_file_documents(piece.location, reading, incidents)
+    if isinstance(piece, Lines):
+        lines = io.BytesIO(piece.content)
+        return _line_documents(lines, piece.location, piece.start, reading, incidents)
+    return _range_documents(piece, reading, incidents)
+
+
+def text_blocks(location: str) -> Iterator[str]:
+    """The text of a file in blocks; bad bytes become lone surrogates, which no good text has."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape")
+    decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
+    for block in read_blocks(location):
+        yield decoder.decode(block)
+    yield decoder.decode(b"", final=True)
+
+
+def line_blocks(location: str, block_bytes: int) -> Iterator[Lines]:
+    """The lines of a compressed file in blocks of at least ``block_bytes``.
+
+    Raises:
+      BrokenFileError: the file can't be read any further; the lines before were given.
+    """
+    content, start = bytearray(), 0
+    try:
+        for block in read_blocks(location):
+            content += block
+            end = content.rfind(b"\n") + 1
+            if end >= block_bytes:
+                yield Lines(location, start, bytes(content[:end]))
+                del content[:end]
+                start += end
+    except BrokenFileError:
+        if end := content.rfind(b"\n") + 1:
+            yield Lines(location, start, bytes(content[:end]))
+        raise
+    if content:
+        yield Lines(location, start, bytes(content))
+
+
+def _whole_file_documents(
+    location: str, reading: Reading, incidents: Incidents
+) -> Iterator[Document]:
+    try:
+        if without_compression(location).endswith(".jsonl"):
+            for piece in line_blocks(location, PIECE_BYTES):
+                yield from read_piece(piece, reading, incidents)
+        else:
+            blocks = text_blocks(location)
+            yield from documents_of(blocks, location, reading.maximum_characters, incidents)
+    except BrokenFileError as error:
+        incidents.unreadable_files.append(f"{location} ({error})")
+
+
+def _range_documents(
+    piece: LineRange, reading: Reading, incidents: Incidents
+) -> Iterator[Document]:
+    try:
+        with open_file(piece.location) as stream:
+            if piece.start:
+                stream.seek(piece.start - 1)
+                stream.readline()  # ends where the first line of the range begins
+            start = stream.tell()
+            lines = _lines_before(stream, start, piece.end)
+            yield from _line_documents(lines, piece.location, start, reading, incidents)
+    except OSError as error:
+        incidents.unreadable_files.append(f"{piece.location} ({error.strerror or error})")
+
+
+def _lines_before(stream: Iterable[bytes], position: int, end: int) -> Iterator[bytes]:
+    if position >= end:
+        return
+    for line in stream:
+        yield line
+        position += len(line)
+        if position >= end:
+            return
+
+
+def _line_documents(
+    lines: Iterable[bytes], location: str, start: int, reading: Reading, incidents: Incidents
+) -> Iterator[Document]:
+    has_lines = has_key = False
+    keys: dict[str, None] = {}
+    position = start
+    for line in lines:
+        origin = f"{location}:{position}"
+        position += len(line)
+        if line.isspace():
+            continue
+        has_lines = True
+        record = _record(line)
+        if record is None:
+            incidents.bad_json_lines += 1
+            continue
+        has_key = has_key or reading.text_key in record
+        if len(keys) < _KEYS_SHOWN:
+            keys |= dict.fromkeys(record)
+        text = record.get(reading.text_key)
+        if isinstance(text, str):
+            yield from documents_of([text], origin, reading.maximum_characters, incidents)
+        else:
+            incidents.lines_without_text += 1
+    if start == 0 and has_lines and not has_key:
+        found = ", ".join(list(keys)[:_KEYS_SHOWN]) or "none"
+        raise UsageError(
+            f"no line of {location} has the key {reading.text_key!r}; keys found: {found}"
+        )
+
+
+def _record(line: bytes) -> dict | None:
+    """The JSON object of a line, or None if it isn't one."""
+    try:
+        record = json.loads(line.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None

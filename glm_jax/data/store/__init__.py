@@ -1,0 +1,1 @@
+"""The token store: one long array of token ids on disk, and its documents."""

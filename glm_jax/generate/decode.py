@@ -1,0 +1,206 @@
+"""Texts that are filled side by side, one in each row, every one where it is.
+
+A row takes one token a step: the next of the blank it is at, or the one that begins its next blank.
+What a row does depends on nothing beside it, so texts may come and go in any order.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+
+from glm_jax.generate.decoder import network
+from glm_jax.generate.sampling import choose, forbid_ends, forbid_repeats
+from glm_jax.model.attention.mask import memory_mask
+from glm_jax.model.decoding import DecodingGLM
+from glm_jax.model.kv_cache import PAGE_SIZE, Cache
+
+# Most steps of one call: results wait on the device until it ends.
+MOST_STEPS = 32
+
+
+class RowSettings(NamedTuple):
+    """What each row asks for, see `Sampling`."""
+
+    temperature: Float[Array, "B"]
+    top_k: Int[Array, "B"]
+    top_p: Float[Array, "B"]
+    min_length: Int[Array, "B"]
+    max_length: Int[Array, "B"]
+    ngram: Int[Array, "B"]
+    whole_text: Bool[Array, "B"]  # whether an n-gram may not come twice in the text
+    key: UInt32[Array, "B 2"]
+
+
+class Rows(NamedTuple):
+    """Where each row is; S = M is enough room for the masks of any text."""
+
+    tokens: Int[Array, "B M"]  # Part A, then Part B so far
+    length: Int[Array, "B"]  # slots in use; the last token has not been run yet
+    places: Int[Array, "B S"]  # positions of the masks in Part A
+    count: Int[Array, "B"]  # blanks of each text; 0 for a row that is not in use
+    current: Int[Array, "B"]  # the blank being filled, `count` when all are
+    taken: Int[Array, "B"]  # tokens in this blank so far
+    settings: RowSettings
+
+
+class Emitted(NamedTuple):
+    """What came of S steps; rows that had nothing to do emit tokens that are neither kept nor end.
+
+    Attributes:
+      token: the token chosen.
+      log_prob: its log-probability under the network, before any setting changed it.
+      kept: whether it is part of the blank.
+      closes: whether the blank is filled with this step.
+      top_tokens: the most probable tokens of the network at this place.
+      top_log_probs: their log-probabilities.
+    """
+
+    token: Int[Array, "S B"]
+    log_prob: Float[Array, "S B"]
+    kept: Bool[Array, "S B"]
+    closes: Bool[Array, "S B"]
+    top_tokens: Int[Array, "S B A"]
+    top_log_probs: Float[Array, "S B A"]
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def run_rows(
+    model: DecodingGLM,
+    num_top: int,
+    params: PyTree,
+    cache: Cache,
+    rows: Rows,
+    begin: Int[Array, ""],
+    ends: Int[Array, "E"],
+    most_steps: Int[Array, ""],
+    least_active: Int[Array, ""],
+) -> tuple[Cache, Rows, Int[Array, ""], Emitted]:
+    """Steps until `most_steps` are done or fewer than `least_active` rows have work left.
+
+    Args:
+      model, params: the network.
+      num_top: A, how many of the most probable tokens to tell at every place.
+      cache: of the rows, with Part A read; it is used up.
+      rows: where they are.
+      begin, ends: tokens that begin and end a blank.
+      most_steps: at most `MOST_STEPS`.
+      least_active: at least 1.
+
+    Returns:
+      The cache, the rows, the number of steps done, and what they gave.
+    """
+
+    def goes_on(state: tuple) -> Bool[Array, ""]:
+        _, rows, step, _ = state
+        active = jnp.sum(rows.current < rows.count)
+        return (step < most_steps) & (active >= least_active)
+
+    def run_step(state: tuple) -> tuple:
+        cache, rows, step, emitted = state
+        logits, cache = next_logits(model, params, cache, rows)
+        token = _choose(logits, rows, ends)
+        rows, kept, closes = _advance(rows, token, begin, ends)
+        total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+        log_prob = jnp.take_along_axis(logits, token[:, None], axis=-1) - total
+        top_logits, top_tokens = jax.lax.top_k(logits, num_top)
+        news = Emitted(token, log_prob[:, 0], kept, closes, top_tokens, top_logits - total)
+        emitted = jax.tree.map(lambda all_, new: all_.at[step].set(new), emitted, news)
+        return cache, rows, step + 1, emitted
+
+    shape = (MOST_STEPS, rows.length.shape[0])
+    number, truth = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool)
+    top = jnp.zeros((*shape, num_top), jnp.int32)
+    empty = Emitted(number, jnp.zeros(shape), truth, truth, top, top.astype(jnp.float32))
+    state = (cache, rows, jnp.int32(0), empty)
+    return jax.lax.while_loop(goes_on, run_step, state)
+
+
+def next_logits(
+    model: DecodingGLM, params: PyTree, cache: Cache, rows: Rows
+) -> tuple[Float[Array, "B V"], Cache]:
+    """Runs the last token of every row that has work left."""
+    num_slots = cache[0].key.shape[0] * PAGE_SIZE
+    active = rows.current < rows.count
+    slot = jnp.where(active, rows.length - 1, num_slots)  # beyond the end, nothing is written
+    tokens = jnp.take_along_axis(rows.tokens, jnp.maximum(rows.length - 1, 0)[:, None], axis=1)
+    position_ids = jnp.stack([_place(rows), rows.taken + 1], axis=1)[..., None]  # [B, 2, 1]
+    visible = memory_mask(jnp.where(active, slot, 0), 1, num_slots)
+    hidden, cache = network(
+        model, params, tokens, position_ids, cache, slot, visible, method="extend"
+    )
+    return network(model, params, hidden[:, 0], method="last_logits"), cache
+
+
+def _place(rows: Rows) -> Int[Array, "B"]:
+    """The position of the mask that each row is at."""
+    blank = jnp.minimum(rows.current, rows.places.shape[1] - 1)
+    return jnp.take_along_axis(rows.places, blank[:, None], axis=1)[:, 0]
+
+
+def _choose(logits: Float[Array, "B V"], rows: Rows, ends: Int[Array, "E"]) -> Int[Array, "B"]:
+    settings, first = rows.settings, rows.length - rows.taken
+    scores = restrict(logits, rows, first, ends)
+    keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(settings.key), rows.length)
+    return choose(scores, settings.temperature, settings.top_k, settings.top_p, keys)
+
+
+def restrict(
+    scores: Float[Array, "B V"], rows: Rows, first: Int[Array, "B"], ends: Int[Array, "E"]
+) -> Float[Array, "B V"]:
+    """Forbids what a row's settings forbid at the place where it is.
+
+    Args:
+      scores: logits or log-probabilities.
+      rows: where they are.
+      first: slot of the first token of each row's blank.
+      ends: tokens that end a blank.
+    """
+    settings = rows.settings
+    start = jnp.where(settings.whole_text, 0, first)
+    scores = jax.lax.cond(
+        jnp.any(settings.ngram > 0),
+        lambda scores: forbid_repeats(scores, rows.tokens, start, rows.length, settings.ngram),
+        lambda scores: scores,
+        scores,
+    )
+    return jax.lax.cond(
+        jnp.any(rows.taken < settings.min_length),
+        lambda scores: forbid_ends(scores, ends, rows.taken, settings.min_length),
+        lambda scores: scores,
+        scores,
+    )
+
+
+def _advance(
+    rows: Rows, token: Int[Array, "B"], begin: Int[Array, ""], ends: Int[Array, "E"]
+) -> tuple[Rows, Bool[Array, "B"], Bool[Array, "B"]]:
+    """Adds one chosen token to every row: it goes on with a blank or ends it.
+
+    As in the original, the token that reaches a blank's limit is part of the blank but not of what
+    later blanks see.
+    """
+    active = rows.current < rows.count
+    kept = active & ~jnp.isin(token, ends)
+    taken = rows.taken + kept
+    closes = active & (~kept | (taken >= rows.settings.max_length))
+    current = rows.current + closes
+    opens = closes & (current < rows.count)
+    appends = opens | (active & ~closes)
+    end = jnp.where(appends, rows.length, rows.tokens.shape[1])
+    written = jnp.where(opens, begin, token)
+    index = jnp.arange(token.shape[0])
+    return (
+        rows._replace(
+            tokens=rows.tokens.at[index, end].set(written, mode="drop"),
+            length=rows.length + appends,
+            current=current,
+            taken=jnp.where(closes, 0, taken),
+        ),
+        kept,
+        closes,
+    )

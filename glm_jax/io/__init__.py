@@ -1,0 +1,1 @@
+"""Files and folders by path or URL."""

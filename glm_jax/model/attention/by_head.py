@@ -1,0 +1,112 @@
+"""Prefix attention one head after another, for processors whose caches hold the scores of a head.
+
+Attention over all heads at once writes scores of [B, H, L, M] to main memory and reads them several
+times; on a CPU that takes longer than the products. Here the scores of one head stay in cache, and
+the backward pass makes them again from the sum of exponentials of each query.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from glm_jax.model.attention.mask import mask_of_part
+from glm_jax.model.attention.xla import MASKED_SCORE
+
+_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+def attend_by_head(
+    query: Float[Array, "B L H K"],
+    key: Float[Array, "B M H K"],
+    value: Float[Array, "B M H K"],
+    prefix_length: Int[Array, "#B"],
+    query_start: Int[Array, ""] | int = 0,
+) -> Float[Array, "B L H K"]:
+    """Scaled dot-product attention under the prefix mask, as `attend` computes it.
+
+    Scores and softmax are float32; products take the dtype of the inputs, which is also that of the
+    result. Examples and heads become one axis, so these may not be spread over devices.
+
+    Args:
+      query, key, value: one vector per position and head.
+      prefix_length: leading keys that every query of that example sees.
+      query_start: position of the first query among the keys.
+    """
+    batch, _, num_heads, _ = query.shape
+    prefix = jnp.repeat(jnp.broadcast_to(prefix_length, batch), num_heads)
+    start = jnp.broadcast_to(jnp.asarray(query_start, prefix.dtype), prefix.shape)
+    heads = [_flatten(array) for array in (query, key, value)]
+    context = _attention(*heads, prefix, start)
+    return context.reshape(batch, num_heads, *context.shape[1:]).swapaxes(1, 2)
+
+
+def _flatten(array: Float[Array, "B L H K"]) -> Float[Array, "B*H L K"]:
+    batch, length, num_heads, head_size = array.shape
+    return array.swapaxes(1, 2).reshape(batch * num_heads, length, head_size)
+
+
+@jax.custom_vjp
+def _attention(
+    query: Float[Array, "G L K"],
+    key: Float[Array, "G M K"],
+    value: Float[Array, "G M K"],
+    prefix_length: Int[Array, "G"],
+    query_start: Int[Array, "G"],
+) -> Float[Array, "G L K"]:
+    """Attention of G heads of any examples, each with its prefix."""
+    return _forward(query, key, value, prefix_length, query_start)[0]
+
+
+def _forward(query, key, value, prefix_length, query_start):
+    context, logsumexp = lax.map(_one_head, (query, key, value, prefix_length, query_start))
+    return context, (query, key, value, prefix_length, query_start, context, logsumexp)
+
+
+def _backward(kept, gradient):
+    by_query, by_key, by_value = lax.map(_one_head_backward, (*kept, gradient))
+    return by_query, by_key, by_value, None, None
+
+
+_attention.defvjp(_forward, _backward)
+
+
+def _visible(query, key, prefix_length, query_start):
+    """Which keys each query sees, [L, M]."""
+    return mask_of_part(prefix_length[None], query_start, query.shape[0], key.shape[0])[0, 0]
+
+
+def _one_head(arguments):
+    """Context [L, K] and logarithm of the sum of exponentials [L] of one head."""
+    query, key, value, prefix_length, query_start = arguments
+    scores = _product("lk,mk->lm", query * query.shape[1] ** -0.5, key)
+    scores = jnp.where(_visible(query, key, prefix_length, query_start), scores, MASKED_SCORE)
+    maximum = jnp.max(scores, axis=1, keepdims=True)
+    weights = jnp.exp(scores - maximum)
+    total = jnp.sum(weights, axis=1, keepdims=True)
+    context = _product("lm,mk->lk", weights.astype(value.dtype), value) / total
+    return context.astype(query.dtype), (maximum + jnp.log(total))[:, 0]
+
+
+def _one_head_backward(arguments):
+    """Gradients of query [L, K], key and value [M, K] of one head.
+
+    Scores stand as [keys, queries], for then two of the three gradients are products of arrays as
+    they lie in memory.
+    """
+    query, key, value, prefix_length, query_start, context, logsumexp, gradient = arguments
+    scale = query.shape[1] ** -0.5
+    scaled = query * scale
+    weights = jnp.exp(_product("mk,lk->ml", key, scaled) - logsumexp)
+    weights = jnp.where(_visible(query, key, prefix_length, query_start).T, weights, 0.0)
+    offset = jnp.sum(gradient.astype(jnp.float32) * context, axis=1)
+    by_scores = weights * (_product("mk,lk->ml", value, gradient) - offset)
+    by_scores, weights = by_scores.astype(key.dtype), weights.astype(value.dtype)
+    by_query = _product("ml,mk->lk", by_scores, key) * scale
+    by_key = _product("ml,lk->mk", by_scores, scaled)
+    by_value = _product("ml,lk->mk", weights, gradient)
+    return by_query.astype(query.dtype), by_key.astype(key.dtype), by_value.astype(value.dtype)

@@ -1,0 +1,28 @@
+"""The parameters that a model begins from: their shapes, shardings and initial values."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, PyTree
+
+from glm_jax.model import GLM
+from glm_jax.parallel.layout import abstract_with_shardings, parameter_shardings
+
+
+def abstract_params(model: GLM, mesh: Mesh) -> PyTree:
+    """Shapes, dtypes and shardings of the model's parameters over the mesh."""
+    boxed = jax.eval_shape(lambda key: initial_params(model, key), jax.random.key(0))
+    return abstract_with_shardings(nn.unbox(boxed), parameter_shardings(boxed, mesh, model.layout))
+
+
+def initial_params(model: GLM, key: Array) -> PyTree:
+    """Parameters depend neither on the batch's size, so the smallest will do, nor on attention."""
+    model = model.clone(config=dataclasses.replace(model.config, attention="xla"))
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    positions = jnp.zeros((1, 2, 1), jnp.int32)
+    return model.init(key, tokens, positions, jnp.zeros((1,), jnp.int32))["params"]

@@ -1,0 +1,213 @@
+"""The keys and values of positions that have been through the network.
+
+The original keeps the inputs of every layer and computes keys and values from them at every step;
+keeping keys and values gives the same outputs.
+
+A cache is cut into pages of 64 slots. Attention goes through the pages in use only, so a large
+cache costs memory and no time, and one program serves texts of all lengths.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from glm_jax.model.attention.choose import Attention
+from glm_jax.model.attention.xla import MASKED_SCORE
+from glm_jax.model.config import GLMConfig
+from glm_jax.parallel.layout import constrain
+
+PAGE_SIZE = 64
+_AXES = ("pages", "batch", "heads_out", "slots", "head")
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer: P pages, each of 64 slots for every example and head."""
+
+    key: Float[Array, "P B H 64 K"]
+    value: Float[Array, "P B H 64 K"]
+
+
+# One entry a layer: each is written in place, which parts of one array would not be.
+Cache = tuple[LayerCache, ...]
+
+
+class Memory(Protocol):
+    """What attention of one layer looks at beside, or in place of, the positions it is given."""
+
+    def attend(
+        self,
+        query: Float[Array, "B L H K"],
+        key: Float[Array, "B L H K"],
+        value: Float[Array, "B L H K"],
+    ) -> tuple[Float[Array, "B L H K"], LayerCache]:
+        """Context of the queries, and the cache with the new keys and values."""
+        ...
+
+
+class NewMemory(NamedTuple):
+    """Part A attends to itself; its keys and values become a cache."""
+
+    attention: Attention
+    prefix_length: Int[Array, "B"]
+
+    def attend(self, query, key, value) -> tuple[Float[Array, "B L H K"], LayerCache]:
+        """As `Memory.attend`; L is a multiple of the page size."""
+        context = self.attention(query, key, value, self.prefix_length, 0)
+        return context, LayerCache(_pages(key), _pages(value))
+
+
+class PagedMemory(NamedTuple):
+    """New positions are written into a cache and attend to what they see of it.
+
+    Attributes:
+      cache: of this layer.
+      start: slot of each example's first new position.
+      visible: which slots each new position sees, M = 64 P.
+      num_pages: pages that any position sees something of.
+    """
+
+    cache: LayerCache
+    start: Int[Array, "B"]
+    visible: Bool[Array, "B 1 L M"]
+    num_pages: Int[Array, ""]
+
+    def attend(self, query, key, value) -> tuple[Float[Array, "B L H K"], LayerCache]:
+        """As `Memory.attend`; new positions beyond the last slot are not written."""
+        slots = self.start[:, None] + jnp.arange(key.shape[1])
+        places = jnp.stack([slots // PAGE_SIZE, slots % PAGE_SIZE], axis=-1)  # [B, L, 2]
+        cache = LayerCache(
+            *(
+                constrain(_write(old, places, new), _AXES)
+                for old, new in zip(self.cache, (key, value), strict=True)
+            )
+        )
+        return attend_pages(query, cache, self.visible, self.num_pages), cache
+
+
+def pages_in_use(visible: Bool[Array, "B 1 L M"]) -> Int[Array, ""]:
+    """The number of leading pages that hold all that is visible."""
+    page = jnp.arange(visible.shape[-1]) // PAGE_SIZE
+    return jnp.max(jnp.where(visible, page, 0)) + 1
+
+
+def attend_pages(
+    query: Float[Array, "B L H K"],
+    cache: LayerCache,
+    visible: Bool[Array, "B 1 L M"],
+    num_pages: Int[Array, ""],
+) -> Float[Array, "B L H K"]:
+    """Attention over the first pages of a cache, one after the other.
+
+    Scores and sums are float32, as in `attend`; the softmax is built up page by page (Milakov and
+    Gimelshein, 2018, algorithm 3).
+    """
+    query = jnp.swapaxes(query, 1, 2) * query.shape[-1] ** -0.5  # [B, H, L, K]
+
+    def add_page(page: Int[Array, ""], sums: tuple) -> tuple:
+        maximum, total, context = sums
+        key, value = (jax.lax.dynamic_index_in_dim(part, page, keepdims=False) for part in cache)
+        scores = jnp.einsum("bhlk,bhmk->bhlm", query, key, preferred_element_type=jnp.float32)
+        seen = jax.lax.dynamic_slice_in_dim(visible, page * PAGE_SIZE, PAGE_SIZE, axis=3)
+        scores = jnp.where(seen, scores, MASKED_SCORE)
+        new_maximum = jnp.maximum(maximum, jnp.max(scores, axis=-1, keepdims=True))
+        weights = jnp.exp(scores - new_maximum)
+        fading = jnp.exp(maximum - new_maximum)
+        added = jnp.einsum(
+            "bhlm,bhmk->bhlk",
+            weights.astype(value.dtype),
+            value,
+            preferred_element_type=jnp.float32,
+        )
+        total = total * fading + jnp.sum(weights, axis=-1, keepdims=True)
+        return new_maximum, total, context * fading + added
+
+    shape = query.shape[:3]
+    lowest = jnp.full((*shape, 1), jnp.finfo(jnp.float32).min)
+    sums = (lowest, jnp.zeros((*shape, 1)), jnp.zeros(query.shape))
+    _, total, context = jax.lax.fori_loop(0, num_pages, add_page, sums)
+    return jnp.swapaxes(context / total, 1, 2).astype(cache.value.dtype)
+
+
+def empty_cache(config: GLMConfig, batch_size: int, num_slots: int) -> Cache:
+    """A cache of zeros in the compute dtype, laid out over the mesh under `jax.set_mesh`.
+
+    Args:
+      config: the network.
+      batch_size: B.
+      num_slots: M, the most positions that an example may take, Part A and Part B together; a
+        multiple of the page size.
+    """
+    heads, size = config.num_attention_heads, config.head_size
+    shape = (num_slots // PAGE_SIZE, batch_size, heads, PAGE_SIZE, size)
+    dtype = jnp.dtype(config.compute_dtype)
+
+    def zeros() -> Float[Array, "P B H 64 K"]:
+        return constrain(jnp.zeros(shape, dtype), _AXES)
+
+    # Arrays of their own everywhere, so that all can be donated.
+    return tuple(LayerCache(zeros(), zeros()) for _ in range(config.num_layers))
+
+
+def put_prompt(cache: Cache, prompt: Cache, rows: Bool[Array, "B"]) -> Cache:
+    """Puts the cache of one text into the first pages of some rows of another.
+
+    Args:
+      cache: of B rows.
+      prompt: of one row, with as many pages or fewer.
+      rows: which rows get it.
+    """
+    chosen = rows[:, None, None, None]
+
+    def put(old: Float[Array, "P B H 64 K"], new: Float[Array, "Q 1 H 64 K"]):
+        pages = new.shape[0]
+        return constrain(old.at[:pages].set(jnp.where(chosen, new, old[:pages])), _AXES)
+
+    return jax.tree.map(put, cache, prompt)
+
+
+def take_rows(
+    cache: Cache, rows: Int[Array, "B"], first_page: Int[Array, ""], end_page: Int[Array, ""]
+) -> Cache:
+    """Gives every row what row `rows[i]` has, in the pages from the first up to the end."""
+
+    def take(page: Int[Array, ""], cache: Cache) -> Cache:
+        return jax.tree.map(
+            lambda part: constrain(part.at[page].set(part[page][rows]), _AXES), cache
+        )
+
+    return jax.lax.fori_loop(first_page, end_page, take, cache)
+
+
+def _pages(array: Float[Array, "B L H K"]) -> Float[Array, "P B H 64 K"]:
+    batch, length, heads, size = array.shape
+    pages = array.reshape(batch, length // PAGE_SIZE, PAGE_SIZE, heads, size)
+    return constrain(pages.transpose(1, 0, 3, 2, 4), _AXES)
+
+
+def _write(
+    slots: Float[Array, "P B H 64 K"], places: Int[Array, "B L 2"], new: Float[Array, "B L H K"]
+) -> Float[Array, "P B H 64 K"]:
+    """Puts `new` into the (page, slot) of each example that `places` says.
+
+    As plain indexing would, but the axis of examples is known to the compiler as one that places
+    and cache share: so nothing is gathered where examples are spread over devices, and nothing
+    transposed as under vmap.
+    """
+    return jax.lax.scatter(
+        slots,
+        places,
+        new.astype(slots.dtype),
+        jax.lax.ScatterDimensionNumbers(
+            update_window_dims=(2, 3),
+            inserted_window_dims=(0, 3),
+            scatter_dims_to_operand_dims=(0, 3),
+            operand_batching_dims=(1,),
+            scatter_indices_batching_dims=(0,),
+        ),
+        unique_indices=True,
+        mode=jax.lax.GatherScatterMode.FILL_OR_DROP,
+    )

@@ -1,0 +1,97 @@
+"""How batches are spread over the mesh: specs, the rows of a process, global arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
+
+from glm_jax.parallel.layout import BATCH_AXES, LENGTH_AXES
+
+
+def abstract_batch(
+    batch_size: int, sequence_length: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, dtypes and shardings of a batch: what a step is compiled for ahead of time."""
+    shapes = {
+        "tokens": (sequence_length,),
+        "targets": (sequence_length,),
+        "loss_mask": (sequence_length,),
+        "position_ids": (2, sequence_length),
+        "prefix_length": (),
+        "objective": (),
+    }
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.ShapeDtypeStruct(
+            (batch_size, *shape),
+            jnp.float32 if name == "loss_mask" else jnp.int32,
+            sharding=sharding,
+        )
+        for name, shape in shapes.items()
+    }
+
+
+def process_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """The rows of the global batch that this process's devices hold, in order.
+
+    They are not always neighbours: a mesh over a torus takes a host's chips apart.
+    """
+    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    bounds = [index[0].indices(batch_size)[:2] for index in slices if index is not None]
+    return sorted({row for start, stop in bounds for row in range(start, stop)})
+
+
+def to_devices(
+    batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh, batch_size: int
+) -> Iterator[dict[str, Shaped[Array, "B ..."]]]:
+    """Global arrays of the batches that are given in the rows that `process_rows` names."""
+    sharding = batch_sharding(mesh)
+    present = np.array(process_rows(mesh, batch_size))
+
+    def spread(values: np.ndarray) -> jax.Array:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            start, stop, _ = index[0].indices(batch_size)
+            first = int(np.searchsorted(present, start))
+            return values[first : first + stop - start]
+
+        return jax.make_array_from_callback((batch_size, *values.shape[1:]), sharding, part)
+
+    for batch in batches:
+        yield {name: spread(values) for name, values in batch.items()}
+
+
+Batch = Mapping[str, Shaped[Array, "B ..."]]
+
+
+def batch_specs(batch: Batch) -> dict[str, PartitionSpec]:
+    """How a batch is cut: every array by examples, those with positions by these too."""
+    return {
+        name: PartitionSpec(BATCH_AXES, *(None,) * (values.ndim - 2), LENGTH_AXES)
+        if values.ndim > 1
+        else PartitionSpec(BATCH_AXES)
+        for name, values in batch.items()
+    }
+
+
+def micro_batches(batch: Batch, count: int) -> Batch:
+    """[B, ...] -> [count, B / count, ...], micro-batch j taking every count-th row from j on.
+
+    Strided rows keep every device's rows on that device, where contiguous ones would move them.
+    """
+
+    def split(values):
+        rows = values.reshape(values.shape[0] // count, count, *values.shape[1:])
+        return jnp.swapaxes(rows, 0, 1)
+
+    return jax.tree.map(split, dict(batch))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of every array of a batch: cut by examples, the rest whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))

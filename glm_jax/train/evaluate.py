@@ -1,0 +1,180 @@
+"""Held-out loss and accuracy per objective, beside the entropy of the targets themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from glm_jax.data.blanks.config import Objective
+from glm_jax.errors import RunError, UsageError
+from glm_jax.model.glm import word_logits
+from glm_jax.parallel.batches import micro_batches
+from glm_jax.parallel.collectives import tensor_part
+from glm_jax.train.loss import in_chunks, objective_sums, token_losses
+
+OBJECTIVES = tuple(objective.name.lower() for objective in Objective)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """When and on how much held-out data a run is evaluated.
+
+    Attributes:
+      every: steps between evaluations; the last step is always evaluated.
+      num_batches: batches of the validation split per evaluation.
+      fill_examples: held-out sentences whose blanks are filled and shown at the end of a run.
+    """
+
+    every: int = 1000
+    num_batches: int = 50
+    fill_examples: int = 3
+
+    def __post_init__(self):
+        for name, least in (("every", 1), ("num_batches", 1), ("fill_examples", 0)):
+            if getattr(self, name) < least:
+                raise UsageError(
+                    f"evaluation.{name} is {getattr(self, name)}; expected at least {least}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Means over the targets of one objective, or of all."""
+
+    loss: float
+    accuracy: float
+    target_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What one pass over held-out batches found.
+
+    Attributes:
+      overall: loss (nats per target) and accuracy over all targets.
+      by_objective: the same per objective that occurred.
+      unigram_entropy: entropy in nats of the distribution of the very targets evaluated: the loss
+        of the best prediction that looks at no context.
+    """
+
+    overall: Score
+    by_objective: Mapping[str, Score]
+    unigram_entropy: float
+
+    def metrics(self) -> dict[str, float]:
+        """Flat names for the metrics file."""
+        named = {"loss": self.overall.loss, "accuracy": self.overall.accuracy}
+        for name, score in self.by_objective.items():
+            named |= {f"loss_{name}": score.loss, f"accuracy_{name}": score.accuracy}
+        named["unigram_entropy"] = self.unigram_entropy
+        return named
+
+    def describe(self) -> str:
+        """One sentence for people."""
+        parts = [
+            f"{name} {score.loss:.3f} ({score.accuracy:.1%} right)"
+            for name, score in self.by_objective.items()
+        ]
+        return (
+            f"loss {self.overall.loss:.3f} nats per target "
+            f"({self.overall.accuracy:.1%} right): {', '.join(parts)}; "
+            f"{self.unigram_entropy - self.overall.loss:.3f} below the targets' unigram entropy "
+            f"{self.unigram_entropy:.3f}"
+        )
+
+
+Sums = dict[str, Float[Array, "..."]]
+
+
+def make_evaluation_step(
+    model, *, num_micro_batches: int = 1, loss_chunks: int = 1
+) -> Callable[[PyTree, Mapping[str, Array]], Sums]:
+    """Builds (params, batch) -> sums per objective and counts per target id.
+
+    Inside `jax.shard_map` these are the sums over one device's part of the batch. Micro-batches,
+    and chunks of their positions, are taken one after another.
+    """
+
+    def of_rows(words: Array, rows: tuple[Array, ...]) -> Sums:
+        hidden, targets, mask, objective = rows
+        logits = word_logits(hidden, words)
+        right = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
+        per_token = {
+            "loss": token_losses(logits, targets) * mask,
+            "right": right * mask,
+            "targets": mask,
+        }
+        sums = {
+            name: objective_sums(values, objective, len(OBJECTIVES))
+            for name, values in per_token.items()
+        }
+        return sums | {"target_counts": jnp.zeros(len(words)).at[targets].add(mask)}
+
+    def of_batch(params: PyTree, batch: Mapping[str, Array]) -> Sums:
+        variables = {"params": params}
+        positions = (batch["tokens"], batch["position_ids"], batch["prefix_length"])
+        hidden = model.apply(variables, *positions, method="hidden_states")
+        objective = jnp.broadcast_to(batch["objective"][:, None], batch["targets"].shape)
+        rows = tuple(
+            tensor_part(values.reshape(-1, *values.shape[2:]), 0)
+            for values in (hidden, batch["targets"], batch["loss_mask"], objective)
+        )
+        words = model.apply(variables, method="words")
+        return _add_up(lambda chunk: of_rows(words, chunk), in_chunks(rows, loss_chunks))
+
+    def evaluation_step(params: PyTree, batch: Mapping[str, Array]) -> Sums:
+        return _add_up(
+            lambda micro: of_batch(params, micro), micro_batches(batch, num_micro_batches)
+        )
+
+    return evaluation_step
+
+
+def _add_up(sums: Callable[[PyTree], Sums], parts: PyTree) -> Sums:
+    """The sum of `sums` over the first axis of all arrays, one after another."""
+    return jax.tree.map(lambda values: jnp.sum(values, axis=0), jax.lax.map(sums, parts))
+
+
+def evaluate(
+    evaluation_step: Callable[[PyTree, Mapping[str, Array]], Sums],
+    params: PyTree,
+    batches: Iterable[Mapping[str, Array]],
+) -> Evaluation:
+    """Adds up the (compiled) evaluation step over the batches.
+
+    Raises:
+      RunError: no batch held a target.
+    """
+    total: dict[str, np.ndarray] = {}
+    for batch in batches:
+        for name, values in evaluation_step(params, batch).items():
+            summed = np.asarray(values, np.float64)
+            total[name] = total[name] + summed if name in total else summed
+    if not total or not total["targets"].sum():
+        raise RunError("the evaluation found no target token: no batch, or none with a blank")
+
+    def score(rows) -> Score:
+        targets = total["targets"][rows].sum()
+        return Score(
+            loss=float(total["loss"][rows].sum() / targets),
+            accuracy=float(total["right"][rows].sum() / targets),
+            target_tokens=int(targets),
+        )
+
+    occurring = [row for row, count in enumerate(total["targets"]) if count]
+    return Evaluation(
+        overall=score(slice(None)),
+        by_objective={OBJECTIVES[row]: score([row]) for row in occurring},
+        unigram_entropy=entropy(total["target_counts"]),
+    )
+
+
+def entropy(counts: Float[np.ndarray, "V"]) -> float:
+    """Entropy in nats of the distribution that the counts make."""
+    shares = counts[counts > 0] / counts.sum()
+    return float(-np.sum(shares * np.log(shares)))

@@ -1,0 +1,74 @@
+"""Reading documents out of Parquet files."""
+
+import sys
+
+import pytest
+
+from glm_jax.data.sources import pieces
+from glm_jax.data.sources.corpus import documents
+from glm_jax.data.sources.document import Incidents
+from glm_jax.errors import UsageError
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+
+def write(path, columns, rows_of_a_group=100):
+    parquet.write_table(pyarrow.table(columns), path, row_group_size=rows_of_a_group)
+
+
+def texts(*sources, **options):
+    return [document.text for document in documents(sources, **options)]
+
+
+def test_every_row_is_a_document(tmp_path):
+    rows = [f"text {number}" for number in range(50)]
+    write(tmp_path / "a.parquet", {"id": list(range(50)), "body": rows}, rows_of_a_group=7)
+    found = list(documents([tmp_path], text_key="body"))
+    assert [document.text for document in found] == rows
+    assert found[8].origin == f"{tmp_path}/a.parquet:1:1"
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 50, 400, 1 << 20])
+def test_documents_are_the_same_however_row_groups_are_joined_or_cut(
+    tmp_path, monkeypatch, piece_bytes
+):
+    monkeypatch.setattr(pieces, "PIECE_BYTES", piece_bytes)
+    rows = ["one", None, " ", *(f"text {number}" for number in range(30))]
+    write(tmp_path / "a.parquet", {"text": rows}, rows_of_a_group=9)
+    incidents = Incidents()
+    assert texts(tmp_path, incidents=incidents) == ["one", *rows[3:]]
+    assert incidents == Incidents(lines_without_text=1, empty_documents=1)
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "string_view"])
+def test_all_kinds_of_text_are_read(tmp_path, kind):
+    column = pyarrow.array(["a", "b"]).cast(getattr(pyarrow, kind)())
+    write(tmp_path / "a.parquet", {"text": column})
+    assert texts(tmp_path) == ["a", "b"]
+
+
+def test_without_the_column_the_others_are_named(tmp_path):
+    write(tmp_path / "a.parquet", {"title": ["t"], "text": [1]})
+    with pytest.raises(
+        UsageError, match=r"a\.parquet has no column of text named 'text'.*title \(string\), text"
+    ):
+        texts(tmp_path)
+
+
+def test_damaged_files_are_named_and_survived(tmp_path):
+    write(tmp_path / "a.parquet", {"text": [f"text {number}" for number in range(1000)]})
+    content = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(content[:-50])
+    write(tmp_path / "b.parquet", {"text": ["good"]})
+    incidents = Incidents()
+    assert texts(tmp_path, incidents=incidents) == ["good"]
+    [unreadable] = incidents.unreadable_files
+    assert unreadable.startswith(f"{tmp_path}/a.parquet (") and "\n" not in unreadable
+
+
+def test_without_pyarrow_the_package_is_named(tmp_path, monkeypatch):
+    write(tmp_path / "a.parquet", {"text": ["good"]})
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"a\.parquet needs the Python package pyarrow"):
+        texts(tmp_path)

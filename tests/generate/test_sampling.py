@@ -1,0 +1,116 @@
+"""Choosing tokens: against the original's recorded pieces, and against plain definitions."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glm_jax.generate.sampling import (
+    FORBIDDEN,
+    choose,
+    forbid_ends,
+    forbid_repeats,
+    keep_top_k,
+    keep_top_p,
+)
+
+
+@pytest.fixture(scope="module")
+def pieces(shared):
+    folder = shared / "goldens" / "g_generation"
+    with np.load(folder / "pieces.npz") as arrays:
+        return json.loads((folder / "pieces.json").read_text()), dict(arrays)
+
+
+def test_the_recorded_filters_keep_the_same_tokens(pieces):
+    settings_of_all, arrays = pieces
+    for number, filters in enumerate(settings_of_all["top_k_logits"]):
+        logits = jnp.asarray(arrays[f"top_k_logits_{number}/in"])
+        rows = len(logits)
+        top_p = filters["top_p"] or 1.0  # 0 keeps all in the original
+        kept = keep_top_k(logits, jnp.full(rows, filters["top_k"]))
+        kept = keep_top_p(kept, jnp.full(rows, top_p))
+        np.testing.assert_array_equal(kept, arrays[f"top_k_logits_{number}/out"], str(filters))
+
+
+def test_the_recorded_processors_forbid_the_same_tokens(pieces):
+    settings_of_all, arrays = pieces
+    for number, used in enumerate(settings_of_all["processors"]):
+        logits = jnp.asarray(arrays[f"processors_{number}/in"])
+        ids = jnp.asarray(arrays[f"processors_{number}/ids"])
+        rows, length = ids.shape
+        found = forbid_repeats(
+            logits,
+            ids,
+            jnp.zeros(rows, jnp.int32),
+            jnp.full(rows, length),
+            jnp.full(rows, used["ngram"]),
+        )
+        np.testing.assert_array_equal(found, arrays[f"processors_{number}/no_repeat_ngram"])
+        found = forbid_ends(
+            logits,
+            jnp.array([used["eos_token_id"]]),
+            jnp.full(rows, length),
+            jnp.full(rows, used["min_length"]),
+        )
+        np.testing.assert_array_equal(found, arrays[f"processors_{number}/min_length"])
+
+
+@given(
+    tokens=st.lists(st.integers(0, 3), min_size=0, max_size=12),
+    start=st.integers(0, 12),
+    ngram=st.integers(0, 4),
+)
+@settings(max_examples=30)
+def test_a_sequence_may_not_come_twice(tokens, start, ngram):
+    start = min(start, len(tokens))
+    padded = jnp.asarray([[*tokens, *[0] * (12 - len(tokens))]] * 2)
+    found = forbid_repeats(
+        jnp.zeros((2, 4)),
+        padded,
+        jnp.array([start, 0]),
+        jnp.full(2, len(tokens)),
+        jnp.array([ngram, 0]),
+    )
+    part = tokens[start:]
+    seen = {tuple(part[i : i + ngram]) for i in range(len(part) - ngram + 1)} if ngram else set()
+    last = part[len(part) - ngram + 1 :] if ngram > 1 else []
+    complete = ngram and len(last) == ngram - 1
+    forbidden = [complete and (*last, token) in seen for token in range(4)]
+    np.testing.assert_array_equal(found[0] == FORBIDDEN, np.array(forbidden, bool))
+    np.testing.assert_array_equal(found[1], np.zeros(4))
+
+
+def test_each_row_draws_with_its_own_settings_and_key():
+    logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]] * 4))
+    rows = {
+        "temperature": jnp.array([0.0, 1.0, 1.0, 2.0]),
+        "top_k": jnp.array([0, 2, 0, 0]),
+        "top_p": jnp.array([1.0, 1.0, 0.75, 1.0]),
+    }
+    draw = jax.jit(jax.vmap(lambda keys: choose(logits, keys=keys, **rows)))
+    keys = jax.random.split(jax.random.key(0), (20_000, 4))
+    counts = np.stack([np.bincount(row, minlength=4) for row in np.asarray(draw(keys)).T]) / 20_000
+    warm = np.sqrt([0.5, 0.3, 0.15, 0.05])
+    expected = [
+        [1, 0, 0, 0],
+        [0.625, 0.375, 0, 0],
+        [0.625, 0.375, 0, 0],
+        warm / warm.sum(),
+    ]
+    # Four standard deviations of a share of 20,000 draws are at most 0.0142.
+    np.testing.assert_allclose(counts, expected, atol=0.0142, rtol=0)
+
+
+def test_a_row_draws_the_same_whatever_stands_beside_it():
+    logits = jax.random.normal(jax.random.key(1), (3, 50))
+    keys = jax.random.split(jax.random.key(2), 3)
+    together = choose(logits, jnp.ones(3), jnp.array([0, 5, 0]), jnp.array([1.0, 1.0, 0.5]), keys)
+    alone = choose(logits[:1], jnp.ones(1), jnp.zeros(1, int), jnp.ones(1), keys[:1])
+    assert together[0] == alone[0]
