@@ -98,7 +98,7 @@ def glm_jax_run(prompt: int) -> tuple[Run, Callable[[int, int], tuple[int, float
 
     from glm_jax.cli.compile_counter import counted_compilations
     from glm_jax.generate.decoder import make_decoder
-    from glm_jax.generate.engine import Engine, Filling, slots_needed
+    from glm_jax.generate.engine import ActiveFill, Engine, slots_needed
     from glm_jax.generate.prompt import Prompt
     from glm_jax.generate.settings import Sampling
     from glm_jax.model import GLM, GLMConfig
@@ -119,7 +119,7 @@ def glm_jax_run(prompt: int) -> tuple[Run, Callable[[int, int], tuple[int, float
     def run(batch_size: int, tokens: int) -> Measured:
         sampling = Sampling(max_blank_length=tokens)
         fillings = [
-            Filling(Prompt(draw.integers(2, WORDS, prompt).tolist(), [prompt // 2]), sampling)
+            ActiveFill(Prompt(draw.integers(2, WORDS, prompt).tolist(), [prompt // 2]), sampling)
             for _ in range(batch_size)
         ]
         num_slots = max(slots_needed(filling.prompt, tokens) for filling in fillings)

@@ -18,7 +18,7 @@ RECORD_ITEM = "record"
 
 
 @dataclasses.dataclass(frozen=True)
-class Keep:
+class RetentionPolicy:
     """Which checkpoints stay: the newest so many, and those of steps that `every` divides.
 
     An `every` of 0 divides none.
@@ -28,7 +28,7 @@ class Keep:
     every: int
 
 
-def open_manager(folder: Path, keep: Keep | None) -> ocp.CheckpointManager:
+def open_manager(folder: Path, keep: RetentionPolicy | None) -> ocp.CheckpointManager:
     """The checkpoints of a folder; without `keep` they are only read."""
     options = ocp.CheckpointManagerOptions(create=False)
     if keep is not None:

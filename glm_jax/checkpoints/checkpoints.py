@@ -17,7 +17,7 @@ from glm_jax.checkpoints.async_save import (
     RECORD_ITEM,
     STATE_ITEM,
     FinishedSave,
-    Keep,
+    RetentionPolicy,
     Saving,
     open_manager,
 )
@@ -63,7 +63,7 @@ class Checkpoints:
     def __init__(self, folder: Path, config: CheckpointConfig | None = None):
         """Opens the folder; without a configuration it is only read."""
         self._folder = folder.resolve()
-        keep = None if config is None else Keep(config.keep, config.keep_every)
+        keep = None if config is None else RetentionPolicy(config.keep, config.keep_every)
         self._manager = open_manager(self._folder, keep)
         self._saving: Saving | None = None
         self._finished: list[FinishedSave] = []
@@ -85,7 +85,7 @@ class Checkpoints:
         """The newest complete checkpoint's step, None where there is none."""
         return self._manager.latest_step()
 
-    def newest_whole_step(self, say: Callable[[str], None]) -> int | None:
+    def latest_intact_step(self, say: Callable[[str], None]) -> int | None:
         """The newest checkpoint whose files are as they were written; damaged ones are set aside.
 
         All processes take part: each looks at its share of the files. A damaged checkpoint is

@@ -82,11 +82,11 @@ def train(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from glm_jax.data.sources.corpus import documents
-    from glm_jax.data.sources.document import Incidents
+    from glm_jax.data.sources.document import ReadStats
     from glm_jax.tokenizer import train_sentencepiece
     from glm_jax.tokenizer.held_out import HeldOutLines
 
-    incidents, held_out, size = Incidents(), HeldOutLines(), Size()
+    incidents, held_out, size = ReadStats(), HeldOutLines(), Size()
     source = documents(
         arguments.arguments, text_key=arguments.text_key or "text", incidents=incidents
     )

@@ -24,7 +24,7 @@ from glm_jax.convert.open import open_source
 from glm_jax.convert.report import Report, describe_heads
 from glm_jax.convert.side_files import copy_companions, write_evaluation_settings
 from glm_jax.convert.transfer import Progress, compare, copy_tensors
-from glm_jax.convert.weights import Facts, TensorInfo, WeightDestination, WeightSource
+from glm_jax.convert.weights import SourceMetadata, TensorInfo, WeightDestination, WeightSource
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.atomic import new_folder
 from glm_jax.model.config import GLMConfig
@@ -156,7 +156,7 @@ def _new_destination(
     kind: str,
     order: list[str],
     tensors: Mapping[str, TensorInfo],
-    facts: Facts,
+    facts: SourceMetadata,
     config: Any,
     model_parallel_size: int,
     checksums: Mapping[str, int],

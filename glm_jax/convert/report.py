@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glm_jax.convert.dimensions import PUBLISHED_HEAD_SIZE
-from glm_jax.convert.weights import Facts, TensorInfo
+from glm_jax.convert.weights import SourceMetadata, TensorInfo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Report:
         return lines
 
 
-def describe_heads(facts: Facts, *, given: bool) -> str:
+def describe_heads(facts: SourceMetadata, *, given: bool) -> str:
     """Where the number of heads is from."""
     if given:
         return "as given"

@@ -31,7 +31,7 @@ class TensorInfo:
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class SourceMetadata:
     """What a checkpoint says of its weights beside the tensors; JSON values, so that it is kept.
 
     Attributes:
@@ -57,7 +57,7 @@ class WeightSource(Protocol):
 
     path: Path
     kind: str
-    facts: Facts
+    facts: SourceMetadata
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:

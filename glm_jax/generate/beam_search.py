@@ -21,13 +21,19 @@ from glm_jax.generate.beam_step import (
     no_hypotheses,
     search_step,
 )
-from glm_jax.generate.decode import Rows, next_logits, restrict
+from glm_jax.generate.decode import DecodeState, apply_constraints, next_logits
 from glm_jax.generate.decoder import Decoder, power_of_two
-from glm_jax.generate.engine import FilledBlank, empty_rows, put_settings, put_text, slots_needed
+from glm_jax.generate.engine import (
+    FilledBlank,
+    empty_decode_state,
+    put_settings,
+    put_text,
+    slots_needed,
+)
 from glm_jax.generate.prompt import Prompt
 from glm_jax.generate.settings import Sampling
 from glm_jax.model.decoding import DecodingGLM
-from glm_jax.model.kv_cache import PAGE_SIZE, Cache, take_rows
+from glm_jax.model.kv_cache import PAGE_SIZE, Cache, reorder
 
 
 class FoundBlank(NamedTuple):
@@ -41,7 +47,7 @@ class Search(NamedTuple):
     """The state of all searches: N texts of W rows each, S blanks."""
 
     cache: Cache
-    rows: Rows
+    rows: DecodeState
     beams: Beams
     found: Hypotheses
     forced: Bool[Array, "N"]  # whether the best hypothesis is being run, for the next blank
@@ -94,7 +100,7 @@ def _search_group(
 ) -> Hypotheses:
     num_rows = num_texts * sampling.beams
     cache = decoder.new_cache(num_rows, num_slots)
-    rows = empty_rows(num_rows, cache[0].key.shape[0] * PAGE_SIZE)
+    rows = empty_decode_state(num_rows, cache[0].key.shape[0] * PAGE_SIZE)
     for text, prompt in enumerate(prompts):
         chosen = np.zeros(num_rows, bool)
         chosen[text * sampling.beams : (text + 1) * sampling.beams] = True
@@ -140,7 +146,7 @@ def _run_searches(
     sizes: tuple[int, int, int],
     params: PyTree,
     cache: Cache,
-    rows: Rows,
+    rows: DecodeState,
     begin: Int[Array, ""],
     ends: Int[Array, "E"],
     settings: BeamSettings,
@@ -184,7 +190,7 @@ def _step(
 
     logits, cache = next_logits(model, params, search.cache, search.rows)
     first = search.rows.length - search.rows.taken
-    scores = restrict(jax.nn.log_softmax(logits, axis=-1), search.rows, first, ends)
+    scores = apply_constraints(jax.nn.log_softmax(logits, axis=-1), search.rows, first, ends)
     scores = scores.reshape(num_texts, num_beams, -1)
     count = num_beams * (1 + ends.shape[0])  # so many that W of them end nothing
     candidates = best_candidates(scores, search.beams.total, count)
@@ -257,18 +263,18 @@ def _move_on(search: Search, closes: Bool[Array, "N"], begin: Int[Array, ""]) ->
     return search._replace(rows=rows, beams=beams, found=found, forced=forced)
 
 
-def _of_texts(rows: Rows, num_beams: int) -> Rows:
+def _of_texts(rows: DecodeState, num_beams: int) -> DecodeState:
     """What the rows of each text have in common, from the first of them."""
     return jax.tree.map(lambda array: array[::num_beams], rows)
 
 
 def _take_rows(
-    cache: Cache, from_row: Int[Array, "B"], texts: Rows, searches: Bool[Array, "N"]
+    cache: Cache, from_row: Int[Array, "B"], texts: DecodeState, searches: Bool[Array, "N"]
 ) -> Cache:
     """Gives every row the cache of another, in the pages that rows of one text do not share."""
     begin = jnp.where(searches, texts.length - texts.taken - 1, texts.tokens.shape[1])
     end = jnp.where(searches, texts.length, 0)
-    return take_rows(
+    return reorder(
         cache, from_row, jnp.min(begin) // PAGE_SIZE, (jnp.max(end) + PAGE_SIZE - 1) // PAGE_SIZE
     )
 

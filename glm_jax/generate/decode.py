@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from glm_jax.generate.decoder import network
-from glm_jax.generate.sampling import choose, forbid_ends, forbid_repeats
+from glm_jax.generate.sampling import choose, mask_early_ends, mask_repeats
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import PAGE_SIZE, Cache
@@ -36,7 +36,7 @@ class RowSettings(NamedTuple):
     key: UInt32[Array, "B 2"]
 
 
-class Rows(NamedTuple):
+class DecodeState(NamedTuple):
     """Where each row is; S = M is enough room for the masks of any text."""
 
     tokens: Int[Array, "B M"]  # Part A, then Part B so far
@@ -74,12 +74,12 @@ def run_rows(
     num_top: int,
     params: PyTree,
     cache: Cache,
-    rows: Rows,
+    rows: DecodeState,
     begin: Int[Array, ""],
     ends: Int[Array, "E"],
     most_steps: Int[Array, ""],
     least_active: Int[Array, ""],
-) -> tuple[Cache, Rows, Int[Array, ""], Emitted]:
+) -> tuple[Cache, DecodeState, Int[Array, ""], Emitted]:
     """Steps until `most_steps` are done or fewer than `least_active` rows have work left.
 
     Args:
@@ -121,7 +121,7 @@ def run_rows(
 
 
 def next_logits(
-    model: DecodingGLM, params: PyTree, cache: Cache, rows: Rows
+    model: DecodingGLM, params: PyTree, cache: Cache, rows: DecodeState
 ) -> tuple[Float[Array, "B V"], Cache]:
     """Runs the last token of every row that has work left."""
     num_slots = cache[0].key.shape[0] * PAGE_SIZE
@@ -136,21 +136,23 @@ def next_logits(
     return network(model, params, hidden[:, 0], method="last_logits"), cache
 
 
-def _place(rows: Rows) -> Int[Array, "B"]:
+def _place(rows: DecodeState) -> Int[Array, "B"]:
     """The position of the mask that each row is at."""
     blank = jnp.minimum(rows.current, rows.places.shape[1] - 1)
     return jnp.take_along_axis(rows.places, blank[:, None], axis=1)[:, 0]
 
 
-def _choose(logits: Float[Array, "B V"], rows: Rows, ends: Int[Array, "E"]) -> Int[Array, "B"]:
+def _choose(
+    logits: Float[Array, "B V"], rows: DecodeState, ends: Int[Array, "E"]
+) -> Int[Array, "B"]:
     settings, first = rows.settings, rows.length - rows.taken
-    scores = restrict(logits, rows, first, ends)
+    scores = apply_constraints(logits, rows, first, ends)
     keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(settings.key), rows.length)
     return choose(scores, settings.temperature, settings.top_k, settings.top_p, keys)
 
 
-def restrict(
-    scores: Float[Array, "B V"], rows: Rows, first: Int[Array, "B"], ends: Int[Array, "E"]
+def apply_constraints(
+    scores: Float[Array, "B V"], rows: DecodeState, first: Int[Array, "B"], ends: Int[Array, "E"]
 ) -> Float[Array, "B V"]:
     """Forbids what a row's settings forbid at the place where it is.
 
@@ -164,21 +166,21 @@ def restrict(
     start = jnp.where(settings.whole_text, 0, first)
     scores = jax.lax.cond(
         jnp.any(settings.ngram > 0),
-        lambda scores: forbid_repeats(scores, rows.tokens, start, rows.length, settings.ngram),
+        lambda scores: mask_repeats(scores, rows.tokens, start, rows.length, settings.ngram),
         lambda scores: scores,
         scores,
     )
     return jax.lax.cond(
         jnp.any(rows.taken < settings.min_length),
-        lambda scores: forbid_ends(scores, ends, rows.taken, settings.min_length),
+        lambda scores: mask_early_ends(scores, ends, rows.taken, settings.min_length),
         lambda scores: scores,
         scores,
     )
 
 
 def _advance(
-    rows: Rows, token: Int[Array, "B"], begin: Int[Array, ""], ends: Int[Array, "E"]
-) -> tuple[Rows, Bool[Array, "B"], Bool[Array, "B"]]:
+    rows: DecodeState, token: Int[Array, "B"], begin: Int[Array, ""], ends: Int[Array, "E"]
+) -> tuple[DecodeState, Bool[Array, "B"], Bool[Array, "B"]]:
     """Adds one chosen token to every row: it goes on with a blank or ends it.
 
     As in the original, the token that reaches a blank's limit is part of the blank but not of what

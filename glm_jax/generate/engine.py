@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from glm_jax.generate.decode import MOST_STEPS, Emitted, Rows, RowSettings, run_rows
+from glm_jax.generate.decode import MOST_STEPS, DecodeState, Emitted, RowSettings, run_rows
 from glm_jax.generate.decoder import Decoder, cache_size
 from glm_jax.generate.prompt import Prompt
 from glm_jax.generate.settings import Sampling
@@ -41,7 +41,7 @@ class FilledBlank:
 
 
 @dataclasses.dataclass(eq=False)
-class Filling:
+class ActiveFill:
     """One text that is being filled, once.
 
     Attributes:
@@ -57,7 +57,7 @@ class Filling:
     blanks: list[FilledBlank] = dataclasses.field(default_factory=list)
 
 
-class News(NamedTuple):
+class TokenEvent(NamedTuple):
     """One token of one text.
 
     Attributes:
@@ -68,7 +68,7 @@ class News(NamedTuple):
       closes: whether the blank is filled.
     """
 
-    filling: Filling
+    filling: ActiveFill
     blank: int
     token: int | None
     log_prob: float
@@ -96,8 +96,8 @@ class Engine:
         self._num_top = num_top
         self.num_slots = cache_size(num_slots)
         self._cache = decoder.new_cache(num_rows, self.num_slots)
-        self._rows = empty_rows(num_rows, self.num_slots)
-        self._fillings: list[Filling | None] = [None] * num_rows
+        self._rows = empty_decode_state(num_rows, self.num_slots)
+        self._fillings: list[ActiveFill | None] = [None] * num_rows
 
     @property
     def num_free(self) -> int:
@@ -109,7 +109,7 @@ class Engine:
         """Rows with a text."""
         return len(self._fillings) - self.num_free
 
-    def start(self, fillings: Sequence[Filling]) -> None:
+    def start(self, fillings: Sequence[ActiveFill]) -> None:
         """Puts texts with the same Part A into free rows; it is read once for all.
 
         Args:
@@ -125,13 +125,13 @@ class Engine:
             put_text(self._rows, row, filling.prompt, self._decoder.begin)
             put_settings(self._rows.settings, row, filling.sampling, filling.sample)
 
-    def stop(self, filling: Filling) -> None:
+    def stop(self, filling: ActiveFill) -> None:
         """Frees the row of a text that nobody waits for any more."""
         for row, other in enumerate(self._fillings):
             if other is filling:
                 self._free(row)
 
-    def advance(self, steps: int = MOST_STEPS, *, until_one_ends: bool = False) -> list[News]:
+    def advance(self, steps: int = MOST_STEPS, *, until_one_ends: bool = False) -> list[TokenEvent]:
         """Takes some steps and gives their tokens, in order.
 
         Args:
@@ -161,7 +161,7 @@ class Engine:
                 news.append(self._note(row, Emitted(*(array[row] for array in now))))
         return news
 
-    def _note(self, row: int, now: Emitted) -> News:
+    def _note(self, row: int, now: Emitted) -> TokenEvent:
         """Adds what a step gave for a row to its text."""
         filling = self._fillings[row]
         assert filling is not None
@@ -181,14 +181,14 @@ class Engine:
             else:
                 filling.blanks.append(FilledBlank())
         token = int(now.token) if now.kept else None
-        return News(filling, number, token, float(now.log_prob), bool(now.closes))
+        return TokenEvent(filling, number, token, float(now.log_prob), bool(now.closes))
 
     def _free(self, row: int) -> None:
         self._fillings[row] = None
         self._rows.count[row] = self._rows.current[row] = 0
 
 
-def fill_all(decoder: Decoder, fillings: Sequence[Filling], num_rows: int) -> None:
+def fill_all(decoder: Decoder, fillings: Sequence[ActiveFill], num_rows: int) -> None:
     """Fills texts, as many at a time as there are rows.
 
     Args:
@@ -207,7 +207,7 @@ def fill_all(decoder: Decoder, fillings: Sequence[Filling], num_rows: int) -> No
         engine.advance(until_one_ends=bool(waiting))
 
 
-def _same_prompt(waiting: deque[Filling], most: int) -> list[Filling]:
+def _same_prompt(waiting: deque[ActiveFill], most: int) -> list[ActiveFill]:
     """Takes the first text and those after it that have the same Part A."""
     taken = [waiting.popleft()]
     while waiting and len(taken) < most and waiting[0].prompt is taken[0].prompt:
@@ -215,7 +215,7 @@ def _same_prompt(waiting: deque[Filling], most: int) -> list[Filling]:
     return taken
 
 
-def empty_rows(num_rows: int, num_slots: int) -> Rows:
+def empty_decode_state(num_rows: int, num_slots: int) -> DecodeState:
     """Rows without texts, in arrays of the host that can be written to."""
 
     def zeros(*more: int, dtype: Any = np.int32) -> Any:
@@ -231,7 +231,7 @@ def empty_rows(num_rows: int, num_slots: int) -> Rows:
         whole_text=zeros(dtype=bool),
         key=zeros(2, dtype=np.uint32),
     )
-    return Rows(
+    return DecodeState(
         tokens=zeros(num_slots),
         length=zeros(),
         places=zeros(num_slots),
@@ -242,7 +242,7 @@ def empty_rows(num_rows: int, num_slots: int) -> Rows:
     )
 
 
-def put_text(rows: Rows, row: int, prompt: Prompt, begin: int) -> None:
+def put_text(rows: DecodeState, row: int, prompt: Prompt, begin: int) -> None:
     """Puts a text into a row, at the beginning of its first blank."""
     size, count = len(prompt.ids), len(prompt.masks)
     rows.tokens[row, : size + 1] = [*prompt.ids, begin]

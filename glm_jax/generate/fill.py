@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from glm_jax.errors import UsageError
 from glm_jax.generate.beam_search import FoundBlank, beam_search
 from glm_jax.generate.decoder import Decoder, make_decoder, power_of_two
-from glm_jax.generate.engine import FilledBlank, Filling, fill_all
+from glm_jax.generate.engine import ActiveFill, FilledBlank, fill_all
 from glm_jax.generate.prompt import (
     Prompt,
     check_positions,
@@ -166,7 +166,7 @@ class Filler:
             for ids, samples in zip(encoded, drawn, strict=True)
         ]
 
-    def start(self, text: str, sampling: Sampling) -> tuple[list[int], list[Filling]]:
+    def start(self, text: str, sampling: Sampling) -> tuple[list[int], list[ActiveFill]]:
         """A text ready for an `Engine`: its ids, and one entry a sample.
 
         Raises:
@@ -175,7 +175,7 @@ class Filler:
         ids = encode_with_blank(self.tokenizer, text)
         prompt = self._prompt(ids)
         sampling = limited(sampling, self.config.max_sequence_length)
-        return ids, [Filling(prompt, sampling, number) for number in range(sampling.samples)]
+        return ids, [ActiveFill(prompt, sampling, number) for number in range(sampling.samples)]
 
     def score(
         self, texts: Sequence[str], answers: Sequence[Sequence[str | Sequence[str]]]
@@ -236,10 +236,10 @@ def limited(sampling: Sampling, max_sequence_length: int) -> Sampling:
     return dataclasses.replace(sampling, max_blank_length=longest, min_blank_length=shortest)
 
 
-def draw(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Filling]]:
+def draw(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[ActiveFill]]:
     """All samples of every text."""
     fillings = [
-        [Filling(prompt, sampling, number) for number in range(sampling.samples)]
+        [ActiveFill(prompt, sampling, number) for number in range(sampling.samples)]
         for prompt in prompts
     ]
     together = [filling for samples in fillings for filling in samples]

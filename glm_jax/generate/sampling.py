@@ -39,7 +39,7 @@ def keep_top_p(logits: Float[Array, "B V"], top_p: Float[Array, "B"]) -> Float[A
     return jnp.where((top_p[:, None] < 1.0) & (logits < threshold), FORBIDDEN, logits)
 
 
-def forbid_repeats(
+def mask_repeats(
     scores: Float[Array, "B V"],
     tokens: Int[Array, "B M"],
     start: Int[Array, "B"],
@@ -73,7 +73,7 @@ def forbid_repeats(
     return scores.at[rows, forbidden].set(FORBIDDEN, mode="drop")
 
 
-def forbid_ends(
+def mask_early_ends(
     scores: Float[Array, "B V"],
     ends: Int[Array, "E"],
     length: Int[Array, "B"],

@@ -13,7 +13,14 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from glm_jax.model.attention.choose import attention_function
 from glm_jax.model.dropout import Dropout
 from glm_jax.model.glm import GLM
-from glm_jax.model.kv_cache import Cache, LayerCache, Memory, NewMemory, PagedMemory, pages_in_use
+from glm_jax.model.kv_cache import (
+    Cache,
+    KVCache,
+    LayerCache,
+    NewKVCache,
+    PagedKVCache,
+    pages_in_use,
+)
 from glm_jax.model.layers import Block, Linear, stored_parameter
 
 # Fewer rows than this are a product with vectors rather than one of matrices.
@@ -82,7 +89,7 @@ class DecodingGLM(GLM):
         Returns:
           Output of the final LayerNorm, and a cache of the L positions.
         """
-        memory = NewMemory(attention_function(self.config.attention), prefix_length)
+        memory = NewKVCache(attention_function(self.config.attention), prefix_length)
         hidden = self._embed(tokens, position_ids, None)
         return self._run_with_memory(hidden, (memory,) * self.config.num_layers)
 
@@ -116,18 +123,18 @@ class DecodingGLM(GLM):
         visible = jnp.broadcast_to(attention_mask.astype(bool), (batch, *attention_mask.shape[1:]))
         num_pages = pages_in_use(visible)
         hidden = self._embed(tokens, position_ids, None)
-        memories = [PagedMemory(layer, start, visible, num_pages) for layer in cache]
+        memories = [PagedKVCache(layer, start, visible, num_pages) for layer in cache]
         return self._run_with_memory(hidden, memories)
 
     def last_logits(self, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:
         """`logits` of one position of every example."""
-        return few_rows_product(hidden, self.words())
+        return few_rows_product(hidden, self.embedding_table())
 
     def _run_with_memory(
         self, hidden: Float[Array, "B L D"], memories: Any
     ) -> tuple[Float[Array, "B L D"], Cache]:
         layers: list[LayerCache] = []
-        memory: Memory
+        memory: KVCache
         for block, memory in zip(self.blocks, memories, strict=True):
             hidden, layer = block(hidden, None, None, None, memory)
             assert layer is not None

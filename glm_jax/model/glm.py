@@ -10,7 +10,7 @@ from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
 from glm_jax.model.layers import INITIAL_STANDARD_DEVIATION, Block, layer_norm, stored_parameter
 from glm_jax.model.remat import remat_policy
-from glm_jax.parallel.collectives import first_index, join_tensor_parts, parts, tensor_part, whole
+from glm_jax.parallel.collectives import join_tensor_parts, local_offset, parts, tensor_part, whole
 from glm_jax.parallel.layout import BATCH_AXES, DEFAULT_LAYOUT, LENGTH_AXES, LayoutConfig, constrain
 
 WORD_AXES = ("vocab", "hidden")
@@ -18,7 +18,7 @@ POSITION_AXES = ("position", "position_out")
 HIDDEN_AXES = ("batch", "length", "hidden")
 
 
-def word_logits(hidden: Float[Array, "... D"], words: Float[Array, "V D"]) -> Float[Array, "... V"]:
+def unembed(hidden: Float[Array, "... D"], words: Float[Array, "V D"]) -> Float[Array, "... V"]:
     """Float32 logits of hidden states, from the embedding of all words."""
     return jnp.einsum("...d,vd->...v", hidden, words, preferred_element_type=jnp.float32)
 
@@ -106,9 +106,9 @@ class GLM(nn.Module):
 
         Tensor-parallel devices pass different positions: each has the whole vocabulary.
         """
-        return word_logits(hidden, self.words())
+        return unembed(hidden, self.embedding_table())
 
-    def words(self) -> Float[Array, "V D"]:
+    def embedding_table(self) -> Float[Array, "V D"]:
         """The word embedding as it is used: whole, in the compute dtype."""
         words = self._used(self.word_embedding, WORD_AXES)
         return constrain(words, ("vocab_out", "hidden"))
@@ -128,7 +128,7 @@ class GLM(nn.Module):
         # What tensor-parallel devices share is looked up by each for a part of the positions.
         tokens, position_ids = tensor_part(tokens, 1), tensor_part(position_ids, -1)
         places = position_ids if position_ids.ndim == 2 else position_ids[:, 0]
-        hidden = self.words()[tokens]
+        hidden = self.embedding_table()[tokens]
         hidden = hidden + self._used(self.position_embedding, POSITION_AXES)[places]
         if self.config.block_position_encoding:
             table = self._used(self.block_position_embedding, POSITION_AXES)
@@ -146,9 +146,9 @@ class GLM(nn.Module):
             return None
         return Dropout(
             self.make_rng("dropout"),
-            first_index(BATCH_AXES, batch),
-            first_index(LENGTH_AXES, length),
-            first_index(("tensor",), config.num_attention_heads // parts("tensor")),
+            local_offset(BATCH_AXES, batch),
+            local_offset(LENGTH_AXES, length),
+            local_offset(("tensor",), config.num_attention_heads // parts("tensor")),
         )
 
     def _run_layers(

@@ -35,7 +35,7 @@ class LayerCache(NamedTuple):
 Cache = tuple[LayerCache, ...]
 
 
-class Memory(Protocol):
+class KVCache(Protocol):
     """What attention of one layer looks at beside, or in place of, the positions it is given."""
 
     def attend(
@@ -48,19 +48,19 @@ class Memory(Protocol):
         ...
 
 
-class NewMemory(NamedTuple):
+class NewKVCache(NamedTuple):
     """Part A attends to itself; its keys and values become a cache."""
 
     attention: Attention
     prefix_length: Int[Array, "B"]
 
     def attend(self, query, key, value) -> tuple[Float[Array, "B L H K"], LayerCache]:
-        """As `Memory.attend`; L is a multiple of the page size."""
+        """As `KVCache.attend`; L is a multiple of the page size."""
         context = self.attention(query, key, value, self.prefix_length, 0)
         return context, LayerCache(_pages(key), _pages(value))
 
 
-class PagedMemory(NamedTuple):
+class PagedKVCache(NamedTuple):
     """New positions are written into a cache and attend to what they see of it.
 
     Attributes:
@@ -76,7 +76,7 @@ class PagedMemory(NamedTuple):
     num_pages: Int[Array, ""]
 
     def attend(self, query, key, value) -> tuple[Float[Array, "B L H K"], LayerCache]:
-        """As `Memory.attend`; new positions beyond the last slot are not written."""
+        """As `KVCache.attend`; new positions beyond the last slot are not written."""
         slots = self.start[:, None] + jnp.arange(key.shape[1])
         places = jnp.stack([slots // PAGE_SIZE, slots % PAGE_SIZE], axis=-1)  # [B, L, 2]
         cache = LayerCache(
@@ -169,7 +169,7 @@ def put_prompt(cache: Cache, prompt: Cache, rows: Bool[Array, "B"]) -> Cache:
     return jax.tree.map(put, cache, prompt)
 
 
-def take_rows(
+def reorder(
     cache: Cache, rows: Int[Array, "B"], first_page: Int[Array, ""], end_page: Int[Array, ""]
 ) -> Cache:
     """Gives every row what row `rows[i]` has, in the pages from the first up to the end."""

@@ -17,14 +17,14 @@ from glm_jax.model.attention.mask import mask_of_part
 from glm_jax.model.attention.xla import attend
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
-from glm_jax.model.kv_cache import LayerCache, Memory
+from glm_jax.model.kv_cache import KVCache, LayerCache
 from glm_jax.model.remat import ATTENTION_OUTPUT, MLP_UP, QUERY_KEY_VALUE
 from glm_jax.parallel.collectives import (
-    enter_tensor,
-    first_index,
-    leave_tensor,
+    copy_to_tensor_parallel,
+    gather_context,
+    local_offset,
+    reduce_from_tensor_parallel,
     whole,
-    whole_context,
 )
 from glm_jax.parallel.layout import DEFAULT_LAYOUT, LENGTH_AXES, LayoutConfig
 
@@ -88,7 +88,7 @@ class Linear(nn.Module):
         contracted = (((inputs.ndim - 1,), (0,)), ((), ()))
         outputs = jax.lax.dot_general(inputs.astype(kernel.dtype), kernel, contracted)
         if self.layout.is_cut_by_tensor(self.axes[0]):
-            outputs = leave_tensor(outputs)
+            outputs = reduce_from_tensor_parallel(outputs)
         return outputs + bias
 
     def _used(
@@ -138,7 +138,7 @@ class SelfAttention(nn.Module):
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None,
         attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
-        memory: Memory | None,
+        memory: KVCache | None,
     ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
         config, width = self.config, hidden.shape[2]
         # Heads are split off here and not in the kernel: a minor axis of 64 would be padded to 128.
@@ -181,8 +181,8 @@ class SelfAttention(nn.Module):
     ) -> Float[Array, "B L H K"]:
         """The kind of attention that the configuration, or a mask, or dropout asks for."""
         config, length = self.config, query.shape[1]
-        start = first_index(LENGTH_AXES, length)
-        key, value = whole_context(key), whole_context(value)
+        start = local_offset(LENGTH_AXES, length)
+        key, value = gather_context(key), gather_context(value)
         drop = None
         if dropout and config.attention_dropout:
             drop = partial(dropout.probabilities, config.attention_dropout)
@@ -251,7 +251,7 @@ class Block(nn.Module):
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None = None,
         attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None = None,
-        memory: Memory | None = None,
+        memory: KVCache | None = None,
     ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
         """Adds attention and then the MLP, each of a normalised input, to the residual stream.
 
@@ -265,7 +265,7 @@ class Block(nn.Module):
         norm = partial(layer_norm, config.layernorm_epsilon, config.compute_dtype)
         drop = partial(drop_hidden, dropout, config.hidden_dropout)
         attended, cache = SelfAttention(config, self.layout, self.linear, name="attention")(
-            enter_tensor(norm("attention_layernorm")(hidden)),
+            copy_to_tensor_parallel(norm("attention_layernorm")(hidden)),
             prefix_length,
             dropout,
             attention_mask,
@@ -274,6 +274,6 @@ class Block(nn.Module):
         hidden = hidden + drop(attended, 0)
         deviation = residual_standard_deviation(config.num_layers)
         mlp = MLP(deviation, config.compute_dtype, self.layout, self.linear, name="mlp")
-        hidden = hidden + drop(mlp(enter_tensor(norm("mlp_layernorm")(hidden))), 1)
+        hidden = hidden + drop(mlp(copy_to_tensor_parallel(norm("mlp_layernorm")(hidden))), 1)
         self.sow("intermediates", "output", hidden)
         return hidden, cache

@@ -33,7 +33,7 @@ def present(axes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(axis for axis in axes if parts(axis) > 1)
 
 
-def first_index(axes: tuple[str, ...], size: int) -> Int[Array, ""] | int:
+def local_offset(axes: tuple[str, ...], size: int) -> Int[Array, ""] | int:
     """Where this device's part of an axis begins, in parts of `size`."""
     axes = present(axes)
     return jax.lax.axis_index(axes) * size if axes else 0
@@ -72,15 +72,15 @@ def whole(
             if axis != TENSOR or over_tensor:
                 value = jax.lax.all_gather(value, axis, axis=dimension, tiled=True)
                 gathered.add(axis)
-    return enter_tensor(value) if over_tensor and TENSOR not in gathered else value
+    return copy_to_tensor_parallel(value) if over_tensor and TENSOR not in gathered else value
 
 
-def enter_tensor(value: Float[Array, "..."]) -> Float[Array, "..."]:
+def copy_to_tensor_parallel(value: Float[Array, "..."]) -> Float[Array, "..."]:
     """What all tensor-parallel devices share, each to make something else of it."""
     return _enter(value) if parts(TENSOR) > 1 else value
 
 
-def leave_tensor(value: Float[Array, "..."]) -> Float[Array, "..."]:
+def reduce_from_tensor_parallel(value: Float[Array, "..."]) -> Float[Array, "..."]:
     """The sum of what tensor-parallel devices have made."""
     return _leave(value) if parts(TENSOR) > 1 else value
 
@@ -137,7 +137,7 @@ _part = _with_gradient(_slice, _gather)
 _join = _with_gradient(_gather, _slice)
 
 
-def whole_context(value: Float[Array, "B L ..."]) -> Float[Array, "B M ..."]:
+def gather_context(value: Float[Array, "B L ..."]) -> Float[Array, "B M ..."]:
     """All positions of a sequence from those that devices have a part of each."""
     for axis in reversed(present(LENGTH_AXES)):
         value = jax.lax.all_gather(value, axis, axis=1, tiled=True)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from glm_jax.errors import UsageError
 from glm_jax.generate.decoder import cache_size
-from glm_jax.generate.engine import Filling, slots_needed
+from glm_jax.generate.engine import ActiveFill, slots_needed
 from glm_jax.generate.fill import FilledText, Filler
 from glm_jax.generate.prompt import MASK_NAMES
 from glm_jax.generate.score import AnswerScore, check_answers
@@ -94,7 +94,7 @@ class Endpoints:
     def _score(self, asked: ScoreRequest) -> list[AnswerScore]:
         return self._filler.score([asked.text], [asked.answers])[0]
 
-    def _prepare(self, asked: FillRequest) -> tuple[list[int], list[Filling]]:
+    def _prepare(self, asked: FillRequest) -> tuple[list[int], list[ActiveFill]]:
         """The ids of a text, and its samples; refused if they do not fit."""
         ids, fillings = self._start(asked.text, asked.sampling)
         longest = fillings[0].sampling.max_blank_length
@@ -113,7 +113,7 @@ class Endpoints:
         longest = max(sum(len(encode(blank)) + 1 for blank in answer) for answer in answers)
         self._check_slots(len(prompt.ids) + longest, "answers")
 
-    def _start(self, text: str, sampling: Sampling) -> tuple[list[int], list[Filling]]:
+    def _start(self, text: str, sampling: Sampling) -> tuple[list[int], list[ActiveFill]]:
         try:
             return self._filler.start(text, sampling)
         except UsageError as error:

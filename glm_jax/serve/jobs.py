@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from glm_jax.generate.engine import Filling
+from glm_jax.generate.engine import ActiveFill
 
 
 class Token(NamedTuple):
@@ -84,7 +84,7 @@ class FillJob(Job):
       num_filled: samples that are complete.
     """
 
-    fillings: list[Filling]
+    fillings: list[ActiveFill]
     streams: bool
     num_started: int = dataclasses.field(default=0, init=False)
     num_filled: int = dataclasses.field(default=0, init=False)

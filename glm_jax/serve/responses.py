@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from glm_jax.generate.engine import FilledBlank, Filling, TopToken
+from glm_jax.generate.engine import ActiveFill, FilledBlank, TopToken
 from glm_jax.generate.fill import Blank, FilledText, Filler
 from glm_jax.generate.prompt import mask_ids, stretches
 from glm_jax.generate.score import AnswerScore
@@ -15,7 +15,7 @@ from glm_jax.tokenizer.streaming import text_in_place, texts_in_place, without_i
 
 
 def filled_answer(
-    filler: Filler, ids: Sequence[int], fillings: Sequence[Filling], top: int
+    filler: Filler, ids: Sequence[int], fillings: Sequence[ActiveFill], top: int
 ) -> dict[str, Any]:
     """The answer to a request whose samples are complete.
 

@@ -11,7 +11,7 @@ from collections import deque
 from glm_jax.errors import UsageError
 from glm_jax.generate.decode import MOST_STEPS
 from glm_jax.generate.decoder import prompt_size
-from glm_jax.generate.engine import Engine, Filling, News
+from glm_jax.generate.engine import ActiveFill, Engine, TokenEvent
 from glm_jax.generate.fill import Filler
 from glm_jax.generate.prompt import Prompt
 from glm_jax.generate.settings import Sampling
@@ -50,7 +50,7 @@ class Worker:
         self._live: set[Job] = set()
         self._closing = False
         # What only the worker's thread uses.
-        self._running: dict[Filling, FillJob] = {}
+        self._running: dict[ActiveFill, FillJob] = {}
         self._step_seconds = SECONDS_OF_STEPS_WATCHED
         self._seconds_a_job = 0.0
         self._last_end = time.monotonic()
@@ -195,7 +195,7 @@ class Worker:
         begin = time.perf_counter()
         news = engine.advance(steps, until_one_ends=waits)
         seconds = time.perf_counter() - begin
-        by_filling: dict[Filling, list[News]] = {}
+        by_filling: dict[ActiveFill, list[TokenEvent]] = {}
         for one in news:
             by_filling.setdefault(one.filling, []).append(one)
         # A row that has work left has news in every step.
@@ -206,7 +206,7 @@ class Worker:
         for filling, its_news in by_filling.items():
             self._tell(self._running[filling], filling, its_news)
 
-    def _tell(self, job: FillJob, filling: Filling, news: list[News]) -> None:
+    def _tell(self, job: FillJob, filling: ActiveFill, news: list[TokenEvent]) -> None:
         first_news = filling.sample == 0 and news[0].blank == 0
         tokens = [
             Token(
@@ -256,7 +256,7 @@ class Worker:
         )
 
 
-def _num_places(filling: Filling) -> int:
+def _num_places(filling: ActiveFill) -> int:
     """Tokens that a text has got so far, the ends of its blanks included."""
     return sum(len(blank.ids) + (blank.end_log_prob is not None) for blank in filling.blanks)
 
@@ -268,7 +268,7 @@ def _warm_up(engine: Engine, filler: Filler) -> None:
     size = prompt_size(1)
     while True:
         prompt = Prompt([begin] * min(size, longest), [0])
-        engine.start([Filling(prompt, Sampling(max_blank_length=1))])
+        engine.start([ActiveFill(prompt, Sampling(max_blank_length=1))])
         engine.advance(1)
         if size >= longest:
             return

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from glm_jax.data.blanks.config import Objective
 from glm_jax.errors import RunError, UsageError
-from glm_jax.model.glm import word_logits
+from glm_jax.model.glm import unembed
 from glm_jax.parallel.batches import micro_batches
 from glm_jax.parallel.collectives import tensor_part
 from glm_jax.train.loss import in_chunks, objective_sums, token_losses
@@ -102,7 +102,7 @@ def make_evaluation_step(
 
     def of_rows(words: Array, rows: tuple[Array, ...]) -> Sums:
         hidden, targets, mask, objective = rows
-        logits = word_logits(hidden, words)
+        logits = unembed(hidden, words)
         right = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
         per_token = {
             "loss": token_losses(logits, targets) * mask,
@@ -124,7 +124,7 @@ def make_evaluation_step(
             tensor_part(values.reshape(-1, *values.shape[2:]), 0)
             for values in (hidden, batch["targets"], batch["loss_mask"], objective)
         )
-        words = model.apply(variables, method="words")
+        words = model.apply(variables, method="embedding_table")
         return _add_up(lambda chunk: of_rows(words, chunk), in_chunks(rows, loss_chunks))
 
     def evaluation_step(params: PyTree, batch: Mapping[str, Array]) -> Sums:

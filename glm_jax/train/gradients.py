@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from glm_jax.model.glm import word_logits
+from glm_jax.model.glm import unembed
 from glm_jax.parallel.batches import Batch, batch_specs, micro_batches
 from glm_jax.parallel.collectives import TENSOR, parts, tensor_part
 from glm_jax.parallel.layout import DATA_AXES, cuts
@@ -99,7 +99,7 @@ def make_loss_function(
             multiple_of=math.lcm(TARGET_ROWS, parts(TENSOR)),
         )
         rows = TargetRows(*(tensor_part(values, 0) for values in rows))
-        words = model.apply({"params": params}, method="words")
+        words = model.apply({"params": params}, method="embedding_table")
         return LossSum(_loss_of_rows(rows, words, loss_chunks), overflow)
 
     return loss_function
@@ -107,7 +107,7 @@ def make_loss_function(
 
 def _loss_of_rows(rows: TargetRows, words: Float[Array, "V D"], chunks: int) -> Float[Array, ""]:
     def loss(rows: TargetRows) -> Float[Array, ""]:
-        return masked_loss_sum(word_logits(rows.hidden, words), rows.targets, rows.loss_mask)
+        return masked_loss_sum(unembed(rows.hidden, words), rows.targets, rows.loss_mask)
 
     if chunks == 1:
         return loss(rows)

@@ -22,7 +22,7 @@ from glm_jax.train.loop import Hooks, Pace, train
 from glm_jax.train.metrics import ProgressLine, draw_loss
 from glm_jax.train.profile import Profiler, ProfileSteps
 from glm_jax.train.program import Program, program_of
-from glm_jax.train.reporter import Teller, utilisation_of
+from glm_jax.train.reporter import RunReporter, utilisation_of
 from glm_jax.train.resume import check_same_run, initial_weights, run_record
 from glm_jax.train.run_folder import write_configuration
 from glm_jax.train.step import TrainState
@@ -68,7 +68,7 @@ def pretrain(
     program = program_of(config, mesh)
     line = ProgressLine(console)
     with Checkpoints(folder / "checkpoints", config.checkpoint) as checkpoints:
-        first_step = checkpoints.newest_whole_step(line.say) or 0
+        first_step = checkpoints.latest_intact_step(line.say) or 0
         if first_step:
             fingerprint = inputs.tokenizer.fingerprint
             record = checkpoints.read_record(first_step)
@@ -110,7 +110,7 @@ def _run(
             config.model, config.data.sequence_length, chips, config.train.target_fraction
         )
         run = RunHooks(
-            teller=stack.enter_context(Teller(folder, first_step, line, utilisation)),
+            teller=stack.enter_context(RunReporter(folder, first_step, line, utilisation)),
             heartbeat=stack.enter_context(Heartbeat(folder, process, first_step)),
             profiler=stack.enter_context(
                 Profiler(folder / "profile" / f"process_{process}", profile_steps)
@@ -130,7 +130,7 @@ def _run(
 class RunHooks:
     """What happens around the steps of a run."""
 
-    teller: Teller
+    teller: RunReporter
     heartbeat: Heartbeat
     profiler: Profiler
     checkpoints: Checkpoints

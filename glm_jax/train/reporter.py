@@ -14,7 +14,7 @@ from glm_jax.train.evaluate import Evaluation
 from glm_jax.train.metrics import MetricsWriter, ProgressLine
 
 
-class Teller:
+class RunReporter:
     """Tells how training, evaluation and saving go; process 0 alone writes metrics.
 
     The kinds of records are "train", "validation" and "save".
@@ -38,7 +38,7 @@ class Teller:
         self._line = line
         self._utilisation = utilisation
 
-    def __enter__(self) -> Teller:
+    def __enter__(self) -> RunReporter:
         return self
 
     def __exit__(self, *_error) -> None:

@@ -135,7 +135,7 @@ def test_any_damaged_file_gives_the_checkpoint_before(folder, tmp_path, how):
         damaged = bytes_below(copy / "4")
         said = []
         checkpoints = Checkpoints(copy)
-        assert checkpoints.newest_whole_step(said.append) == 3, name
+        assert checkpoints.latest_intact_step(said.append) == 3, name
         assert len(said) == 1 and f"{copy}/4 is damaged and set aside as 4.damaged" in said[0]
         assert checkpoints.latest_step() == 3
         assert bytes_below(copy / "4.damaged") == damaged  # nothing of it is lost
@@ -146,7 +146,7 @@ def test_any_damaged_file_gives_the_checkpoint_before(folder, tmp_path, how):
 def test_the_sentence_names_the_damaged_file(folder):
     damage(folder / "4" / "state" / "_METADATA", "cut")
     said = []
-    Checkpoints(folder).newest_whole_step(said.append)
+    Checkpoints(folder).latest_intact_step(said.append)
     assert "state/_METADATA has " in said[0] and " bytes in place of " in said[0]
 
 
@@ -155,7 +155,7 @@ def test_a_checkpoint_may_be_damaged_twice(folder):
     for expected in ("4.damaged", "4.damaged-2"):
         damage(folder / "4" / "state" / "_METADATA", "changed")
         with Checkpoints(folder, config) as checkpoints:
-            assert checkpoints.newest_whole_step(lambda _: None) == 3
+            assert checkpoints.latest_intact_step(lambda _: None) == 3
             assert (folder / expected).is_dir()
             checkpoints.save(4, state(4), {})
     assert sorted(p.name for p in folder.iterdir()) == ["3", "4", "4.damaged", "4.damaged-2"]
@@ -166,12 +166,12 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(folder):
         damage(folder / str(step) / "state" / "manifest.ocdbt", "changed")
     for _ in range(2):  # nor at the next start
         with pytest.raises(RunError, match=r"every checkpoint in .* \(3\.damaged, 4\.damaged\)"):
-            Checkpoints(folder).newest_whole_step(lambda _: None)
+            Checkpoints(folder).latest_intact_step(lambda _: None)
 
 
 def test_a_folder_without_checkpoints_has_no_newest(tmp_path):
     with Checkpoints(tmp_path / "checkpoints", CheckpointConfig()) as checkpoints:
-        assert checkpoints.newest_whole_step(pytest.fail) is None
+        assert checkpoints.latest_intact_step(pytest.fail) is None
 
 
 def test_checkpoints_from_before_there_were_checksums_are_taken_as_they_are(folder):
@@ -180,7 +180,7 @@ def test_checkpoints_from_before_there_were_checksums_are_taken_as_they_are(fold
     record = json.loads(path.read_text())
     del record["checksums"], record["record_checksum"]
     path.write_text(json.dumps(record))
-    assert Checkpoints(folder).newest_whole_step(pytest.fail) == 4
+    assert Checkpoints(folder).latest_intact_step(pytest.fail) == 4
 
 
 def test_another_layout_is_no_damage(folder):
@@ -189,7 +189,7 @@ def test_another_layout_is_no_damage(folder):
     del record["record_checksum"]
     path.write_text(json.dumps(record | {"record_checksum": record_sum(record)}))
     checkpoints = Checkpoints(folder)
-    assert checkpoints.newest_whole_step(pytest.fail) == 4
+    assert checkpoints.latest_intact_step(pytest.fail) == 4
     with pytest.raises(UsageError, match="parameter layout 'unscanned'"):
         checkpoints.read_record(4)
 
@@ -198,7 +198,7 @@ def test_a_layout_that_changed_on_the_disk_is_damage(folder):
     path = folder / "4" / "record" / "metadata"
     path.write_text(path.read_text().replace("scanned-1", "scanned-3"))
     told = []
-    assert Checkpoints(folder).newest_whole_step(told.append) != 4
+    assert Checkpoints(folder).latest_intact_step(told.append) != 4
     assert "record/metadata has changed since it was written" in told[0]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from glm_jax.convert.dimensions import Dimensions
 from glm_jax.convert.layouts.huggingface import HuggingFaceDestination
 from glm_jax.convert.layouts.original import OriginalDestination
-from glm_jax.convert.weights import Facts, TensorInfo
+from glm_jax.convert.weights import SourceMetadata, TensorInfo
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 HEADS = 4
@@ -68,7 +68,11 @@ def write_hugging_face(
     """A Hugging Face folder in a new folder."""
     folder.mkdir(parents=True)
     destination = HuggingFaceDestination(
-        folder, list(tensors), infos_of(tensors), Facts(HEADS), max_shard_bytes=max_shard_bytes
+        folder,
+        list(tensors),
+        infos_of(tensors),
+        SourceMetadata(HEADS),
+        max_shard_bytes=max_shard_bytes,
     )
     for name, tensor in tensors.items():
         destination.write(name, tensor)

@@ -10,7 +10,7 @@ import numpy as np
 
 from glm_jax.generate.beam_search import beam_search
 from glm_jax.generate.decoder import make_decoder
-from glm_jax.generate.engine import Engine, Filling, fill_all
+from glm_jax.generate.engine import ActiveFill, Engine, fill_all
 from glm_jax.generate.prompt import Prompt
 from glm_jax.generate.score import score_answers
 from glm_jax.generate.settings import Sampling
@@ -34,7 +34,7 @@ def everything(params) -> dict:
     prompts = [
         Prompt(draw.integers(4, 128, length).tolist(), [1, length - 1]) for length in range(5, 14)
     ]
-    fillings = [Filling(prompt, Sampling(max_blank_length=6)) for prompt in prompts]
+    fillings = [ActiveFill(prompt, Sampling(max_blank_length=6)) for prompt in prompts]
     fill_all(decoder, fillings, ROWS)
     found = beam_search(decoder, prompts[:4], Sampling(max_blank_length=4, beams=4), num_texts=2)
     scores = score_answers(decoder, prompts[:3], [[[[5, 6], [7]]] * 3] * 3, num_rows=ROWS)

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_jax.generate.engine import Engine, Filling, fill_all, slots_needed
+from glm_jax.generate.engine import ActiveFill, Engine, fill_all, slots_needed
 from glm_jax.generate.settings import Sampling
 from tests.generate.tiny_decoder import (
     decoder_that_ends_with,
@@ -21,12 +21,12 @@ NO_END = 40
 TOLERANCE = 1e-5
 
 
-def ids_of(fillings: list[Filling]) -> list[list[list[int]]]:
+def ids_of(fillings: list[ActiveFill]) -> list[list[list[int]]]:
     return [[blank.ids for blank in filling.blanks] for filling in fillings]
 
 
-def filled(texts, sampling: Sampling, num_rows: int, ends=(NO_END,)) -> list[Filling]:
-    fillings = [Filling(text, sampling) for text in texts]
+def filled(texts, sampling: Sampling, num_rows: int, ends=(NO_END,)) -> list[ActiveFill]:
+    fillings = [ActiveFill(text, sampling) for text in texts]
     fill_all(decoder_that_ends_with(ends), fillings, num_rows)
     return fillings
 
@@ -60,7 +60,7 @@ def test_log_probabilities_are_those_of_full_recomputation_at_every_step(texts, 
     decoder = decoder_that_ends_with(padded, params)
     num_slots = max(slots_needed(text, 5) for text in texts)
     engine = Engine(decoder, num_rows=4, num_slots=num_slots, num_top=40)
-    fillings = [Filling(text, sampling) for text in texts]
+    fillings = [ActiveFill(text, sampling) for text in texts]
     for filling in fillings:
         engine.start([filling])
     while engine.num_active:
@@ -86,10 +86,10 @@ def test_log_probabilities_are_those_of_full_recomputation_at_every_step(texts, 
 def test_the_news_tell_every_token_in_order():
     texts = [prompt_of([2, 3, 4, 5], {1, 2}), prompt_of([7, 8, 9], {0})]
     engine = Engine(decoder_that_ends_with([NO_END]), num_rows=2, num_slots=100)
-    fillings = [Filling(text, Sampling(max_blank_length=4)) for text in texts]
+    fillings = [ActiveFill(text, Sampling(max_blank_length=4)) for text in texts]
     for filling in fillings:
         engine.start([filling])
-    told: dict[Filling, list[list[int]]] = {filling: [[]] for filling in fillings}
+    told: dict[ActiveFill, list[list[int]]] = {filling: [[]] for filling in fillings}
     while engine.num_active:
         for news in engine.advance(3):
             assert len(told[news.filling]) == news.blank + 1
@@ -103,7 +103,7 @@ def test_the_news_tell_every_token_in_order():
 def test_a_text_that_is_stopped_frees_its_row_for_another():
     first, second = (prompt_of([2, 3, 4, number], {1}) for number in (5, 6))
     engine = Engine(decoder_that_ends_with([NO_END]), num_rows=1, num_slots=100)
-    stopped, other = (Filling(text, Sampling(max_blank_length=6)) for text in (first, second))
+    stopped, other = (ActiveFill(text, Sampling(max_blank_length=6)) for text in (first, second))
     engine.start([stopped])
     engine.advance(2)
     assert engine.num_free == 0 and len(stopped.blanks[0].ids) == 2
@@ -121,7 +121,7 @@ def test_samples_of_one_text_differ_and_depend_on_nothing_else():
     decoder = decoder_that_ends_with([NO_END])
 
     def draw(texts, num_rows):
-        fillings = [Filling(t, sampling, number) for t in texts for number in range(3)]
+        fillings = [ActiveFill(t, sampling, number) for t in texts for number in range(3)]
         fill_all(decoder, fillings, num_rows)
         return ids_of([filling for filling in fillings if filling.prompt is text])
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from glm_jax.generate.sampling import (
     FORBIDDEN,
     choose,
-    forbid_ends,
-    forbid_repeats,
     keep_top_k,
     keep_top_p,
+    mask_early_ends,
+    mask_repeats,
 )
 
 
@@ -45,7 +45,7 @@ def test_the_recorded_processors_forbid_the_same_tokens(pieces):
         logits = jnp.asarray(arrays[f"processors_{number}/in"])
         ids = jnp.asarray(arrays[f"processors_{number}/ids"])
         rows, length = ids.shape
-        found = forbid_repeats(
+        found = mask_repeats(
             logits,
             ids,
             jnp.zeros(rows, jnp.int32),
@@ -53,7 +53,7 @@ def test_the_recorded_processors_forbid_the_same_tokens(pieces):
             jnp.full(rows, used["ngram"]),
         )
         np.testing.assert_array_equal(found, arrays[f"processors_{number}/no_repeat_ngram"])
-        found = forbid_ends(
+        found = mask_early_ends(
             logits,
             jnp.array([used["eos_token_id"]]),
             jnp.full(rows, length),
@@ -71,7 +71,7 @@ def test_the_recorded_processors_forbid_the_same_tokens(pieces):
 def test_a_sequence_may_not_come_twice(tokens, start, ngram):
     start = min(start, len(tokens))
     padded = jnp.asarray([[*tokens, *[0] * (12 - len(tokens))]] * 2)
-    found = forbid_repeats(
+    found = mask_repeats(
         jnp.zeros((2, 4)),
         padded,
         jnp.array([start, 0]),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.attention.mask import memory_mask, prefix_mask
 from glm_jax.model.decoding import DecodingGLM, by_layer
-from glm_jax.model.kv_cache import empty_cache, put_prompt, take_rows
+from glm_jax.model.kv_cache import empty_cache, put_prompt, reorder
 
 CONFIG = GLMConfig(
     vocab_size=64, num_layers=2, hidden_size=16, num_attention_heads=2, max_sequence_length=20
@@ -227,7 +227,7 @@ def test_a_text_read_into_some_rows_goes_on_as_one_pass(seed, prompt):
     cache = put_prompt(other, text, jnp.array([True, False, True]))
     for layer in cache:
         assert np.all(layer.key[:, 1] == 1) and np.all(layer.key[1:] == 1)
-    cache = take_rows(cache, jnp.array([2, 0, 0]), jnp.int32(0), jnp.int32(1))
+    cache = reorder(cache, jnp.array([2, 0, 0]), jnp.int32(0), jnp.int32(1))
     for layer in cache:
         assert np.all(layer.key[1:] == 1)
     for place in range(prompt, LENGTH):

@@ -12,7 +12,7 @@ import numpy as np
 
 from glm_jax.generate.beam_search import beam_search
 from glm_jax.generate.decoder import Decoder, make_decoder
-from glm_jax.generate.engine import Filling, fill_all
+from glm_jax.generate.engine import ActiveFill, fill_all
 from glm_jax.generate.prompt import Prompt, mask_ids
 from glm_jax.generate.settings import Sampling
 from tests.parity.golden_forward import Load
@@ -62,7 +62,7 @@ def filled(
     if sampling.beams > 1:
         found = beam_search(decoder, prompts, sampling, num_texts=num_texts)
         return [[best.blank.ids for best, *_ in blanks] for blanks in found]
-    fillings = [Filling(prompt, sampling) for prompt in prompts]
+    fillings = [ActiveFill(prompt, sampling) for prompt in prompts]
     fill_all(decoder, fillings, num_texts)
     return [[blank.ids for blank in filling.blanks] for filling in fillings]
 

@@ -11,7 +11,7 @@ import numpy as np
 from glm_jax.convert.dimensions import Dimensions
 from glm_jax.convert.layouts.native_writer import NativeDestination
 from glm_jax.convert.transfer import checksum
-from glm_jax.convert.weights import Facts, TensorInfo
+from glm_jax.convert.weights import SourceMetadata, TensorInfo
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.tokenizer.load import SpecialTokenOptions, make_tokenizer
 
@@ -66,7 +66,7 @@ def write_checkpoint(folder: Path) -> Path:
     made = tensors()
     infos = {name: TensorInfo(tensor.shape, tensor.dtype) for name, tensor in made.items()}
     checksums = {name: checksum(tensor) for name, tensor in made.items()}
-    facts = Facts(num_attention_heads=2, iteration=1)
+    facts = SourceMetadata(num_attention_heads=2, iteration=1)
     destination = NativeDestination(folder, list(infos), infos, facts, MODEL, checksums)
     for name in destination.order:
         destination.write(name, made[name])

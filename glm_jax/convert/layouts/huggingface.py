@@ -17,7 +17,7 @@ from glm_jax.convert.formats.torch_reader import TorchFile, tensors_in
 from glm_jax.convert.layouts.huggingface_config import check_config, config_fields, read_json
 from glm_jax.convert.names import plain_names
 from glm_jax.convert.tensors import require_finite
-from glm_jax.convert.weights import Facts, TensorInfo
+from glm_jax.convert.weights import SourceMetadata, TensorInfo
 from glm_jax.errors import RunError, UsageError
 
 # In the order in which the transformers library looks for them.
@@ -56,7 +56,7 @@ class HuggingFaceSource:
             dimensions = measure(plain, str(self.path), self.where)
             self.tensors = {name: plain[name] for name in dimensions.shapes()}
             heads = check_config(self.path / "config.json", config, dimensions)
-            self.facts = Facts(
+            self.facts = SourceMetadata(
                 num_attention_heads=num_attention_heads if heads is None else heads,
                 name_prefix=self._names[WORD_EMBEDDING].removesuffix(WORD_EMBEDDING),
                 huggingface_config=config,
@@ -167,7 +167,7 @@ class HuggingFaceDestination:
         folder: Path,
         order: list[str],
         tensors: Mapping[str, TensorInfo],
-        facts: Facts,
+        facts: SourceMetadata,
         *,
         max_shard_bytes: int = _MAX_SHARD_BYTES,
     ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from glm_jax.convert.dimensions import infer_config
 from glm_jax.convert.tensors import DTYPES
-from glm_jax.convert.weights import Facts, TensorInfo
+from glm_jax.convert.weights import SourceMetadata, TensorInfo
 from glm_jax.errors import UsageError
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.relative import RelativeGLMConfig
@@ -19,7 +19,7 @@ WEIGHTS = "weights"
 
 
 def weights_record(
-    facts: Facts, dtypes: Mapping[str, np.dtype], checksums: Mapping[str, int]
+    facts: SourceMetadata, dtypes: Mapping[str, np.dtype], checksums: Mapping[str, int]
 ) -> dict[str, Any]:
     """What is recorded beside the model's configuration, as JSON values.
 
@@ -80,7 +80,7 @@ def model_config(
     return recorded
 
 
-def facts_of(record: Mapping[str, Any], step_folder: Path) -> Facts:
+def facts_of(record: Mapping[str, Any], step_folder: Path) -> SourceMetadata:
     """The facts in a checkpoint's record; a training run's record has heads and step only.
 
     Raises:
@@ -89,7 +89,7 @@ def facts_of(record: Mapping[str, Any], step_folder: Path) -> Facts:
     try:
         model = record["configuration"]["model"]
         weights = record.get(WEIGHTS, {"iteration": record["step"]})
-        facts = Facts(
+        facts = SourceMetadata(
             num_attention_heads=model["num_attention_heads"],
             iteration=weights["iteration"],
             name_prefix=weights.get("name_prefix", ""),

@@ -29,7 +29,7 @@ from glm_jax.convert.layouts.native_reader import (
 from glm_jax.convert.layouts.native_record import weights_record
 from glm_jax.convert.names import Entry, Layout, by_native, find, to_native
 from glm_jax.convert.tensors import contiguous, widest
-from glm_jax.convert.weights import Facts, TensorInfo
+from glm_jax.convert.weights import SourceMetadata, TensorInfo
 from glm_jax.errors import RunError
 
 _HANDLERS = "orbax.checkpoint._src.handlers"
@@ -61,7 +61,7 @@ class NativeDestination:
         folder: Path,
         order: Sequence[str],
         tensors: Mapping[str, TensorInfo],
-        facts: Facts,
+        facts: SourceMetadata,
         model: Mapping[str, Any],
         checksums: Mapping[str, int],
     ) -> None:

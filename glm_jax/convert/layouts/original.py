@@ -31,7 +31,7 @@ from glm_jax.convert.names import (
     splits,
 )
 from glm_jax.convert.tensors import require_finite, same_bits
-from glm_jax.convert.weights import Facts, TensorInfo
+from glm_jax.convert.weights import SourceMetadata, TensorInfo
 from glm_jax.errors import RunError, UsageError
 
 # What wrappers of the original's model put before its names.
@@ -65,7 +65,7 @@ class OriginalSource:
             merged = self._merged()
             dimensions = measure(merged, str(self.path), self.where)
             self.tensors = {name: merged[name] for name in dimensions.shapes()}
-            self.facts = Facts(num_attention_heads, self._iteration())
+            self.facts = SourceMetadata(num_attention_heads, self._iteration())
             self._close = stack.pop_all().close
 
     def __enter__(self) -> OriginalSource:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int32, Int64
 
 from glm_jax.data.batches.batch import Batch, make_batch
 from glm_jax.data.blanks.config import BlankConfig
-from glm_jax.data.order.mixture import deal, rows_of
+from glm_jax.data.order.mixture import assign_streams, rows_of
 from glm_jax.data.order.texts import PythonCalls, TextSource
 from glm_jax.errors import UsageError
 
@@ -72,7 +72,7 @@ class RowMaker:
         """The texts, the index of each in `texts`, and which rows they and the others are."""
         if self.mixed_in is None:
             return self.texts(example, self.calls), example
-        stream, own = deal(example, [1 - self.mixed_in.share, self.mixed_in.share])
+        stream, own = assign_streams(example, [1 - self.mixed_in.share, self.mixed_in.share])
         of_texts = tf.gather(own, rows_of(0, stream))
         return self.texts(of_texts, self.calls), of_texts, stream, own
 
@@ -106,7 +106,7 @@ def add_rows(
     """A whole batch, of the rows that are made (stream 0) and those of a source (stream 1).
 
     Args:
-      stream, own: of all rows of the batch, as `deal` gives them.
+      stream, own: of all rows of the batch, as `assign_streams` gives them.
       sequence_length: L.
     """
     form = batch_form(sequence_length)

@@ -130,7 +130,7 @@ def _arrange(example: Mapping[str, np.ndarray], tokenizer: TokenNames, crop: int
 def _caption(example: Mapping[str, np.ndarray], scene: _Scene) -> str:
     objective = Objective(int(example["objective"])).name.lower()
     return (
-        f"{objective} objective. Rows look at columns; grey is not seen. "
+        f"{objective} objective. DecodeState look at columns; grey is not seen. "
         f"All see Part A's {scene.prefix} tokens; "
         f"Part B's {scene.length - scene.prefix} are seen by themselves and those after them."
     )

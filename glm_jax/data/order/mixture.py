@@ -17,7 +17,7 @@ from glm_jax.data.order.texts import PythonCalls, Texts, TextSource
 _UNIT = 1 << 30  # shares are whole multiples of 1 / _UNIT; products with it fit into int64
 
 
-def deal(
+def assign_streams(
     example: Int64[tf.Tensor, "B"], weights: Sequence[float]
 ) -> tuple[Int32[tf.Tensor, "B"], Int64[tf.Tensor, "B"]]:
     """The stream of each example, and the number of examples that its stream has had before it.
@@ -52,7 +52,7 @@ class MixedTexts:
         self._sources, self._weights = sources, weights
 
     def __call__(self, example: Int64[tf.Tensor, "B"], calls: PythonCalls) -> Texts:
-        stream, own = deal(example, self._weights)
+        stream, own = assign_streams(example, self._weights)
         rows, parts = [], []
         for number, source in enumerate(self._sources):
             row = rows_of(number, stream)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Int64, UInt64
 from glm_jax.data.prepare.duplicates import first_occurrences
 from glm_jax.data.prepare.report import LENGTH_EDGES
 from glm_jax.data.prepare.tokenize import read_documents, read_ids
-from glm_jax.data.sources.document import Incidents
+from glm_jax.data.sources.document import ReadStats
 from glm_jax.data.store import arrays
 from glm_jax.errors import UsageError
 
@@ -50,7 +50,7 @@ class Plan:
 
     placed: dict[str, list[PlacedShard]]
     length_counts: Int64[np.ndarray, "E"]
-    incidents: Incidents = field(default_factory=Incidents)
+    incidents: ReadStats = field(default_factory=ReadStats)
     text_bytes: int = 0
     duplicates: int = 0
 

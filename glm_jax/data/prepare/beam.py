@@ -20,7 +20,7 @@ from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMiss
 )
 
 from glm_jax.data.prepare.runner import NumberedShard, numbered_shards
-from glm_jax.data.sources.document import Reading
+from glm_jax.data.sources.document import ReadOptions
 from glm_jax.data.sources.streams import Stream
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.files import read_file, write_file
@@ -48,7 +48,7 @@ class BeamRunner:
     def shards(
         self,
         streams: list[Stream],
-        reading: Reading,
+        reading: ReadOptions,
         work: Callable[[NumberedShard], tuple[int, int]],
         folder: str,
     ) -> Iterator[tuple[str, int, int]]:
@@ -114,7 +114,7 @@ class _Sum(beam.CombineFn):
         return accumulator
 
 
-def _cut(stream: tuple[int, Stream], reading: Reading) -> Iterator[NumberedShard | Failure]:
+def _cut(stream: tuple[int, Stream], reading: ReadOptions) -> Iterator[NumberedShard | Failure]:
     try:
         yield from numbered_shards(*stream, reading)
     except UsageError as error:

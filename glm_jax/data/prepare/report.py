@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from glm_jax.data.sources.document import Incidents
+from glm_jax.data.sources.document import ReadStats
 from glm_jax.tokenizer import Tokenizer
 
 REPORT_FILE = "report.json"
@@ -45,7 +45,7 @@ class PrepareReport:
     bytes_per_token: float
     splits: dict[str, dict[str, int]]
     duplicates: int
-    incidents: Incidents
+    incidents: ReadStats
     length_counts: dict[int, int]
     frequent_tokens: list[TokenCount]
     sources: list[str]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from glm_jax.data.sources.document import Reading
+from glm_jax.data.sources.document import ReadOptions
 from glm_jax.data.sources.streams import Shard, Stream, cut
 from glm_jax.data.sources.workers import ordered_map
 
@@ -24,7 +24,7 @@ class Runner(Protocol):
     def shards(
         self,
         streams: list[Stream],
-        reading: Reading,
+        reading: ReadOptions,
         work: Callable[[NumberedShard], tuple[int, int]],
         folder: str,
     ) -> Iterator[tuple[str, int, int]]:
@@ -38,7 +38,7 @@ class Runner(Protocol):
         ...
 
 
-def numbered_shards(number: int, stream: Stream, reading: Reading) -> Iterator[NumberedShard]:
+def numbered_shards(number: int, stream: Stream, reading: ReadOptions) -> Iterator[NumberedShard]:
     """The shards of stream ``number`` with their names, which sort as the shards do."""
     for index, shard in enumerate(cut(stream, reading)):
         yield f"{number:08d}-{index:08d}", shard
@@ -57,7 +57,7 @@ class LocalRunner:
     def shards(
         self,
         streams: list[Stream],
-        reading: Reading,
+        reading: ReadOptions,
         work: Callable[[NumberedShard], tuple[int, int]],
         folder: str,
     ) -> Iterator[tuple[str, int, int]]:

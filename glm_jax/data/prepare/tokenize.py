@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int64, Integer, UInt64
 
-from glm_jax.data.sources.document import Document, Incidents, Reading
+from glm_jax.data.sources.document import Document, ReadOptions, ReadStats
 from glm_jax.data.sources.filters import load_filter
 from glm_jax.data.sources.pieces import read_piece
 from glm_jax.data.sources.streams import Shard
@@ -45,7 +45,7 @@ class ShardDocuments:
     num_bytes: Int64[np.ndarray, "N"]
     digests: UInt64[np.ndarray, "N"]
     text_digests: UInt64[np.ndarray, "N 2"]
-    incidents: Incidents
+    incidents: ReadStats
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Tokenizing:
 
     folder: str
     tokenizer: str
-    reading: Reading
+    reading: ReadOptions
     filter: str | None
 
     def __call__(self, numbered: tuple[str, Shard]) -> tuple[int, int]:
@@ -73,7 +73,7 @@ class Tokenizing:
         location = f"{self.folder}/{name}{SUFFIX}"
         if (done := _intact(location)) is not None:
             return done
-        incidents = Incidents()
+        incidents = ReadStats()
         tokenizer = _loaded_tokenizer(self.tokenizer)
         columns = _tokenized(self._documents(shard, incidents), tokenizer)
         columns["incidents"] = np.frombuffer(
@@ -84,7 +84,7 @@ class Tokenizing:
         write_file(location, content.getvalue())
         return len(columns["lengths"]), int(columns["num_bytes"].sum())
 
-    def _documents(self, shard: Shard, incidents: Incidents) -> Iterator[Document]:
+    def _documents(self, shard: Shard, incidents: ReadStats) -> Iterator[Document]:
         keeps = None if self.filter is None else load_filter(self.filter)
         for piece in shard:
             for document in read_piece(piece, self.reading, incidents):
@@ -106,7 +106,7 @@ def read_documents(folder: str, name: str) -> ShardDocuments:
             num_bytes=arrays["num_bytes"],
             digests=arrays["digests"],
             text_digests=arrays["text_digests"],
-            incidents=Incidents(**json.loads(arrays["incidents"].tobytes())),
+            incidents=ReadStats(**json.loads(arrays["incidents"].tobytes())),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from glm_jax.data.sources.document import MAXIMUM_CHARACTERS, Document, Incidents, Reading
+from glm_jax.data.sources.document import MAXIMUM_CHARACTERS, Document, ReadOptions, ReadStats
 from glm_jax.data.sources.pieces import read_piece
 from glm_jax.data.sources.streams import Stream, cut, find_streams
 from glm_jax.errors import UsageError
@@ -15,7 +15,7 @@ def documents(
     sources: Iterable[str | os.PathLike[str]],
     *,
     text_key: str = "text",
-    incidents: Incidents | None = None,
+    incidents: ReadStats | None = None,
     maximum_characters: int = MAXIMUM_CHARACTERS,
 ) -> Iterator[Document]:
     """All documents of ``sources``, always in the same order, one by one.
@@ -37,10 +37,10 @@ def documents(
     """
     reading = checked_reading(text_key, maximum_characters)
     streams = find_streams(sources, text_key)
-    return _documents(streams, reading, incidents or Incidents())
+    return _documents(streams, reading, incidents or ReadStats())
 
 
-def checked_reading(text_key: str, maximum_characters: int) -> Reading:
+def checked_reading(text_key: str, maximum_characters: int) -> ReadOptions:
     """How to read, if that is possible.
 
     Raises:
@@ -48,10 +48,12 @@ def checked_reading(text_key: str, maximum_characters: int) -> Reading:
     """
     if maximum_characters < 1:
         raise UsageError(f"maximum_characters is {maximum_characters}, expected at least 1")
-    return Reading(text_key, maximum_characters)
+    return ReadOptions(text_key, maximum_characters)
 
 
-def _documents(streams: list[Stream], reading: Reading, incidents: Incidents) -> Iterator[Document]:
+def _documents(
+    streams: list[Stream], reading: ReadOptions, incidents: ReadStats
+) -> Iterator[Document]:
     for stream in streams:
         for shard in cut(stream, reading):
             for piece in shard:

@@ -29,7 +29,7 @@ class Document:
 
 
 @dataclass
-class Incidents:
+class ReadStats:
     """What happened while documents were read; counted up as the reading goes on.
 
     Empty documents, those that a filter refused, lines that aren't JSON objects, records without
@@ -45,7 +45,7 @@ class Incidents:
     lines_without_text: int = 0
     unreadable_files: list[str] = field(default_factory=list)
 
-    def add(self, others: Incidents) -> None:
+    def add(self, others: ReadStats) -> None:
         """Count the incidents of another piece of the sources too."""
         for name in (item.name for item in dataclasses.fields(self)):
             setattr(self, name, getattr(self, name) + getattr(others, name))
@@ -61,7 +61,7 @@ class Incidents:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How documents are read: the key of their text, and how long one may be in characters."""
 
     text_key: str = "text"
@@ -80,7 +80,7 @@ def replace_surrogates(text: str) -> tuple[str, int]:
 
 
 def documents_of(
-    blocks: Iterable[str], origin: str, maximum_characters: int, incidents: Incidents
+    blocks: Iterable[str], origin: str, maximum_characters: int, incidents: ReadStats
 ) -> Iterator[Document]:
     """The parts of one document (one, as a rule), without whitespace around them."""
     digest, parts, bad_utf8 = b"", 0, False

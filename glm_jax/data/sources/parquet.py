@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from glm_jax.data.sources.compression import BrokenFileError
-from glm_jax.data.sources.document import Document, Incidents, Reading, documents_of
+from glm_jax.data.sources.document import Document, ReadOptions, ReadStats, documents_of
 from glm_jax.errors import UsageError
 from glm_jax.io.files import open_file
 
@@ -38,7 +38,7 @@ def row_group_bytes(location: str, text_key: str) -> list[int]:
 
 
 def row_group_documents(
-    location: str, index: int, reading: Reading, incidents: Incidents
+    location: str, index: int, reading: ReadOptions, incidents: ReadStats
 ) -> Iterator[Document]:
     """The documents of one row group; ``incidents`` are counted up."""
     key = reading.text_key

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from glm_jax.data.sources.compression import BrokenFileError, read_blocks, without_compression
-from glm_jax.data.sources.document import Document, Incidents, Reading, documents_of
+from glm_jax.data.sources.document import Document, ReadOptions, ReadStats, documents_of
 from glm_jax.errors import UsageError
 from glm_jax.io.files import open_file
 
@@ -61,13 +61,13 @@ class Ready:
     """Documents that are read already, and what happened while they were."""
 
     documents: tuple[Document, ...]
-    incidents: Incidents
+    incidents: ReadStats
 
 
 Piece = WholeFile | LineRange | Lines | RowGroup | Ready
 
 
-def read_piece(piece: Piece, reading: Reading, incidents: Incidents) -> Iterator[Document]:
+def read_piece(piece: Piece, reading: ReadOptions, incidents: ReadStats) -> Iterator[Document]:
     """The documents of a piece; ``incidents`` are counted up.
 
     Raises:
@@ -122,7 +122,7 @@ def line_blocks(location: str, block_bytes: int) -> Iterator[Lines]:
 
 
 def _whole_file_documents(
-    location: str, reading: Reading, incidents: Incidents
+    location: str, reading: ReadOptions, incidents: ReadStats
 ) -> Iterator[Document]:
     try:
         if without_compression(location).endswith(".jsonl"):
@@ -136,7 +136,7 @@ def _whole_file_documents(
 
 
 def _range_documents(
-    piece: LineRange, reading: Reading, incidents: Incidents
+    piece: LineRange, reading: ReadOptions, incidents: ReadStats
 ) -> Iterator[Document]:
     try:
         with open_file(piece.location) as stream:
@@ -161,7 +161,7 @@ def _lines_before(stream: Iterable[bytes], position: int, end: int) -> Iterator[
 
 
 def _line_documents(
-    lines: Iterable[bytes], location: str, start: int, reading: Reading, incidents: Incidents
+    lines: Iterable[bytes], location: str, start: int, reading: ReadOptions, incidents: ReadStats
 ) -> Iterator[Document]:
     has_lines = has_key = False
     keys: dict[str, None] = {}

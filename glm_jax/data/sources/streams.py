@@ -19,7 +19,7 @@ from glm_jax.data.sources.compression import (
     is_compressed,
     without_compression,
 )
-from glm_jax.data.sources.document import Document, Incidents, Reading, documents_of
+from glm_jax.data.sources.document import Document, ReadOptions, ReadStats, documents_of
 from glm_jax.data.sources.pieces import LineRange, Piece, Ready, RowGroup, WholeFile
 from glm_jax.errors import UsageError
 from glm_jax.io.files import SourceFile, find_files, is_url
@@ -98,7 +98,7 @@ def find_streams(sources: Iterable[str | os.PathLike[str]], text_key: str) -> li
     return streams
 
 
-def cut(stream: Stream, reading: Reading) -> Iterator[Shard]:
+def cut(stream: Stream, reading: ReadOptions) -> Iterator[Shard]:
     """The shards of a stream, in order.
 
     Raises:
@@ -107,13 +107,13 @@ def cut(stream: Stream, reading: Reading) -> Iterator[Shard]:
     if isinstance(stream, SmallFiles):
         return iter([tuple(WholeFile(file.location) for file in stream.files)])
     if isinstance(stream, TfdsStream):
-        incidents = Incidents()
+        incidents = ReadStats()
         return _in_blocks(_tfds_documents(stream, reading, incidents), incidents)
     if isinstance(stream, EmbeddedStream):
         # Imported here because that module builds on this one.
         from glm_jax.data.sources.embedded import embedded_documents
 
-        return _in_blocks(embedded_documents(), Incidents())
+        return _in_blocks(embedded_documents(), ReadStats())
     return _cut_file(stream.file, reading)
 
 
@@ -149,10 +149,10 @@ def _is_small(file: SourceFile) -> bool:
     return not file.location.endswith(PARQUET) and _text_bytes(file) <= pieces.PIECE_BYTES
 
 
-def _cut_file(file: SourceFile, reading: Reading) -> Iterator[Shard]:
+def _cut_file(file: SourceFile, reading: ReadOptions) -> Iterator[Shard]:
     """The shards of a large file; what can't be read of it is told by the last one."""
     location, size = file.location, pieces.PIECE_BYTES
-    incidents = Incidents()
+    incidents = ReadStats()
     if location.endswith(".jsonl"):
         for start in range(0, file.size, size):
             yield (LineRange(location, start, min(start + size, file.size)),)
@@ -173,7 +173,7 @@ def _cut_file(file: SourceFile, reading: Reading) -> Iterator[Shard]:
             yield (_unreadable(location, error),)
 
 
-def _cut_parquet(location: str, reading: Reading) -> Iterator[Shard]:
+def _cut_parquet(location: str, reading: ReadOptions) -> Iterator[Shard]:
     """Row groups, several small ones together; a large one is read and cut into documents."""
     from glm_jax.data.sources.parquet import row_group_bytes, row_group_documents
 
@@ -189,7 +189,7 @@ def _cut_parquet(location: str, reading: Reading) -> Iterator[Shard]:
             yield tuple(shard)
             shard, shard_bytes = [], 0
         if num_bytes > 2 * pieces.PIECE_BYTES:
-            incidents = Incidents()
+            incidents = ReadStats()
             yield from _in_blocks(
                 row_group_documents(location, index, reading, incidents), incidents
             )
@@ -200,7 +200,7 @@ def _cut_parquet(location: str, reading: Reading) -> Iterator[Shard]:
         yield tuple(shard)
 
 
-def _in_blocks(documents: Iterable[Document], incidents: Incidents) -> Iterator[Shard]:
+def _in_blocks(documents: Iterable[Document], incidents: ReadStats) -> Iterator[Shard]:
     """Shards of documents that are read here; the last one tells the ``incidents``."""
     block: list[Document] = []
     num_bytes = 0
@@ -209,7 +209,7 @@ def _in_blocks(documents: Iterable[Document], incidents: Incidents) -> Iterator[
             block.append(document)
             num_bytes += document.num_bytes
             if num_bytes >= pieces.PIECE_BYTES:
-                yield (Ready(tuple(block), Incidents()),)
+                yield (Ready(tuple(block), ReadStats()),)
                 block, num_bytes = [], 0
     except BrokenFileError:
         yield (Ready(tuple(block), incidents),)
@@ -218,11 +218,11 @@ def _in_blocks(documents: Iterable[Document], incidents: Incidents) -> Iterator[
 
 
 def _unreadable(location: str, error: BrokenFileError) -> Ready:
-    return Ready((), Incidents(unreadable_files=[f"{location} ({error})"]))
+    return Ready((), ReadStats(unreadable_files=[f"{location} ({error})"]))
 
 
 def _tfds_documents(
-    stream: TfdsStream, reading: Reading, incidents: Incidents
+    stream: TfdsStream, reading: ReadOptions, incidents: ReadStats
 ) -> Iterator[Document]:
     for number, text in enumerate(_tfds_texts(stream.source, reading.text_key)):
         decoded = text.decode("utf-8", errors="surrogateescape")

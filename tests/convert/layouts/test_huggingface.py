@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from glm_jax.convert.layouts.huggingface import HuggingFaceDestination, HuggingFaceSource
-from glm_jax.convert.weights import Facts
+from glm_jax.convert.weights import SourceMetadata
 from glm_jax.errors import UsageError
 from tests.convert.tiny import (
     BFLOAT16,
@@ -72,7 +72,7 @@ def test_torch_files(make, prefix, tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(make(named))
     assert_reads(tmp_path, tensors)
     with HuggingFaceSource(tmp_path) as source:
-        assert source.facts == Facts(HEADS, None, prefix, {"num_attention_heads": HEADS})
+        assert source.facts == SourceMetadata(HEADS, None, prefix, {"num_attention_heads": HEADS})
 
 
 def test_sharded_torch_files(tmp_path):

@@ -23,7 +23,7 @@ from glm_jax.convert.layouts.native_writer import NativeDestination
 from glm_jax.convert.names import find, to_native
 from glm_jax.convert.tensors import contiguous
 from glm_jax.convert.transfer import checksum
-from glm_jax.convert.weights import Facts, TensorInfo
+from glm_jax.convert.weights import SourceMetadata, TensorInfo
 from glm_jax.errors import RunError, UsageError
 
 HALF, BRAIN, SINGLE = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)
@@ -54,10 +54,12 @@ def random_tensors(
     }
 
 
-def write(folder: Path, tensors: Mapping[str, np.ndarray], facts: Facts | None = None) -> Path:
+def write(
+    folder: Path, tensors: Mapping[str, np.ndarray], facts: SourceMetadata | None = None
+) -> Path:
     infos = {name: TensorInfo(tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     checksums = {name: checksum(tensor) for name, tensor in tensors.items()}
-    facts = facts or Facts(num_attention_heads=2, iteration=7)
+    facts = facts or SourceMetadata(num_attention_heads=2, iteration=7)
     destination = NativeDestination(folder, list(infos), infos, facts, MODEL, checksums)
     for name in destination.order:
         destination.write(name, tensors[name])
@@ -110,7 +112,7 @@ def test_run_folder_its_checkpoints_and_one_checkpoint_are_the_same(written, pla
 
 
 def test_facts_come_back(tmp_path):
-    facts = Facts(2, None, "glm.", {"model_type": "glm", "hidden_size": 8})
+    facts = SourceMetadata(2, None, "glm.", {"model_type": "glm", "hidden_size": 8})
     folder = write(tmp_path, random_tensors(SMALL, lambda _: HALF), facts)
     assert NativeSource(folder).facts == facts
     assert [step.name for step in (folder / "checkpoints").iterdir()] == ["0"]
@@ -170,7 +172,7 @@ def test_a_training_run_is_read(tmp_path):
     tensors = random_tensors(SMALL, lambda _: SINGLE)
     training_checkpoint(tmp_path, tensors)
     source = NativeSource(tmp_path)
-    assert source.facts == Facts(num_attention_heads=2, iteration=3)
+    assert source.facts == SourceMetadata(num_attention_heads=2, iteration=3)
     assert_same(source, tensors)
     assert sorted(source.reading_order) == sorted(tensors)
     leaves = [(find(name) or pytest.fail(name))[0].native for name in source.reading_order]

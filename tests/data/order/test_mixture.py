@@ -6,14 +6,14 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glm_jax.data.order.mixture import MixedTexts, deal
+from glm_jax.data.order.mixture import MixedTexts, assign_streams
 from glm_jax.data.order.texts import PythonCalls, Texts
 
 weights = st.lists(st.floats(1e-3, 10), min_size=1, max_size=6)
 
 
 def dealt(examples, weights):
-    stream, own = deal(tf.constant(examples, tf.int64), weights)
+    stream, own = assign_streams(tf.constant(examples, tf.int64), weights)
     return stream.numpy(), own.numpy()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from glm_jax.data.sources import pieces
 from glm_jax.data.sources.corpus import documents
-from glm_jax.data.sources.document import Incidents, split_text
+from glm_jax.data.sources.document import ReadStats, split_text
 from glm_jax.errors import UsageError
 
 
@@ -77,10 +77,10 @@ def test_documents_are_the_same_however_files_are_cut(tmp_path_factory, lines, p
     (folder / "b.txt").write_text("\n\n".join(lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "PIECE_BYTES", piece_bytes)
-        found, incidents = texts(folder, maximum_characters=50), Incidents()
+        found, incidents = texts(folder, maximum_characters=50), ReadStats()
         origins = [doc.origin for doc in documents([folder], incidents=incidents)]
     assert found == texts(folder, maximum_characters=50)
-    whole = Incidents()
+    whole = ReadStats()
     assert origins == [doc.origin for doc in documents([folder], incidents=whole)]
     assert incidents == whole
 
@@ -89,14 +89,14 @@ def test_bad_utf8_is_replaced_and_counted(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9 \xff\xfe ol\xc3\xa9")
     (tmp_path / "b.txt").write_bytes("\ufeffgood: \ufffd 😀".encode())
     (tmp_path / "c.jsonl").write_bytes(b'{"text": "b\xe4d"}\n{"text": "lone \\ud800"}\n')
-    incidents = Incidents()
+    incidents = ReadStats()
     assert texts(tmp_path, incidents=incidents) == [
         "caf\ufffd \ufffd\ufffd olé",
         "good: \ufffd 😀",
         "b\ufffdd",
         "lone \ufffd",
     ]
-    assert incidents == Incidents(documents_with_bad_utf8=3)
+    assert incidents == ReadStats(documents_with_bad_utf8=3)
 
 
 def test_empty_documents_and_bad_lines_are_skipped_and_counted(tmp_path):
@@ -114,13 +114,13 @@ def test_empty_documents_and_bad_lines_are_skipped_and_counted(tmp_path):
     (tmp_path / "c.jsonl").write_text("\n".join(lines))
     (tmp_path / "d.jsonl").write_text("[" * 100_000)
     (tmp_path / "e.jsonl").write_text('{"text": "also good"}')
-    incidents = Incidents()
+    incidents = ReadStats()
     with pytest.raises(UsageError, match=r"d\.jsonl.*keys found: none"):
         texts(tmp_path, incidents=incidents)
     (tmp_path / "d.jsonl").unlink()
-    incidents = Incidents()
+    incidents = ReadStats()
     assert texts(tmp_path, incidents=incidents) == ["good", "also good"]
-    assert incidents == Incidents(empty_documents=3, bad_json_lines=2, lines_without_text=2)
+    assert incidents == ReadStats(empty_documents=3, bad_json_lines=2, lines_without_text=2)
 
 
 def test_jsonl_without_the_key_is_an_error_that_names_the_keys(tmp_path):
@@ -134,7 +134,7 @@ def test_damaged_gzip_keeps_what_could_be_read_and_is_named(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "b.txt.gz").write_bytes(b"no gzip at all")
     (tmp_path / "c.txt").write_text("good")
-    incidents = Incidents()
+    incidents = ReadStats()
     found = texts(tmp_path, incidents=incidents)
     assert found[0] == "line 0"
     assert found[-1] == "good"
@@ -150,7 +150,7 @@ def test_large_damaged_files_keep_what_could_be_read(tmp_path, monkeypatch, suff
     lines = "".join(f'{{"text": "{number}"}}\n' for number in numbers)
     whole = compressor(suffix)(lines.encode())
     (tmp_path / f"a.jsonl{suffix}").write_bytes(whole[: len(whole) * 3 // 4])
-    incidents = Incidents()
+    incidents = ReadStats()
     found = texts(tmp_path, incidents=incidents)
     assert 0 < len(found) < len(numbers)
     assert found == list(map(str, numbers[: len(found)]))
@@ -179,14 +179,14 @@ def test_gigantic_documents_are_split_and_keep_one_digest(tmp_path):
     paragraphs = [f"Paragraph {number} has some words." for number in range(1000)]
     (tmp_path / "a.txt").write_text("\n\n".join(paragraphs))
     write_jsonl(tmp_path / "b.jsonl", {"text": "short"}, {"text": "\n\n".join(paragraphs)})
-    incidents = Incidents()
+    incidents = ReadStats()
     found = list(documents([tmp_path], incidents=incidents, maximum_characters=1000))
     assert all(len(document.text) <= 1000 for document in found)
     of_file = [document for document in found if document.origin.endswith("a.txt")]
     assert "\n\n".join(document.text for document in of_file).split("\n\n") == paragraphs
     assert len({document.digest for document in of_file}) == 1
     assert len({document.digest for document in found}) == 2  # the same text in both files
-    assert incidents == Incidents(split_documents=2)
+    assert incidents == ReadStats(split_documents=2)
 
 
 @pytest.mark.parametrize("source", ["nowhere", "nowhere/*.txt", "notes.md", "."])
@@ -236,10 +236,10 @@ def tfds_folder(tmp_path_factory):
 
 
 def test_tfds_data_sets_are_read_by_split_and_feature(tfds_folder):
-    incidents = Incidents()
+    incidents = ReadStats()
     expected = [f"text {n}" for n in range(5)]
     assert texts("tfds:one_text", incidents=incidents) == expected
-    assert incidents == Incidents(empty_documents=1)
+    assert incidents == ReadStats(empty_documents=1)
     assert texts("tfds:one_text#test") == ["for tests"]
     assert texts("tfds:one_text#train[:2]+test") == [*expected[:2], "for tests"]
     assert texts("tfds:two_texts") == ["body"]
