@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,17 +55,6 @@ def forward(
     """
     batch, length, width = query.shape
     num_keys, groups = key.shape[1], width // LANES
-    num_queries, tile = tiling.query_tile, tiling.key_tile
-
-    def query_tile(b, g, i, j, prefix_ref, start_ref):
-        return b, i, g
-
-    def key_tile(b, g, i, j, prefix_ref, start_ref):
-        # A tile that is hidden from all queries is not fetched: the last one stays.
-        first = start_ref[0] + i * num_queries
-        _, end = key_bounds(first, num_queries, prefix_ref[b])
-        return b, jnp.minimum(j, lax.div(end - 1, tile)), g
-
     products = 2 * batch * length * num_keys * width * VISIBLE_SHARE
     return pl.pallas_call(
         functools.partial(_kernel, heads=heads, scale=scale, tiling=tiling, interpret=interpret),
@@ -73,24 +62,7 @@ def forward(
             jax.ShapeDtypeStruct(query.shape, query.dtype),
             jax.ShapeDtypeStruct((batch, groups, heads, length), jnp.float32),
         ),
-        grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=2,
-            grid=(batch, groups, length // num_queries, num_keys // tile),
-            in_specs=[
-                pl.BlockSpec((1, num_queries, LANES), query_tile),
-                pl.BlockSpec((1, tile, LANES), key_tile),
-                pl.BlockSpec((1, tile, LANES), key_tile),
-            ],
-            out_specs=(
-                pl.BlockSpec((1, num_queries, LANES), query_tile),
-                pl.BlockSpec((1, 1, heads, num_queries), lambda b, g, i, j, *_: (b, g, 0, i)),
-            ),
-            scratch_shapes=[
-                pltpu.VMEM((heads, num_queries), jnp.float32),
-                pltpu.VMEM((heads, num_queries), jnp.float32),
-                pltpu.VMEM((LANES, num_queries), jnp.float32),
-            ],
-        ),
+        grid_spec=_grid(query.shape, num_keys, heads, tiling),
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "parallel", "arbitrary")
         ),
@@ -104,82 +76,138 @@ def forward(
     )(prefix_length, query_start, query, key, value)
 
 
-def _kernel(
-    prefix_ref: Any,  # [B]
-    start_ref: Any,  # [1]
-    query_ref: Any,  # [1, query tile, 128]
-    key_ref: Any,  # [1, key tile, 128]
-    value_ref: Any,  # [1, key tile, 128]
-    context_ref: Any,  # [1, query tile, 128]
-    logsumexp_ref: Any,  # [1, 1, heads, query tile]
-    maximum_ref: Any,  # [heads, query tile], of the scores so far
-    total_ref: Any,  # [heads, query tile], of their exponentials
-    sum_ref: Any,  # [128, query tile], of the values weighted by them, heads below each other
-    *,
-    heads: int,
-    scale: float,
-    tiling: Tiling,
-    interpret: bool,
-) -> None:
+def _grid(
+    query_shape: tuple[int, ...], num_keys: int, heads: int, tiling: Tiling
+) -> pltpu.PrefetchScalarGridSpec:
+    """Examples, groups of heads, tiles of queries, tiles of keys; the last runs innermost."""
+    batch, length, width = query_shape
+    num_queries, tile = tiling.query_tile, tiling.key_tile
+
+    def query_tile(b, g, i, j, prefix_ref, start_ref):
+        return b, i, g
+
+    def key_tile(b, g, i, j, prefix_ref, start_ref):
+        # A tile that is hidden from all queries is not fetched: the last one stays.
+        first = start_ref[0] + i * num_queries
+        _, end = key_bounds(first, num_queries, prefix_ref[b])
+        return b, jnp.minimum(j, lax.div(end - 1, tile)), g
+
+    return pltpu.PrefetchScalarGridSpec(
+        num_scalar_prefetch=2,
+        grid=(batch, width // LANES, length // num_queries, num_keys // tile),
+        in_specs=[
+            pl.BlockSpec((1, num_queries, LANES), query_tile),
+            pl.BlockSpec((1, tile, LANES), key_tile),
+            pl.BlockSpec((1, tile, LANES), key_tile),
+        ],
+        out_specs=(
+            pl.BlockSpec((1, num_queries, LANES), query_tile),
+            pl.BlockSpec((1, 1, heads, num_queries), lambda b, g, i, j, *_: (b, g, 0, i)),
+        ),
+        scratch_shapes=[
+            pltpu.VMEM((heads, num_queries), jnp.float32),
+            pltpu.VMEM((heads, num_queries), jnp.float32),
+            pltpu.VMEM((LANES, num_queries), jnp.float32),
+        ],
+    )
+
+
+class _Refs(NamedTuple):
+    """What the kernel reads, writes and accumulates, in the order in which Pallas passes it."""
+
+    prefix: Any  # [B]
+    start: Any  # [1]
+    query: Any  # [1, query tile, 128]
+    key: Any  # [1, key tile, 128]
+    value: Any  # [1, key tile, 128]
+    context: Any  # [1, query tile, 128]
+    logsumexp: Any  # [1, 1, heads, query tile]
+    maximum: Any  # [heads, query tile], of the scores so far
+    total: Any  # [heads, query tile], of their exponentials
+    sum: Any  # [128, query tile], of the values weighted by them, heads below each other
+
+    def initialize(self) -> None:
+        """Before the first keys of a tile of queries."""
+        self.maximum[...] = jnp.full(self.maximum.shape, HIDDEN_SCORE)
+        self.total[...] = jnp.zeros(self.total.shape, jnp.float32)
+        self.sum[...] = jnp.zeros(self.sum.shape, jnp.float32)
+
+    def finalize(self, heads: int, factor: float) -> None:
+        """After the last keys: divides by the sums of exponentials, and writes the results."""
+        size = LANES // heads
+        for head in range(heads):
+            lines = slice(head * size, (head + 1) * size)
+            self.sum[lines] = self.sum[lines] / self.total[head : head + 1]
+        self.context[0] = self.sum[...].T.astype(self.context.dtype)
+        self.logsumexp[0, 0] = self.maximum[...] * factor + jnp.log2(self.total[...])
+
+
+def _kernel(*refs: Any, heads: int, scale: float, tiling: Tiling, interpret: bool) -> None:
     """One tile of queries on one tile of keys.
 
-    Scores stand as [keys, queries]: the softmax then reduces over rows of registers, and what it
-    gives for each query lies along the lanes. They stay unscaled; the scale is in the factor that
+    Scores are laid out as [keys, queries]: the softmax then reduces over rows of registers, and its
+    results for each query lie along the lanes. They stay unscaled; the scale is in the factor that
     turns the base of the exponentials from e to 2, so it costs nothing and rounds nothing.
     """
+    tile = _Refs(*refs)
     query_block, key_block = tiling.query_block, tiling.key_block
-    num_blocks, size = tiling.key_tile // key_block, LANES // heads
-    factor = scale * LOG2_E
+    num_blocks, factor = tiling.key_tile // key_block, scale * LOG2_E
     multiply = functools.partial(product, interpret=interpret)
-    prefix = prefix_ref[pl.program_id(0)]
-    first_query = start_ref[0] + pl.program_id(2) * tiling.query_tile
+    prefix = tile.prefix[pl.program_id(0)]
+    first_query = tile.start[0] + pl.program_id(2) * tiling.query_tile
     first_key = pl.program_id(3) * tiling.key_tile
 
     @pl.when(pl.program_id(3) == 0)
     def _():
-        maximum_ref[...] = jnp.full(maximum_ref.shape, HIDDEN_SCORE)
-        total_ref[...] = jnp.zeros(total_ref.shape, jnp.float32)
-        sum_ref[...] = jnp.zeros(sum_ref.shape, jnp.float32)
+        tile.initialize()
 
     def on_queries(i, _):
         columns = rows(i, query_block)
-        queries = each_head(query_ref[0, columns, :], heads)
+        queries = each_head(tile.query[0, columns, :], heads)
         first = first_query + i * query_block
 
         def on_keys(j, _, masked):
-            keys = key_ref[0, rows(j, key_block), :]
-            values = value_ref[0, rows(j, key_block), :].T  # [128, keys]
+            keys = tile.key[0, rows(j, key_block), :]
+            values = tile.value[0, rows(j, key_block), :].T  # [128, keys]
             shown = visible(first_key + j * key_block, first, prefix, tiling) if masked else None
             scores = [multiply(keys, queries[head], 1, 1) for head in range(heads)]
             if shown is not None:
                 scores = [jnp.where(shown, of_head, HIDDEN_SCORE) for of_head in scores]
             for head in range(heads):
-                lines = slice(head * size, (head + 1) * size)
-                before = maximum_ref[head : head + 1, columns]
-                maximum = jnp.maximum(before, jnp.max(scores[head], axis=0, keepdims=True))
-                weights = jnp.exp2((scores[head] - maximum) * factor)
-                rest = jnp.exp2((before - maximum) * factor)
-                total = jnp.sum(weights, axis=0, keepdims=True)
-                maximum_ref[head : head + 1, columns] = maximum
-                total_ref[head : head + 1, columns] = (
-                    total_ref[head : head + 1, columns] * rest + total
-                )
-                sum_ref[lines, columns] = sum_ref[lines, columns] * rest + multiply(
-                    values[lines], weights.astype(values.dtype), 1, 0
-                )
+                _add_to_softmax(tile, head, columns, scores[head], values, heads, factor, multiply)
 
         seen_by_all, seen = key_bounds(first, query_block, prefix)
-        whole = blocks_below(seen_by_all, first_key, key_block, num_blocks)
+        unmasked_end = blocks_below(seen_by_all, first_key, key_block, num_blocks)
         end = blocks_reaching(seen, first_key, key_block, num_blocks)
-        lax.fori_loop(0, whole, functools.partial(on_keys, masked=False), None)
-        lax.fori_loop(whole, end, functools.partial(on_keys, masked=True), None)
+        lax.fori_loop(0, unmasked_end, functools.partial(on_keys, masked=False), None)
+        lax.fori_loop(unmasked_end, end, functools.partial(on_keys, masked=True), None)
 
     lax.fori_loop(0, tiling.query_tile // query_block, on_queries, None)
 
     @pl.when(pl.program_id(3) == pl.num_programs(3) - 1)
     def _():
-        for head in range(heads):
-            lines = slice(head * size, (head + 1) * size)
-            sum_ref[lines] = sum_ref[lines] / total_ref[head : head + 1]
-        context_ref[0] = sum_ref[...].T.astype(context_ref.dtype)
-        logsumexp_ref[0, 0] = maximum_ref[...] * factor + jnp.log2(total_ref[...])
+        tile.finalize(heads, factor)
+
+
+def _add_to_softmax(
+    tile: _Refs,
+    head: int,
+    columns: Any,
+    scores: Float[Array, "keys queries"],
+    values: Float[Array, "128 keys"],
+    heads: int,
+    factor: float,
+    multiply: Any,
+) -> None:
+    """Adds one head's scores of a block of keys to the running softmax of a block of queries."""
+    lines = slice(head * LANES // heads, (head + 1) * LANES // heads)
+    before = tile.maximum[head : head + 1, columns]
+    maximum = jnp.maximum(before, jnp.max(scores, axis=0, keepdims=True))
+    weights = jnp.exp2((scores - maximum) * factor)
+    rest = jnp.exp2((before - maximum) * factor)
+    total = jnp.sum(weights, axis=0, keepdims=True)
+    tile.maximum[head : head + 1, columns] = maximum
+    tile.total[head : head + 1, columns] = tile.total[head : head + 1, columns] * rest + total
+    tile.sum[lines, columns] = tile.sum[lines, columns] * rest + multiply(
+        values[lines], weights.astype(values.dtype), 1, 0
+    )
