@@ -21,7 +21,7 @@ from glm_jax.model.kv_cache import (
     PagedKVCache,
     pages_in_use,
 )
-from glm_jax.model.layers import Block, Linear, stored_parameter
+from glm_jax.model.layers import Block, Linear
 
 # Fewer rows than this are a product with vectors rather than one of matrices.
 FEW_ROWS = 32
@@ -46,18 +46,17 @@ class RowLinear(Linear):
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "... I"]) -> Float[Array, "... O"]:
-        normal = nn.initializers.normal(self.standard_deviation)
-        axes, shape = self.axes, (*self.features, self.in_features)
-        kernel = stored_parameter(self, "kernel", normal, (*axes[1:], axes[0]), shape)
-        bias = stored_parameter(self, "bias", nn.initializers.zeros, axes[1:], self.features)
-        dtype = jnp.dtype(self.dtype)
-        kernel, bias, last = kernel.astype(dtype), bias.astype(dtype), kernel.ndim - 1
-        rows = inputs.astype(dtype).reshape(-1, self.in_features)
+        in_features = inputs.shape[-1]
+        kernel = self.kernel_parameter(
+            (*self.axes[1:], self.axes[0]), (*self.features, in_features)
+        )
+        dtype = kernel.dtype
+        rows = inputs.astype(dtype).reshape(-1, in_features)
         if len(rows) < FEW_ROWS:
             outputs = few_rows_product(rows, kernel).astype(dtype)
         else:
-            outputs = jax.lax.dot_general(rows, kernel, (((1,), (last,)), ((), ())))
-        return outputs.reshape(*inputs.shape[:-1], *self.features) + bias
+            outputs = jax.lax.dot_general(rows, kernel, (((1,), (kernel.ndim - 1,)), ((), ())))
+        return outputs.reshape(*inputs.shape[:-1], *self.features) + self.bias_parameter()
 
 
 class DecodingGLM(GLM):
@@ -70,9 +69,7 @@ class DecodingGLM(GLM):
 
     def setup(self) -> None:
         super().setup()
-        self.blocks = [
-            Block(self.config, self.layout, RowLinear) for _ in range(self.config.num_layers)
-        ]
+        self.blocks = [Block(self.config, RowLinear) for _ in range(self.config.num_layers)]
 
     def read(
         self,

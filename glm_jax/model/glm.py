@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
-from glm_jax.model.layers import INITIAL_STANDARD_DEVIATION, Block, layer_norm, stored_parameter
-from glm_jax.model.remat import remat_policy
-from glm_jax.parallel.collectives import join_tensor_parts, local_offset, parts, tensor_part, whole
-from glm_jax.parallel.layout import BATCH_AXES, DEFAULT_LAYOUT, LENGTH_AXES, LayoutConfig, constrain
+from glm_jax.model.embeddings import Embeddings, unembed
+from glm_jax.model.gathering import ParamSpecs, specs_of_layer, tables_of, with_gathered_parameters
+from glm_jax.model.layers import Block, layer_norm
+from glm_jax.model.remat import rematerialize
+from glm_jax.parallel.collectives import (
+    gather_from_tensor_parallel,
+    local_offset,
+    local_size,
+    scatter_to_tensor_parallel,
+)
+from glm_jax.parallel.layout import BATCH_AXES, LENGTH_AXES, TENSOR, constrain
 
-WORD_AXES = ("vocab", "hidden")
-POSITION_AXES = ("position", "position_out")
 HIDDEN_AXES = ("batch", "length", "hidden")
-
-
-def unembed(hidden: Float[Array, "... D"], words: Float[Array, "V D"]) -> Float[Array, "... V"]:
-    """Float32 logits of hidden states, from the embedding of all words."""
-    return jnp.einsum("...d,vd->...v", hidden, words, preferred_element_type=jnp.float32)
 
 
 class GLM(nn.Module):
@@ -34,32 +36,30 @@ class GLM(nn.Module):
     `mutable="intermediates"` a pass also gives the stream after the embeddings and after every
     layer; `glm_jax.model.intermediates` reads them.
 
-    Inside `jax.shard_map` every device passes its own part of parameters, batch and sequence, and
-    gets its part of the result; the parts meet in `glm_jax.parallel.collectives`.
+    Inside `jax.shard_map` every device passes its own shard of parameters, batch and sequence, and
+    gets its shard of the result; `glm_jax.parallel.collectives` has what devices exchange.
 
     Attributes:
       config: dimensions and numerics.
-      layout: how parameters are stored inside `jax.shard_map`.
+      param_specs: inside `jax.shard_map`, how the parameters are sharded; None elsewhere.
     """
 
     config: GLMConfig
-    layout: LayoutConfig = DEFAULT_LAYOUT
+    param_specs: ParamSpecs | None = None
 
     def setup(self) -> None:
         config = self.config
-        rows = config.num_positions
-        self.word_embedding = self._table("word_embedding", WORD_AXES, config.vocab_size)
-        self.position_embedding = self._table("position_embedding", POSITION_AXES, rows)
-        if config.block_position_encoding:
-            self.block_position_embedding = self._table(
-                "block_position_embedding", POSITION_AXES, rows
-            )
-        self.layers = Block(config, self.layout)
+        self.embeddings = Embeddings(
+            config.vocab_size,
+            config.hidden_size,
+            config.compute_dtype,
+            config.num_positions,
+            config.block_position_encoding,
+        )
+        # The tables are parameters of the model itself in every checkpoint.
+        nn.share_scope(self, self.embeddings)
+        self.layers = Block(config)
         self.final_layernorm = layer_norm(config.layernorm_epsilon, config.compute_dtype)
-
-    def _table(self, name: str, axes: tuple[str, str], rows: int) -> Float[Array, "R D"]:
-        normal = nn.initializers.normal(INITIAL_STANDARD_DEVIATION)
-        return stored_parameter(self, name, normal, axes, (rows, self.config.hidden_size))
 
     def __call__(
         self,
@@ -109,15 +109,15 @@ class GLM(nn.Module):
         return unembed(hidden, self.embedding_table())
 
     def embedding_table(self) -> Float[Array, "V D"]:
-        """The word embedding as it is used: whole, in the compute dtype."""
-        words = self._used(self.word_embedding, WORD_AXES)
-        return constrain(words, ("vocab_out", "hidden"))
+        """The word embedding in the compute dtype, on every device."""
+        return self._with_gathered_tables(Embeddings.embedding_table)(self.embeddings)
 
-    def _used(self, table: Float[Array, "R C"], axes: tuple[str, str]) -> Float[Array, "R D"]:
-        config = self.config
-        rows = config.vocab_size if axes == WORD_AXES else config.num_positions
-        shape, dtype = (rows, config.hidden_size), jnp.dtype(config.compute_dtype)
-        return whole(table, axes, shape, dtype, over_tensor=True, layout=self.layout)
+    def _with_gathered_tables(self, function: Callable[..., Array]) -> Callable[..., Array]:
+        """`function(embeddings, ...)` with all embedding tables gathered."""
+        specs = self.param_specs and tables_of(self.param_specs)
+        return with_gathered_parameters(
+            function, specs, self.config.compute_dtype, over_tensor=True
+        )
 
     def _embed(
         self,
@@ -125,15 +125,12 @@ class GLM(nn.Module):
         position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"],
         dropout: Dropout | None,
     ) -> Float[Array, "B L D"]:
-        # What tensor-parallel devices share is looked up by each for a part of the positions.
-        tokens, position_ids = tensor_part(tokens, 1), tensor_part(position_ids, -1)
-        places = position_ids if position_ids.ndim == 2 else position_ids[:, 0]
-        hidden = self.embedding_table()[tokens]
-        hidden = hidden + self._used(self.position_embedding, POSITION_AXES)[places]
-        if self.config.block_position_encoding:
-            table = self._used(self.block_position_embedding, POSITION_AXES)
-            hidden = hidden + table[position_ids[:, 1]]
-        hidden = join_tensor_parts(hidden, 1)  # [B, L, D]
+        # Each tensor-parallel device looks up a part of the positions.
+        tokens = scatter_to_tensor_parallel(tokens, 1)
+        position_ids = scatter_to_tensor_parallel(position_ids, -1)
+        embed = self._with_gathered_tables(Embeddings.embed)
+        hidden = embed(self.embeddings, tokens, position_ids)
+        hidden = gather_from_tensor_parallel(hidden, 1)  # [B, L, D]
         hidden = drop_hidden(dropout, self.config.embedding_dropout, hidden, 0)
         self.sow("intermediates", "embedding", hidden)
         return hidden
@@ -148,7 +145,7 @@ class GLM(nn.Module):
             self.make_rng("dropout"),
             local_offset(BATCH_AXES, batch),
             local_offset(LENGTH_AXES, length),
-            local_offset(("tensor",), config.num_attention_heads // parts("tensor")),
+            local_offset((TENSOR,), local_size("heads_out", config.num_attention_heads)),
         )
 
     def _run_layers(
@@ -165,10 +162,11 @@ class GLM(nn.Module):
             layer_dropout = dropout and dropout.of_layer(layer)
             return block(hidden, prefix_length, layer_dropout, attention_mask)[0]
 
-        # The loop already keeps the compiler from merging what is computed twice.
-        policy = remat_policy(self.config.remat)
-        if policy is not None:
-            run_block = nn.remat(run_block, prevent_cse=False, policy=policy)
+        if self.param_specs is not None:
+            specs = specs_of_layer(self.param_specs["layers"])
+            run_block = with_gathered_parameters(run_block, specs, self.config.compute_dtype)
+        # Around the gathering, so that gathered parameters are not kept for the backward pass.
+        run_block = rematerialize(run_block, self.config.remat)
 
         def step(block: Block, hidden: Float[Array, "B L D"], layer: Int[Array, ""]):
             return run_block(block, hidden, layer), None

@@ -17,7 +17,7 @@ from glm_jax.parallel.layout import abstract_with_shardings, parameter_shardings
 def abstract_params(model: GLM, mesh: Mesh) -> PyTree:
     """Shapes, dtypes and shardings of the model's parameters over the mesh."""
     boxed = jax.eval_shape(lambda key: initial_params(model, key), jax.random.key(0))
-    return abstract_with_shardings(nn.unbox(boxed), parameter_shardings(boxed, mesh, model.layout))
+    return abstract_with_shardings(nn.unbox(boxed), parameter_shardings(boxed, mesh))
 
 
 def initial_params(model: GLM, key: Array) -> PyTree:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,10 +22,10 @@ from glm_jax.parallel.collectives import (
     copy_to_tensor_parallel,
     gather_context,
     local_offset,
+    local_size,
     reduce_from_tensor_parallel,
-    whole,
 )
-from glm_jax.parallel.layout import DEFAULT_LAYOUT, LENGTH_AXES, LayoutConfig
+from glm_jax.parallel.layout import LENGTH_AXES, ROW_PARALLEL_AXES
 
 INITIAL_STANDARD_DEVIATION = 0.02
 
@@ -43,63 +42,50 @@ def layer_norm(epsilon: float, dtype: str, name: str | None = None) -> nn.LayerN
     )
 
 
-def stored_parameter(
-    module: nn.Module,
-    name: str,
-    initializer: nn.initializers.Initializer,
-    axes: tuple[str, ...],
-    shape: tuple[int, ...],
-) -> Any:
-    """A parameter of a module as this device stores it: whole, or its part of it."""
-    # `param` would refuse a part, which has not the shape that the initializer gives.
-    if module.has_variable("params", name):
-        return nn.unbox(module.get_variable("params", name))
-    return module.param(name, nn.with_logical_partitioning(initializer, axes), shape)
-
-
 class Linear(nn.Module):
     """Linear map of the last axis with a bias.
 
-    Where tensor parallelism cuts the rows of the kernel, `inputs` are the matching parts, and the
-    parts of the result are summed before the bias is added; where it cuts the columns, the result
-    is a part.
+    Where tensor parallelism divides the columns of the kernel (column-parallel), the result is this
+    device's columns. Where it divides the rows (row-parallel), `inputs` are this device's rows, and
+    the products are summed over devices before the bias is added.
 
     Attributes:
-      in_features: size of the last axis of whole inputs.
-      features: last axes of the whole result.
+      features: last axes of the result, over all tensor-parallel devices.
       axes: the logical names of the kernel's axes.
       standard_deviation: of the initial kernel.
       dtype: of inputs, products and result.
-      layout: how parameters are stored.
     """
 
-    in_features: int
     features: tuple[int, ...]
     axes: tuple[str, ...]
     standard_deviation: float
     dtype: str
-    layout: LayoutConfig = DEFAULT_LAYOUT
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "... I"]) -> Float[Array, "... O"]:
-        normal = nn.initializers.normal(self.standard_deviation)
-        kernel = self._used("kernel", normal, self.axes, (self.in_features, *self.features))
-        bias = self._used("bias", nn.initializers.zeros, self.axes[1:], self.features)
+        kernel = self.kernel_parameter(self.axes, (inputs.shape[-1], *self.local_features))
         contracted = (((inputs.ndim - 1,), (0,)), ((), ()))
         outputs = jax.lax.dot_general(inputs.astype(kernel.dtype), kernel, contracted)
-        if self.layout.is_cut_by_tensor(self.axes[0]):
+        if self.axes[0] in ROW_PARALLEL_AXES:
             outputs = reduce_from_tensor_parallel(outputs)
-        return outputs + bias
+        return outputs + self.bias_parameter()
 
-    def _used(
-        self,
-        name: str,
-        initializer: nn.initializers.Initializer,
-        axes: tuple[str, ...],
-        shape: tuple[int, ...],
+    @property
+    def local_features(self) -> tuple[int, ...]:
+        """Last axes of the result on this device."""
+        return tuple(map(local_size, self.axes[1:], self.features))
+
+    def kernel_parameter(
+        self, axes: tuple[str, ...], shape: tuple[int, ...]
     ) -> Float[Array, "..."]:
-        stored = stored_parameter(self, name, initializer, axes, shape)
-        return whole(stored, axes, shape, jnp.dtype(self.dtype), layout=self.layout)
+        """The kernel, with these axes in this order, in the compute dtype."""
+        normal = nn.with_logical_partitioning(nn.initializers.normal(self.standard_deviation), axes)
+        return self.param("kernel", normal, shape).astype(jnp.dtype(self.dtype))
+
+    def bias_parameter(self) -> Float[Array, "..."]:
+        """The bias in the compute dtype."""
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
+        return self.param("bias", zeros, self.local_features).astype(jnp.dtype(self.dtype))
 
 
 def residual_standard_deviation(num_layers: int) -> float:
@@ -123,12 +109,10 @@ class SelfAttention(nn.Module):
 
     Attributes:
       config: dimensions and numerics.
-      layout: how parameters are stored.
       linear: the kind of linear maps.
     """
 
     config: GLMConfig
-    layout: LayoutConfig = DEFAULT_LAYOUT
     linear: type[Linear] = Linear
 
     @nn.compact
@@ -143,12 +127,10 @@ class SelfAttention(nn.Module):
         config, width = self.config, hidden.shape[2]
         # Heads are split off here and not in the kernel: a minor axis of 64 would be padded to 128.
         projected = self.linear(
-            width,
             (3, width),
             ("hidden_in", "query_key_value", "heads_out"),
             INITIAL_STANDARD_DEVIATION,
             config.compute_dtype,
-            self.layout,
             name="query_key_value",
         )(hidden)  # [B, L, D] -> [B, L, 3, D]
         query, key, value = split_heads(projected, config.head_size)
@@ -160,12 +142,10 @@ class SelfAttention(nn.Module):
                 None,
             )
         attended = self.linear(
-            width,
             (width,),
             ("heads_in", "hidden"),
             residual_standard_deviation(config.num_layers),
             config.compute_dtype,
-            self.layout,
             name="output",
         )(context.reshape(*hidden.shape[:2], -1))  # [B, L, H, K] -> [B, L, D]
         return checkpoint_name(attended, ATTENTION_OUTPUT), cache
@@ -201,25 +181,21 @@ class MLP(nn.Module):
     Attributes:
       output_deviation: initial standard deviation of the second matrix.
       dtype: of activations and products.
-      layout: how parameters are stored.
       linear: the kind of linear maps.
     """
 
     output_deviation: float
     dtype: str
-    layout: LayoutConfig = DEFAULT_LAYOUT
     linear: type[Linear] = Linear
 
     @nn.compact
     def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         width = hidden.shape[-1]
         inner = self.linear(
-            width,
             (4 * width,),
             ("hidden_in", "mlp_out"),
             INITIAL_STANDARD_DEVIATION,
             self.dtype,
-            self.layout,
             name="up",
         )(hidden)  # [B, L, D] -> [B, L, F]
         inner = checkpoint_name(inner, MLP_UP)
@@ -227,12 +203,10 @@ class MLP(nn.Module):
         # `inner` each, and cost less to compute again than to store and read.
         inner = jax.checkpoint(partial(nn.gelu, approximate=True), prevent_cse=False)(inner)
         return self.linear(
-            4 * width,
             (width,),
             ("mlp_in", "hidden"),
             self.output_deviation,
             self.dtype,
-            self.layout,
             name="down",
         )(inner)  # [B, L, F] -> [B, L, D]
 
@@ -241,7 +215,6 @@ class Block(nn.Module):
     """One pre-LayerNorm transformer block; attributes as in `SelfAttention`."""
 
     config: GLMConfig
-    layout: LayoutConfig = DEFAULT_LAYOUT
     linear: type[Linear] = Linear
 
     @nn.compact
@@ -264,7 +237,7 @@ class Block(nn.Module):
         config = self.config
         norm = partial(layer_norm, config.layernorm_epsilon, config.compute_dtype)
         drop = partial(drop_hidden, dropout, config.hidden_dropout)
-        attended, cache = SelfAttention(config, self.layout, self.linear, name="attention")(
+        attended, cache = SelfAttention(config, self.linear, name="attention")(
             copy_to_tensor_parallel(norm("attention_layernorm")(hidden)),
             prefix_length,
             dropout,
@@ -273,7 +246,7 @@ class Block(nn.Module):
         )
         hidden = hidden + drop(attended, 0)
         deviation = residual_standard_deviation(config.num_layers)
-        mlp = MLP(deviation, config.compute_dtype, self.layout, self.linear, name="mlp")
+        mlp = MLP(deviation, config.compute_dtype, self.linear, name="mlp")
         hidden = hidden + drop(mlp(copy_to_tensor_parallel(norm("mlp_layernorm")(hidden))), 1)
         self.sow("intermediates", "output", hidden)
         return hidden, cache

@@ -7,6 +7,7 @@ inputs in place of a key/value cache.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,8 @@ from glm_jax.errors import UsageError
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.attention.xla import MASKED_SCORE
 from glm_jax.model.config import COMPUTE_DTYPES
+from glm_jax.model.embeddings import WordEmbedding, unembed
+from glm_jax.model.gathering import ParamSpecs, specs_of_layer, with_gathered_parameters
 from glm_jax.model.layers import (
     INITIAL_STANDARD_DEVIATION,
     MLP,
@@ -26,6 +29,13 @@ from glm_jax.model.layers import (
     layer_norm,
     residual_standard_deviation,
     split_heads,
+)
+from glm_jax.model.remat import rematerialize
+from glm_jax.parallel.collectives import (
+    copy_to_tensor_parallel,
+    gather_from_tensor_parallel,
+    local_size,
+    scatter_to_tensor_parallel,
 )
 
 LONGEST_WAVELENGTH = 10000.0
@@ -103,9 +113,8 @@ class RelativeAttention(nn.Module):
         visible: Bool[Array, "#B 1 L M"],
     ) -> Float[Array, "B L D"]:
         config = self.config
-        heads, dtype, width = config.num_attention_heads, config.compute_dtype, hidden.shape[2]
+        dtype, width = config.compute_dtype, hidden.shape[2]
         projected = Linear(
-            width,
             (3, width),
             ("hidden_in", "query_key_value", "heads_out"),
             INITIAL_STANDARD_DEVIATION,
@@ -115,13 +124,12 @@ class RelativeAttention(nn.Module):
         query, key, value = split_heads(projected, config.head_size)
         query = query[:, memory.shape[1] :]
         relative = Linear(
-            width,
             (width,),
             ("hidden_in", "heads_out"),
             INITIAL_STANDARD_DEVIATION,
             dtype,
             name="relative",
-        )(distances).reshape(-1, heads, config.head_size)  # [M, D] -> [M, H, K]
+        )(distances).reshape(distances.shape[0], -1, config.head_size)  # [M, D] -> [M, H, K]
 
         content_bias, distance_bias = (bias.astype(query.dtype) for bias in biases)
         product = partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -131,13 +139,12 @@ class RelativeAttention(nn.Module):
         probabilities = jax.nn.softmax(jnp.where(visible, scores, MASKED_SCORE), axis=-1)
         context = jnp.einsum("bhlm,bmhk->blhk", probabilities.astype(value.dtype), value)
         return Linear(
-            width,
             (width,),
             ("heads_in", "hidden"),
             residual_standard_deviation(config.num_layers),
             dtype,
             name="output",
-        )(context.reshape(hidden.shape))  # [B, L, H, K] -> [B, L, D]
+        )(context.reshape(*hidden.shape[:2], -1))  # [B, L, H, K] -> [B, L, D]
 
 
 class RelativeBlock(nn.Module):
@@ -156,13 +163,17 @@ class RelativeBlock(nn.Module):
     ) -> Float[Array, "B L D"]:
         config = self.config
         norm = partial(layer_norm, config.layernorm_epsilon, config.compute_dtype)
-        attention_norm = norm("attention_layernorm")
+        attention_norm, copy = norm("attention_layernorm"), copy_to_tensor_parallel
         hidden = hidden + RelativeAttention(config, name="attention")(
-            attention_norm(hidden), attention_norm(memory), distances, biases, visible
+            copy(attention_norm(hidden)),
+            copy(attention_norm(memory)),
+            copy(distances),
+            biases,
+            visible,
         )
         deviation = residual_standard_deviation(config.num_layers)
         mlp = MLP(deviation, config.compute_dtype, name="mlp")
-        hidden = hidden + mlp(norm("mlp_layernorm")(hidden))
+        hidden = hidden + mlp(copy(norm("mlp_layernorm")(hidden)))
         self.sow("intermediates", "output", hidden)
         return hidden
 
@@ -170,23 +181,24 @@ class RelativeBlock(nn.Module):
 class RelativeGLM(nn.Module):
     """GLM with the positions of Transformer-XL (Dai et al., 2019) in place of position tables.
 
-    `model.apply({"params": params}, tokens, prefix_length)` gives logits. Parameters are stacked
-    and intermediates recorded as in `GLM`.
+    `model.apply({"params": params}, tokens, prefix_length)` gives logits. Parameters are stacked,
+    intermediates recorded and shards passed inside `jax.shard_map` as in `GLM`; sequences can't be
+    sharded.
+
+    Attributes:
+      config: dimensions and numerics.
+      param_specs: inside `jax.shard_map`, how the parameters are sharded; None elsewhere.
     """
 
     config: RelativeGLMConfig
+    param_specs: ParamSpecs | None = None
 
     def setup(self) -> None:
         config = self.config
-        partitioned = nn.with_logical_partitioning
-        normal = nn.initializers.normal(INITIAL_STANDARD_DEVIATION)
-        heads = (config.num_attention_heads, config.head_size)
-        self.word_embedding = self.param(
-            "word_embedding",
-            partitioned(normal, ("vocab", "hidden")),
-            (config.vocab_size, config.hidden_size),
-        )
-        bias = partitioned(nn.initializers.zeros, ("heads_out", "head"))
+        self.embeddings = WordEmbedding(config.vocab_size, config.hidden_size, config.compute_dtype)
+        nn.share_scope(self, self.embeddings)
+        heads = (local_size("heads_out", config.num_attention_heads), config.head_size)
+        bias = nn.with_logical_partitioning(nn.initializers.zeros, ("heads_out", "head"))
         self.content_bias: Any = self.param("content_bias", bias, heads)
         self.distance_bias: Any = self.param("distance_bias", bias, heads)
         self.inverse_frequency = self.param("inverse_frequency", self._inverse_frequency)
@@ -235,12 +247,23 @@ class RelativeGLM(nn.Module):
             start = jnp.full((1,), memory.shape[2])
             attention_mask = memory_mask(start, length, places, prefix_length=prefix_length)
         visible, distances = attention_mask.astype(bool), self._distances(places)
-        hidden = self.word_embedding.astype(jnp.dtype(config.compute_dtype))[tokens]
+        embed = self._with_gathered_table(WordEmbedding.embed_tokens)
+        hidden = embed(self.embeddings, scatter_to_tensor_parallel(tokens, 1))
+        hidden = gather_from_tensor_parallel(hidden, 1)  # [B, L, D]
         self.sow("intermediates", "embedding", hidden)
 
+        biases = (self.content_bias, self.distance_bias)
+
+        def run_block(block: RelativeBlock, hidden: Float[Array, "B L D"], memory: Array):
+            return block(hidden, memory, distances, biases, visible)
+
+        if self.param_specs is not None:
+            specs = specs_of_layer(self.param_specs["layers"])
+            run_block = with_gathered_parameters(run_block, specs, config.compute_dtype)
+        run_block = rematerialize(run_block, "none")
+
         def step(block: RelativeBlock, hidden: Float[Array, "B L D"], memory: Array):
-            biases = (self.content_bias, self.distance_bias)
-            return block(hidden, memory, distances, biases, visible), None
+            return run_block(block, hidden, memory), None
 
         scan = nn.scan(
             step,
@@ -253,9 +276,17 @@ class RelativeGLM(nn.Module):
         return self.final_layernorm(hidden)
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Float32 logits of hidden states of any leading shape."""
-        words = self.word_embedding.astype(hidden.dtype)
-        return jnp.einsum("...d,vd->...v", hidden, words, preferred_element_type=jnp.float32)
+        """Float32 logits of hidden states of any leading shape, as `GLM.logits`."""
+        return unembed(hidden, self.embedding_table())
+
+    def embedding_table(self) -> Float[Array, "V D"]:
+        """The word embedding in the compute dtype, on every device."""
+        return self._with_gathered_table(WordEmbedding.embedding_table)(self.embeddings)
+
+    def _with_gathered_table(self, function: Callable[..., Array]) -> Callable[..., Array]:
+        specs = self.param_specs and {"word_embedding": self.param_specs["word_embedding"]}
+        dtype = self.config.compute_dtype
+        return with_gathered_parameters(function, specs, dtype, over_tensor=True)
 
     def _distances(self, places: int) -> Float[Array, "M D"]:
         """Sinusoids of the distances M - 1 to 0: all sines, then all cosines."""

@@ -6,11 +6,12 @@ Whole parameters are never kept: where they are stored in parts, they are gather
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+import flax.linen as nn
 import jax
 
-from glm_jax.parallel.collectives import parts
+from glm_jax.parallel.collectives import active_axes
 from glm_jax.parallel.mesh import MESH_AXES
 
 # Names of what a block computes, for policies to choose from.
@@ -29,6 +30,9 @@ PRODUCTS = (
     MLP_UP,
 )
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
 REMAT_POLICIES = ("none", "minimal", "offload", "full")
 
 
@@ -41,7 +45,7 @@ def remat_policy(name: str) -> Callable[..., Any] | None:
     """
     policies = jax.checkpoint_policies
     if name == "none":
-        return _all_but_gathered if any(parts(axis) > 1 for axis in MESH_AXES) else None
+        return _all_but_gathered if active_axes(MESH_AXES) else None
     if name == "minimal":
         return policies.save_only_these_names(*PRODUCTS)
     if name == "offload":
@@ -52,6 +56,16 @@ def remat_policy(name: str) -> Callable[..., Any] | None:
             offload_dst="pinned_host",
         )
     return policies.nothing_saveable
+
+
+def rematerialize(function: Callable[Arguments, Result], name: str) -> Callable[Arguments, Result]:
+    """`function(module, ...)`, recomputed in the backward pass by one of REMAT_POLICIES.
+
+    It must be the body of a loop over layers.
+    """
+    policy = remat_policy(name)
+    # The loop already keeps the compiler from merging what is computed twice.
+    return nn.remat(function, prevent_cse=False, policy=policy) if policy else function
 
 
 def _all_but_gathered(primitive: Any, *_operands: Any, **_parameters: Any) -> bool:

@@ -19,8 +19,12 @@ FSDP = ("fsdp", "fsdp_minor")
 BATCH_AXES: tuple[str, ...] = ("data", *FSDP)
 LENGTH_AXES: tuple[str, ...] = ("context",)
 DATA_AXES: tuple[str, ...] = (*BATCH_AXES, *LENGTH_AXES)
-# The axes that cut a matrix product; the others cut the data, or only where parameters are stored.
-PRODUCT_AXES = {"heads_out", "heads_in", "mlp_out", "mlp_in"}
+TENSOR = "tensor"
+# Logical axes that tensor parallelism divides: columns of column-parallel matrices, rows of
+# row-parallel ones (Megatron-LM: Shoeybi et al., 2019, section 3).
+COLUMN_PARALLEL_AXES = frozenset({"heads_out", "mlp_out"})
+ROW_PARALLEL_AXES = frozenset({"heads_in", "mlp_in"})
+TENSOR_PARALLEL_AXES = COLUMN_PARALLEL_AXES | ROW_PARALLEL_AXES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +63,7 @@ class LayoutConfig:
                 raise UsageError(
                     f"layout.{name} is {axes}; expected different ones of {', '.join(MESH_AXES)}"
                 )
-            if name in PRODUCT_AXES and axes[:1] != ("tensor",):
+            if name in TENSOR_PARALLEL_AXES and axes[:1] != ("tensor",):
                 raise UsageError(f"layout.{name} is {axes}; expected 'tensor' first")
         for name in ("heads_out", "mlp_out"):
             if len(self.table[name]) > 1:
@@ -72,10 +76,6 @@ class LayoutConfig:
         """Mesh axes by logical axis, of data and of parameters; others are never cut."""
         stored = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {"batch": BATCH_AXES, "length": LENGTH_AXES, **stored}
-
-    def is_cut_by_tensor(self, axis: str) -> bool:
-        """Whether tensor parallelism cuts what bears this logical name."""
-        return "tensor" in self.table.get(axis, ())
 
 
 DEFAULT_LAYOUT = LayoutConfig()
@@ -101,9 +101,9 @@ def spec_of(
     return PartitionSpec(*spec)
 
 
-def cuts(spec: PartitionSpec) -> list[tuple[str, ...]]:
-    """The mesh axes that cut each dimension, which a spec of one axis gives without a tuple."""
-    return [(cut,) if isinstance(cut, str) else tuple(cut or ()) for cut in spec]
+def mesh_axes(spec: PartitionSpec) -> list[tuple[str, ...]]:
+    """The mesh axes that shard each dimension, as tuples, the outermost axis first."""
+    return [(axes,) if isinstance(axes, str) else tuple(axes or ()) for axes in spec]
 
 
 def constrain(array: jax.Array, axes: tuple[str, ...]) -> jax.Array:

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, PyTree
 
 from glm_jax.data.blanks.config import Objective
 from glm_jax.errors import RunError, UsageError
-from glm_jax.model.glm import unembed
+from glm_jax.model.embeddings import unembed
 from glm_jax.parallel.batches import micro_batches
-from glm_jax.parallel.collectives import tensor_part
+from glm_jax.parallel.collectives import scatter_to_tensor_parallel
 from glm_jax.train.loss import in_chunks, objective_sums, token_losses
 
 OBJECTIVES = tuple(objective.name.lower() for objective in Objective)
@@ -121,7 +121,7 @@ def make_evaluation_step(
         hidden = model.apply(variables, *positions, method="hidden_states")
         objective = jnp.broadcast_to(batch["objective"][:, None], batch["targets"].shape)
         rows = tuple(
-            tensor_part(values.reshape(-1, *values.shape[2:]), 0)
+            scatter_to_tensor_parallel(values.reshape(-1, *values.shape[2:]), 0)
             for values in (hidden, batch["targets"], batch["loss_mask"], objective)
         )
         words = model.apply(variables, method="embedding_table")

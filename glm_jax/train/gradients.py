@@ -12,10 +12,10 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from glm_jax.model.glm import unembed
+from glm_jax.model.embeddings import unembed
 from glm_jax.parallel.batches import Batch, batch_specs, micro_batches
-from glm_jax.parallel.collectives import TENSOR, parts, tensor_part
-from glm_jax.parallel.layout import DATA_AXES, cuts
+from glm_jax.parallel.collectives import axis_size, scatter_to_tensor_parallel
+from glm_jax.parallel.layout import DATA_AXES, TENSOR, mesh_axes
 from glm_jax.parallel.mesh import MESH_AXES
 from glm_jax.train.loss import (
     TARGET_ROWS,
@@ -96,9 +96,9 @@ def make_loss_function(
             batch["targets"],
             batch["loss_mask"],
             target_fraction,
-            multiple_of=math.lcm(TARGET_ROWS, parts(TENSOR)),
+            multiple_of=math.lcm(TARGET_ROWS, axis_size(TENSOR)),
         )
-        rows = TargetRows(*(tensor_part(values, 0) for values in rows))
+        rows = TargetRows(*(scatter_to_tensor_parallel(values, 0) for values in rows))
         words = model.apply({"params": params}, method="embedding_table")
         return LossSum(_loss_of_rows(rows, words, loss_chunks), overflow)
 
@@ -147,7 +147,7 @@ def over_mesh(sums: SumFunction, param_specs: PyTree, mesh: Mesh) -> SumFunction
     def local(params, batch, key):
         terms = sums(params, batch, key)
         values = jax.tree.map(
-            lambda value, spec: _psum(value, set(DATA_AXES).difference(*cuts(spec)), mesh),
+            lambda value, spec: _psum(value, set(DATA_AXES).difference(*mesh_axes(spec)), mesh),
             terms.values,
             param_specs,
         )

@@ -83,7 +83,7 @@ def make_program(
       accumulation_steps: micro-batches that a step takes one after another.
       accumulation: how they become one update, one of `ACCUMULATIONS`.
     """
-    model = GLM(model_config, layout)
+    model = GLM(model_config)
     optimizer = make_optimizer(optimizer_config)
 
     def init(key):
@@ -93,14 +93,13 @@ def make_program(
     boxed = jax.eval_shape(init, key)
     shardings = parameter_shardings(boxed, mesh, layout)
     together = accumulation_steps if accumulation == "global_mean" else 1
+    param_specs = parameter_specs(boxed.params, mesh, layout)
     loss_function = make_loss_function(
-        model, target_fraction=target_fraction, loss_chunks=loss_chunks
+        model.clone(param_specs=param_specs),
+        target_fraction=target_fraction,
+        loss_chunks=loss_chunks,
     )
-    sums = over_mesh(
-        sum_gradients(loss_function, together),
-        parameter_specs(boxed.params, mesh, layout),
-        mesh,
-    )
+    sums = over_mesh(sum_gradients(loss_function, together), param_specs, mesh)
     gradients = global_mean(sums)
     if accumulation == "clipped_means":
         gradients = clipped_means(sums, accumulation_steps, optimizer_config.clip_norm)
@@ -185,16 +184,18 @@ def compile_evaluation(
 
     The batch is cut as in training, so that evaluation needs no more memory.
     """
-    local = make_evaluation_step(model, num_micro_batches=micro_batches, loss_chunks=loss_chunks)
+    param_specs = jax.tree.map(lambda sharding: sharding.spec, shardings)
+    local = make_evaluation_step(
+        model.clone(param_specs=param_specs),
+        num_micro_batches=micro_batches,
+        loss_chunks=loss_chunks,
+    )
 
     def evaluation_step(params, batch):
         return jax.shard_map(
             lambda params, batch: jax.lax.psum(local(params, batch), MESH_AXES),
             mesh=mesh,
-            in_specs=(
-                jax.tree.map(lambda sharding: sharding.spec, shardings),
-                batch_specs(batch),
-            ),
+            in_specs=(param_specs, batch_specs(batch)),
             out_specs=PartitionSpec(),
             check_vma=False,
         )(params, batch)

@@ -1,0 +1,94 @@
+"""Embedding tables: of words, which also make the logits, and of positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from glm_jax.model.layers import INITIAL_STANDARD_DEVIATION
+from glm_jax.parallel.layout import constrain
+
+WORD_AXES = ("vocab", "hidden")
+POSITION_AXES = ("position", "position_out")
+
+
+def embedding_parameter(
+    module: nn.Module, name: str, axes: tuple[str, str], shape: tuple[int, int]
+) -> Float[Array, "R D"]:
+    """An embedding table among a module's parameters."""
+    normal = nn.initializers.normal(INITIAL_STANDARD_DEVIATION)
+    table: Any = module.param(name, nn.with_logical_partitioning(normal, axes), shape)
+    return table
+
+
+def unembed(
+    hidden: Float[Array, "... D"], embedding_table: Float[Array, "V D"]
+) -> Float[Array, "... V"]:
+    """Float32 logits of hidden states, from the word embedding."""
+    return jnp.einsum("...d,vd->...v", hidden, embedding_table, preferred_element_type=jnp.float32)
+
+
+class WordEmbedding(nn.Module):
+    """The embedding of words, one table for tokens and logits.
+
+    Attributes:
+      vocab_size: V.
+      hidden_size: D.
+      dtype: of the table as it is used.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    dtype: str
+
+    def setup(self) -> None:
+        shape = (self.vocab_size, self.hidden_size)
+        self.word_embedding = embedding_parameter(self, "word_embedding", WORD_AXES, shape)
+
+    def embedding_table(self) -> Float[Array, "V D"]:
+        """The table in the compute dtype."""
+        table = self.word_embedding.astype(jnp.dtype(self.dtype))
+        return constrain(table, ("vocab_out", "hidden"))
+
+    def embed_tokens(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """The row of every token."""
+        return self.embedding_table()[tokens]
+
+
+class Embeddings(WordEmbedding):
+    """Embeddings of words and of positions in the text and, optionally, inside the blank.
+
+    Attributes:
+      num_positions: rows of each position table.
+      block_position_encoding: whether there is a table for positions inside the blank.
+    """
+
+    num_positions: int
+    block_position_encoding: bool
+
+    def setup(self) -> None:
+        super().setup()
+        shape = (self.num_positions, self.hidden_size)
+        self.position_embedding = embedding_parameter(
+            self, "position_embedding", POSITION_AXES, shape
+        )
+        if self.block_position_encoding:
+            self.block_position_embedding = embedding_parameter(
+                self, "block_position_embedding", POSITION_AXES, shape
+            )
+
+    def embed(
+        self,
+        tokens: Int[Array, "B L"],
+        position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"],
+    ) -> Float[Array, "B L D"]:
+        """The sum of the embeddings of every token and its positions."""
+        dtype = jnp.dtype(self.dtype)
+        positions = position_ids if position_ids.ndim == 2 else position_ids[:, 0]
+        hidden = self.embed_tokens(tokens) + self.position_embedding.astype(dtype)[positions]
+        if self.block_position_encoding:
+            hidden = hidden + self.block_position_embedding.astype(dtype)[position_ids[:, 1]]
+        return hidden
