@@ -1,35 +1,42 @@
-"""Orbax's manager set up for our checkpoints, and a save under way: what it costs training."""
+"""Orbax's manager set up for our checkpoints, and the times of a save in the background."""
 
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preserve
 
 from glm_jax.checkpoints.checksums import SummedPyTreeHandler
-
-# The folders of one checkpoint.
-STATE_ITEM = "state"
-RECORD_ITEM = "record"
+from glm_jax.checkpoints.record import RECORD_ITEM, STATE_ITEM
 
 
 @dataclasses.dataclass(frozen=True)
 class RetentionPolicy:
-    """Which checkpoints stay: the newest so many, and those of steps that `every` divides.
+    """Which checkpoints are kept.
 
-    An `every` of 0 divides none.
+    Attributes:
+      newest: number of newest checkpoints.
+      every: checkpoints of steps that this divides are kept too; 0 for none.
     """
 
     newest: int
     every: int
 
 
-def open_manager(folder: Path, keep: RetentionPolicy | None) -> ocp.CheckpointManager:
-    """The checkpoints of a folder; without `keep` they are only read."""
+def open_manager(
+    folder: epath.Path, keep: RetentionPolicy | None, on_complete: Callable[[], None]
+) -> ocp.CheckpointManager:
+    """Opens the checkpoints of a folder.
+
+    Args:
+      folder: a local path, or a URL of a scheme that orbax writes to.
+      keep: which checkpoints are kept; None opens the folder for reading only.
+      on_complete: called in the first process when the files of a save are written.
+    """
     options = ocp.CheckpointManagerOptions(create=False)
     if keep is not None:
         policies: list[preserve.PreservationPolicy] = [preserve.LatestN(keep.newest)]
@@ -39,12 +46,13 @@ def open_manager(folder: Path, keep: RetentionPolicy | None) -> ocp.CheckpointMa
             preservation_policy=preserve.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
             create=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=on_complete),
         )
     return ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
 
 
 def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
-    """Who saves and restores which item."""
+    """The handler of each item."""
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     state, record = SummedPyTreeHandler(), ocp.JsonCheckpointHandler()
     for arguments in (ocp.args.PyTreeSave, ocp.args.PyTreeRestore):
@@ -60,8 +68,8 @@ class FinishedSave:
 
     Attributes:
       step: the number of steps done when it was taken.
-      blocked_seconds: how long training stood still, while the state was copied off the devices.
-      complete_seconds: how long it took in all, until the checkpoint could be restored.
+      blocked_seconds: how long training was blocked, while the state was copied off the devices.
+      complete_seconds: total time, until all files of the checkpoint were written.
     """
 
     step: int
@@ -69,42 +77,29 @@ class FinishedSave:
     complete_seconds: float
 
 
-class Saving:
-    """A save from its start on: made when the copy is done, it goes on in the background."""
+@dataclasses.dataclass
+class PendingSave:
+    """A save whose files are written in the background.
 
-    def __init__(
-        self, manager: ocp.CheckpointManager, step: int, arguments: ocp.args.CheckpointArgs
-    ):
-        """Starts saving; returns once the state is copied off the devices."""
-        self.step = step
-        self.error: BaseException | None = None
-        self._begin = time.perf_counter()
-        try:
-            manager.save(step, args=arguments, force=True)
-        except Exception as error:
-            self.error = error
-        self._blocked = self._complete = time.perf_counter() - self._begin
-        self._thread = threading.Thread(
-            target=self._finish, args=(manager,), name="saving", daemon=True
-        )
-        self._thread.start()
+    Attributes:
+      step: the number of steps done when it was taken.
+      start: when it began, by `time.perf_counter`.
+      blocked: when the state was copied off the devices.
+      complete: when its last file was written; None before, and in all processes but the first.
+    """
 
-    def under_way(self) -> bool:
-        """Whether it goes on still."""
-        return self._thread.is_alive()
+    step: int
+    start: float
+    blocked: float | None = None
+    complete: float | None = None
 
-    def wait(self) -> None:
-        """Returns when it has ended, well or with an error."""
-        self._thread.join()
+    def note_complete(self) -> None:
+        """Called by orbax when all files are written."""
+        self.complete = time.perf_counter()
 
     def finished(self) -> FinishedSave:
-        """What it cost, once it has ended well."""
-        return FinishedSave(self.step, self._blocked, self._complete)
-
-    def _finish(self, manager: ocp.CheckpointManager) -> None:
-        if self.error is None:
-            try:
-                manager.wait_until_finished()
-            except Exception as error:
-                self.error = error
-        self._complete = time.perf_counter() - self._begin
+        """Its times, once orbax has confirmed it."""
+        now = time.perf_counter()
+        blocked, complete = self.blocked or now, self.complete or now
+        complete = max(complete, blocked)  # a small state is written before `save` returns
+        return FinishedSave(self.step, blocked - self.start, complete - self.start)

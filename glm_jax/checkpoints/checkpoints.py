@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from jaxtyping import PyTree
 
 from glm_jax.checkpoints.async_save import (
-    RECORD_ITEM,
-    STATE_ITEM,
     FinishedSave,
+    PendingSave,
     RetentionPolicy,
-    Saving,
     open_manager,
 )
 from glm_jax.checkpoints.checksums import find_damage, record_sum
+from glm_jax.checkpoints.record import (
+    PARAMETER_LAYOUT,
+    RECORD_ITEM,
+    STATE_ITEM,
+    first_line,
+    read_any_record,
+    read_record,
+)
 from glm_jax.cluster.agree import any_process, first_said, wait_for_all
 from glm_jax.errors import RunError, UsageError
+from glm_jax.io.paths import ORBAX_SCHEMES, resolve_path, scheme_of
 
-# Names the shapes and axis order of the parameters, so that later layouts can tell them apart.
-PARAMETER_LAYOUT = "scanned-1"
 # A damaged checkpoint is kept under this name, where nothing takes it for a checkpoint.
 DAMAGED = "{}.damaged"
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When a run is saved: every so many steps, at its end, and when it is asked to stop.
+    """When a run is saved: at regular steps, at its end, and when it is asked to stop.
 
     Attributes:
       every: steps between saves.
@@ -54,18 +61,22 @@ class CheckpointConfig:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder; leaving it as a context waits for a save under way.
+    """The checkpoints of one run folder; leaving it as a context waits for a save in progress.
 
     Raises:
       RunError: on leaving, the last save failed.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig | None = None):
-        """Opens the folder; without a configuration it is only read."""
-        self._folder = folder.resolve()
+    def __init__(self, folder: str | os.PathLike[str], config: CheckpointConfig | None = None):
+        """Opens the folder; without a configuration it is read only.
+
+        Raises:
+          UsageError: it is a URL of a scheme that orbax can't write to.
+        """
+        self._folder = _checked_folder(folder)
         keep = None if config is None else RetentionPolicy(config.keep, config.keep_every)
-        self._manager = open_manager(self._folder, keep)
-        self._saving: Saving | None = None
+        self._manager = open_manager(self._folder, keep, self._files_written)
+        self._pending: PendingSave | None = None
         self._finished: list[FinishedSave] = []
 
     def __enter__(self) -> Checkpoints:
@@ -73,12 +84,12 @@ class Checkpoints:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error and jax.process_count() > 1:
-            return  # a save needs all processes, and the others may never come to it
+            return  # a save needs all processes, and the others may never reach it
         try:
             if error is None:
                 self.wait()
         finally:
-            with suppress(Exception):  # what became of the last save is told by `wait`
+            with suppress(Exception):  # `wait` reports a failure of the last save
                 self._manager.close()
 
     def latest_step(self) -> int | None:
@@ -86,10 +97,10 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def latest_intact_step(self, say: Callable[[str], None]) -> int | None:
-        """The newest checkpoint whose files are as they were written; damaged ones are set aside.
+        """The newest checkpoint whose files are intact; damaged ones are set aside.
 
-        All processes take part: each looks at its share of the files. A damaged checkpoint is
-        renamed, never deleted, and `say` tells of it.
+        All processes take part: each checks its share of the files. A damaged checkpoint is
+        renamed, never deleted, and `say` reports it.
 
         Returns:
           Its step; None where there is no checkpoint at all.
@@ -109,16 +120,17 @@ class Checkpoints:
             wait_for_all(f"checkpoint {step} is set aside")
             say(f"checkpoint {folder} is damaged and set aside as {aside.name}: {damage}")
             self._manager.reload()
-        damaged = sorted(path.name for path in self._folder.glob(f"{DAMAGED.format('*')}*"))
+        names = [path.name for path in self._folder.iterdir()]
+        damaged = sorted(name for name in names if DAMAGED.format("") in name)
         if damaged:
             raise RunError(
                 f"every checkpoint in {self._folder} is damaged ({', '.join(damaged)}); give the "
-                "run a new folder to begin it anew"
+                "run a new folder to start it again"
             )
         return None
 
     def save(
-        self, step: int, state: PyTree, record: Mapping[str, Any], *, must: bool = True
+        self, step: int, state: PyTree, record: Mapping[str, Any], *, wait_for_previous: bool = True
     ) -> bool:
         """Starts saving and returns once the state is copied off the device.
 
@@ -128,17 +140,16 @@ class Checkpoints:
           step: the number of steps done.
           state: the train state.
           record: what the checkpoint holds, as JSON values; the layout of parameters is added.
-          must: whether to wait where the save before is still under way; otherwise this one is
-            left out, so that training goes on.
+          wait_for_previous: whether to wait for a previous save that is still in progress;
+            otherwise this one is skipped, and training is not blocked.
 
         Returns:
-          Whether the checkpoint of this step is there or under way.
+          Whether the checkpoint of this step exists or is being saved.
 
         Raises:
-          RunError: the save before failed.
+          RunError: the previous save or this one failed.
         """
-        under_way = self._saving is not None and self._saving.under_way()
-        if not must and any_process(under_way):
+        if not wait_for_previous and any_process(self._manager.is_saving_in_progress()):
             return False
         self.wait()
         if self.latest_step() == step:
@@ -149,51 +160,62 @@ class Checkpoints:
         arguments = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(full_record)
         )
-        self._saving = Saving(self._manager, step, arguments)
+        self._pending = PendingSave(step, time.perf_counter())
+        with self._failing_as_run_error(step):
+            self._manager.save(step, args=arguments, force=True)
+        self._pending.blocked = time.perf_counter()
         return True
 
     def wait(self) -> None:
-        """Waits until no save is under way.
+        """Waits until no save is in progress.
 
         Raises:
           RunError: the last save failed.
         """
-        if self._saving is None:
+        if self._pending is None:
             return
-        saving, self._saving = self._saving, None
-        saving.wait()
-        self._note(saving)
+        pending, self._pending = self._pending, None
+        with self._failing_as_run_error(pending.step):
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        self._finished.append(pending.finished())
 
     def finished_saves(self) -> list[FinishedSave]:
-        """The saves that have ended since this was last asked.
+        """The saves that have finished since the last call.
 
         Raises:
           RunError: one of them failed.
         """
-        if self._saving and not self._saving.under_way():
+        if not self._manager.is_saving_in_progress():
             self.wait()
         finished, self._finished = self._finished, []
         return finished
 
-    def _note(self, saving: Saving) -> None:
-        if saving.error:
+    def _files_written(self) -> None:
+        if self._pending:
+            self._pending.note_complete()
+
+    @contextmanager
+    def _failing_as_run_error(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._pending = None
             raise RunError(
-                f"saving checkpoint {self._folder / str(saving.step)} failed: "
-                f"{_first_line(saving.error)}"
-            ) from saving.error
-        self._finished.append(saving.finished())
+                f"saving checkpoint {self._folder / str(step)} failed: {first_line(error)}"
+            ) from error
 
     def read_record(self, step: int) -> dict[str, Any]:
-        """What was recorded with a checkpoint.
+        """The record saved with a checkpoint.
 
         Raises:
           RunError: the record is missing or unreadable.
-          UsageError: the checkpoint's parameters are laid out in another way than this version's.
+          UsageError: the checkpoint's parameters are in a layout that this version doesn't read.
         """
         return read_record(self._folder / str(step))
 
     def restore(self, step: int, abstract_state: PyTree) -> PyTree:
-        """The state saved at `step`, laid out as the shardings of `abstract_state` say.
+        """The state saved at `step`, with the shardings of `abstract_state`.
 
         Args:
           step: which checkpoint.
@@ -212,18 +234,28 @@ class Checkpoints:
             restored = self._manager.restore(step, args=ocp.args.Composite(state=arguments))
         except Exception as error:
             raise RunError(
-                f"checkpoint {self._folder / str(step)} can't be restored: {_first_line(error)}"
+                f"checkpoint {self._folder / str(step)} can't be restored: {first_line(error)}"
             ) from error
         return restored["state"]
 
 
-def _damage(step_folder: Path) -> str | None:
-    """What is wrong with this process's share of a checkpoint's files.
+def _checked_folder(folder: str | os.PathLike[str]) -> epath.Path:
+    path = resolve_path(folder, "the checkpoint folder")
+    if scheme_of(path) not in (None, *ORBAX_SCHEMES):
+        raise UsageError(
+            f"checkpoints can't be kept at {path}; expected a local path or a URL of "
+            f"{' or '.join(f'{scheme}://' for scheme in sorted(ORBAX_SCHEMES))}"
+        )
+    return path
 
-    Checkpoints of other making, which say nothing of checksums, are taken as they are.
+
+def _damage(step_folder: epath.Path) -> str | None:
+    """Describes damage in this process's share of a checkpoint's files, None where there is none.
+
+    Checkpoints written without checksums, by a conversion or by orbax alone, are accepted.
     """
     try:
-        record = _read_any_record(step_folder)
+        record = read_any_record(step_folder)
     except RunError as error:
         return str(error)
     expected = record.pop("record_checksum", None)
@@ -235,63 +267,10 @@ def _damage(step_folder: Path) -> str | None:
     return damage and f"{STATE_ITEM}/{damage}"
 
 
-def _free_name(step_folder: Path) -> Path:
+def _free_name(step_folder: epath.Path) -> epath.Path:
     aside = step_folder.with_name(DAMAGED.format(step_folder.name))
     number = 2
     while aside.exists():
         aside = step_folder.with_name(f"{DAMAGED.format(step_folder.name)}-{number}")
         number += 1
     return aside
-
-
-def find_step(path: Path) -> Path:
-    """The folder of one checkpoint: `path` itself, or the newest in it or in its checkpoints/.
-
-    Raises:
-      UsageError: no complete checkpoint there.
-    """
-    if (path / STATE_ITEM).is_dir():
-        return path
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    steps = [step for step in folder.iterdir() if step.name.isdecimal() and step.is_dir()]
-    if not steps:
-        raise UsageError(f"{folder} holds no complete checkpoint")
-    return max(steps, key=lambda step: int(step.name))
-
-
-def read_record(step_folder: Path) -> dict[str, Any]:
-    """What was recorded with the checkpoint in a folder.
-
-    Raises:
-      RunError: the record is missing or unreadable.
-      UsageError: the checkpoint's parameters are laid out in another way than this version's.
-    """
-    record = _read_any_record(step_folder)
-    layout = record.get("parameter_layout")
-    if layout != PARAMETER_LAYOUT:
-        raise UsageError(
-            f"checkpoint {step_folder} has the parameter layout {layout!r}; "
-            f"this version reads {PARAMETER_LAYOUT!r}"
-        )
-    return record
-
-
-def _read_any_record(step_folder: Path) -> dict[str, Any]:
-    """A record, whatever the layout that it names.
-
-    Raises:
-      RunError: it is missing or unreadable.
-    """
-    try:
-        record = json.loads((step_folder / RECORD_ITEM / "metadata").read_text())
-        if not isinstance(record, dict):
-            raise ValueError("it holds no JSON object")
-        return record
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(
-            f"the record of checkpoint {step_folder} can't be read: {_first_line(error)}"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,13 +11,13 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
 # The folder of the lists, inside the item that they describe, and the list of the lists.
 LISTS = "checksums"
@@ -38,9 +38,9 @@ class SummedPyTreeHandler(ocp.PyTreeCheckpointHandler):
         futures = await super().async_save(directory, item, save_args, args)
 
         def write_own() -> None:
-            folder = Path(str(getattr(directory, "path", directory)))
+            folder = epath.Path(str(getattr(directory, "path", directory)))
             number = jax.process_index()
-            own = (folder / PROCESS_FOLDER.format(number)).rglob("*")
+            own = _files_in(folder / PROCESS_FOLDER.format(number))
             write_list(folder, f"process_{number}.json", sums(folder, own))
 
         return [_Then(futures or [], write_own)]
@@ -48,9 +48,9 @@ class SummedPyTreeHandler(ocp.PyTreeCheckpointHandler):
     def finalize(self, directory) -> None:
         """As orbax's, called in process 0 when all have written; then comes the last list."""
         super().finalize(directory)
-        folder = Path(str(directory))
+        folder = epath.Path(str(directory))
         processes = {folder / PROCESS_FOLDER.format(n) for n in range(jax.process_count())}
-        shared = [path for path in folder.rglob("*") if not processes.intersection(path.parents)]
+        shared = [path for path in _files_in(folder) if not processes.intersection(path.parents)]
         write_list(folder, LAST_LIST, sums(folder, shared))
 
 
@@ -69,9 +69,19 @@ class _Then:
         self._then()
 
 
-def sums(folder: Path, paths: Iterable[Path]) -> Sums:
-    """Size in bytes and CRC-32 of every file among the paths, by its name inside the folder."""
-    files = sorted(path for path in paths if path.is_file())
+def _files_in(folder: epath.Path) -> Iterator[epath.Path]:
+    """All files below a folder; none where there is no folder."""
+    if folder.is_dir():
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                yield from _files_in(entry)
+            else:
+                yield entry
+
+
+def sums(folder: epath.Path, files: Iterable[epath.Path]) -> Sums:
+    """Size in bytes and CRC-32 of files in a folder, by their paths relative to it."""
+    files = sorted(files)
     with ThreadPoolExecutor(THREADS) as pool:
         return {
             str(path.relative_to(folder)): list(sum_)
@@ -79,13 +89,13 @@ def sums(folder: Path, paths: Iterable[Path]) -> Sums:
         }
 
 
-def write_list(folder: Path, name: str, listed: Sums) -> None:
+def write_list(folder: epath.Path, name: str, listed: Sums) -> None:
     """Writes one list of checksums into the folder that it describes."""
     (folder / LISTS).mkdir(exist_ok=True)
     (folder / LISTS / name).write_text(json.dumps(listed))
 
 
-def find_damage(folder: Path, part: int, num_parts: int) -> str | None:
+def find_damage(folder: epath.Path, part: int, num_parts: int) -> str | None:
     """What is wrong with the files of a folder, None where they are as they were written.
 
     Args:
@@ -104,7 +114,7 @@ def find_damage(folder: Path, part: int, num_parts: int) -> str | None:
                 return damage
         own = [_read_list(folder, name.removeprefix(f"{LISTS}/")) for name in names]
     except FileNotFoundError as error:
-        return f"{_inside(folder, error.filename)} is missing"
+        return f"{_inside(folder, error)} is missing"
     except (OSError, ValueError) as error:
         return f"its checksums can't be read ({error})"
     listed = {name: sum_ for sums_ in (shared, *own) for name, sum_ in sums_.items()}
@@ -121,7 +131,7 @@ def record_sum(record: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
-def _read_list(folder: Path, name: str) -> Sums:
+def _read_list(folder: epath.Path, name: str) -> Sums:
     listed = json.loads((folder / LISTS / name).read_text())
     if not isinstance(listed, dict) or not all(
         isinstance(sum_, list) and len(sum_) == 2 for sum_ in listed.values()
@@ -130,13 +140,13 @@ def _read_list(folder: Path, name: str) -> Sums:
     return listed
 
 
-def _compare(folder: Path, name: str, expected: list[int]) -> str | None:
+def _compare(folder: epath.Path, name: str, expected: list[int]) -> str | None:
     try:
         size, checksum = _sum(folder / name)
     except FileNotFoundError:
         return f"{name} is missing"
     except OSError as error:
-        return f"{name} can't be read ({error.strerror})"
+        return f"{name} can't be read ({error.strerror or error})"
     if size != expected[0]:
         return f"{name} has {size} bytes in place of {expected[0]}"
     if checksum != expected[1]:
@@ -144,7 +154,7 @@ def _compare(folder: Path, name: str, expected: list[int]) -> str | None:
     return None
 
 
-def _sum(path: Path) -> tuple[int, int]:
+def _sum(path: epath.Path) -> tuple[int, int]:
     size = checksum = 0
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
@@ -153,5 +163,6 @@ def _sum(path: Path) -> tuple[int, int]:
     return size, checksum
 
 
-def _inside(folder: Path, path: str) -> str:
-    return os.path.relpath(path, folder)
+def _inside(folder: epath.Path, error: FileNotFoundError) -> str:
+    """The path of a missing file relative to a folder; object stores don't supply it."""
+    return os.path.relpath(error.filename, folder) if error.filename else f"a list in {LISTS}/"

@@ -21,11 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints a line for each process."""
     import time
-    from pathlib import Path
 
     from glm_jax.cluster.heartbeat import lags, read_heartbeats
 
-    beats = read_heartbeats(Path(arguments.run_folder))
+    beats = read_heartbeats(arguments.run_folder)
     now = time.time()
     notes = lags(beats, now)
     for beat in beats:

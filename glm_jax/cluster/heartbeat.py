@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import socket
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 
 from glm_jax.errors import UsageError
+from glm_jax.io.files import write_file
+from glm_jax.io.paths import resolve_path
 
 FOLDER = "heartbeats"
 PERIOD_SECONDS = 5.0
@@ -51,9 +54,15 @@ class Heartbeat:
     """Writes this process's file every few seconds while it is entered."""
 
     def __init__(
-        self, run_folder: Path, process: int, first_step: int, period: float = PERIOD_SECONDS
+        self,
+        run_folder: str | os.PathLike[str],
+        process: int,
+        first_step: int,
+        period: float = PERIOD_SECONDS,
     ):
-        self._path = run_folder / FOLDER / f"process_{process:05d}.json"
+        self._path = (
+            resolve_path(run_folder, "train.run_folder") / FOLDER / f"process_{process:05d}.json"
+        )
         self._process = process
         self._host = socket.gethostname()
         self._period = period
@@ -94,21 +103,19 @@ class Heartbeat:
         beat = Beat(
             self._process, self._host, self._started, self._finished, self._doing, time.time()
         )
-        partial = self._path.with_suffix(".partial")
-        try:
-            partial.write_text(json.dumps(dataclasses.asdict(beat)) + "\n")
-            os.replace(partial, self._path)
-        except OSError:
-            pass  # a full disk is for the checkpoints to tell
+        with suppress(OSError):  # a full disk is reported when a checkpoint is saved
+            write_file(self._path, (json.dumps(dataclasses.asdict(beat)) + "\n").encode())
 
 
-def read_heartbeats(run_folder: Path) -> list[Beat]:
+def read_heartbeats(run_folder: str | os.PathLike[str]) -> list[Beat]:
     """The last beats of a run's processes, in their order.
 
     Raises:
       UsageError: the run has none, or a file is none of ours.
     """
-    paths = sorted((run_folder / FOLDER).glob("process_*.json"))
+    folder = resolve_path(run_folder, "RUN_FOLDER") / FOLDER
+    files = folder.iterdir() if folder.is_dir() else []
+    paths = sorted(path for path in files if re.fullmatch(r"process_\d+\.json", path.name))
     if not paths:
         raise UsageError(f"{run_folder} holds no heartbeats; expected a run folder")
     beats = []

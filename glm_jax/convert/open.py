@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glm_jax.checkpoints.checkpoints import STATE_ITEM
+from glm_jax.checkpoints.record import STATE_ITEM
 from glm_jax.convert.layouts.huggingface import HuggingFaceSource
 from glm_jax.convert.layouts.native import NativeSource
 from glm_jax.convert.layouts.original import OriginalSource

@@ -1,7 +1,7 @@
 """Files by path or URL: finding, reading and writing them, whatever they are stored on.
 
-Paths are handled by Python itself; URLs such as ``gs://bucket/file`` by fsspec and the package that
-it needs for their kind.
+All but the sources of texts go through ``paths.resolve_path`` and so through ``etils.epath``.
+Sources are found and read by fsspec, whose files are seekable and whose patterns may have ``**``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from glm_jax.errors import UsageError
+from glm_jax.io.paths import is_url, resolve_path
+
+COPY_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,6 @@ class SourceFile:
     location: str
     size: int
     stamp: str
-
-
-def is_url(location: str) -> bool:
-    """Whether ``location`` is a URL rather than a path."""
-    return "://" in location
 
 
 def find_files(source: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
@@ -126,92 +124,81 @@ def open_file(location: str) -> IO[bytes]:
     return system.open(path, "rb")
 
 
-def read_file(location: str) -> bytes:
-    """The whole content of a file."""
-    with open_file(location) as stream:
-        return stream.read()
+def read_file(location: str | os.PathLike[str]) -> bytes:
+    """The content of a file."""
+    return resolve_path(location).read_bytes()
 
 
-def write_file(location: str, content: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    if is_url(location):
-        # Stores of objects show an object when it is whole.
-        system, path = _file_system(location)
-        system.makedirs(path.rpartition("/")[0], exist_ok=True)
-        system.pipe_file(path, content)
+def write_file(location: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file atomically: whatever fails, it has its old content or the new one."""
+    path = resolve_path(location)
+    if is_url(path):
+        # Object stores show an object only when it is complete.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
         return
-    temporary = f"{location}.{uuid.uuid4().hex}.partial"
+    temporary = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}.partial")
     try:
-        Path(temporary).write_bytes(content)
-        os.replace(temporary, location)
+        temporary.write_bytes(content)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def file_exists(location: str) -> bool:
+def file_exists(location: str | os.PathLike[str]) -> bool:
     """Whether there is a file."""
-    if not is_url(location):
-        return Path(location).is_file()
-    system, path = _file_system(location)
-    return system.isfile(path)
+    return resolve_path(location).is_file()
 
 
-def make_folder(location: str) -> None:
+def make_folder(location: str | os.PathLike[str]) -> None:
     """Make a folder and those above it, where they are missing."""
-    if not is_url(location):
-        Path(location).mkdir(parents=True, exist_ok=True)
-        return
-    system, path = _file_system(location)
-    system.makedirs(path, exist_ok=True)
+    resolve_path(location).mkdir(parents=True, exist_ok=True)
 
 
-def folder_names(location: str) -> list[str]:
+def folder_names(location: str | os.PathLike[str]) -> list[str]:
     """Names of what is in a folder, sorted; none where there is no folder."""
-    if not is_url(location):
-        return sorted(os.listdir(location)) if Path(location).is_dir() else []
-    system, path = _file_system(location)
-    if not system.isdir(path):
-        return []
-    return sorted(name.rstrip("/").rpartition("/")[2] for name in system.ls(path, detail=False))
+    path = resolve_path(location)
+    return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
 
 
-def remove_folder(location: str) -> None:
-    """Remove a folder with all that is in it, if it is there."""
-    if not is_url(location):
-        shutil.rmtree(location, ignore_errors=True)
-        return
-    system, path = _file_system(location)
-    if system.isdir(path):
-        system.rm(path, recursive=True)
+def remove_folder(location: str | os.PathLike[str]) -> None:
+    """Remove a folder with all that is in it, if it is there; what can't be removed stays."""
+    path = resolve_path(location)
+    with suppress(OSError):
+        if path.is_dir():
+            path.rmtree()
 
 
-def copy_folder(source: str, destination: str) -> None:
-    """Copy the files of a folder that has no folders in it."""
-    make_folder(destination)
-    for name in folder_names(source):
-        write_file(f"{destination}/{name}", read_file(f"{source}/{name}"))
+def copy_folder(source: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
+    """Copy a folder with all that is in it."""
+    from_folder, to_folder = resolve_path(source), resolve_path(destination)
+    to_folder.mkdir(parents=True, exist_ok=True)
+    for entry in from_folder.iterdir():
+        if entry.is_dir():
+            copy_folder(entry, to_folder / entry.name)
+            continue
+        with entry.open("rb") as read, (to_folder / entry.name).open("wb") as written:
+            shutil.copyfileobj(read, written, COPY_BYTES)
 
 
 @contextmanager
-def local_copy(location: str) -> Iterator[str]:
-    """A path with the content of a file or flat folder: itself, or a copy for as long as needed.
+def local_copy(location: str | os.PathLike[str]) -> Iterator[str]:
+    """A local path with the content of a file or folder: itself, or a temporary copy of a URL.
 
     Raises:
       UsageError: a URL that can't be read.
     """
-    if not is_url(location):
-        yield location
+    path = resolve_path(location)
+    if not is_url(path):
+        yield os.fspath(path)
         return
     with TemporaryDirectory() as folder:
-        copy = f"{folder}/{location.rstrip('/').rpartition('/')[2]}"
+        copy = Path(folder) / path.name
         with _failing_as(f"{location} cannot be read"):
-            if file_exists(location):
-                write_file(copy, read_file(location))
+            if path.is_file():
+                copy.write_bytes(path.read_bytes())
+            elif path.is_dir() and any(path.iterdir()):
+                copy_folder(path, copy)
             else:
-                files = [n for n in folder_names(location) if file_exists(f"{location}/{n}")]
-                if not files:
-                    raise FileNotFoundError("there is no such file or folder")
-                make_folder(copy)
-                for name in files:
-                    write_file(f"{copy}/{name}", read_file(f"{location}/{name}"))
-        yield copy
+                raise FileNotFoundError("there is no such file or folder")
+        yield os.fspath(copy)

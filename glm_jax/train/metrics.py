@@ -6,9 +6,10 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
+from etils import epath
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.live import Live
@@ -16,6 +17,8 @@ from rich.text import Text
 from tensorboardX import SummaryWriter
 
 from glm_jax.errors import RunError
+from glm_jax.io.files import write_file
+from glm_jax.io.paths import is_url, resolve_path
 
 
 class MetricsWriter:
@@ -24,50 +27,70 @@ class MetricsWriter:
     Every line is one JSON object with the step, the kind ("train" or "validation") and the values.
     """
 
-    def __init__(self, run_folder: Path, first_step: int):
-        """Opens both for a run that goes on at `first_step`, forgetting what lay beyond it."""
-        self._file = open_truncated(run_folder / "metrics.jsonl", first_step)
-        self._events = SummaryWriter(str(run_folder / "tensorboard"), purge_step=first_step + 1)
+    def __init__(self, run_folder: str | os.PathLike[str], first_step: int):
+        """Opens both for a run that resumes at `first_step`, dropping records of later steps."""
+        folder = resolve_path(run_folder, "train.run_folder")
+        self._log = MetricsLog(folder / "metrics.jsonl", first_step)
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Appends one record; values that are not finite are written as null."""
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
-        self._file.flush()
+        self._log.append({"step": step, "kind": kind, **finite})
         for name, value in values.items():
             self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
         """Flushes and closes both."""
-        self._file.close()
+        self._log.close()
         self._events.close()
 
 
-def open_truncated(path: Path, last_step: int):
-    """Opens a metrics file for appending, without the lines of later steps or half-written ones.
+class MetricsLog:
+    """A metrics file that records are appended to, without those of steps after `last_step`.
 
     A run that was killed may have logged steps that its newest checkpoint does not hold yet; it
-    will log them again.
+    will log them again. Objects of a bucket can't be appended to, and are written again each time.
     """
-    kept = [record for record in read_metrics(path) if record["step"] <= last_step]
-    partial = path.with_suffix(".jsonl.partial")
-    partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    os.replace(partial, path)
-    return path.open("a")
+
+    def __init__(self, path: epath.Path, last_step: int):
+        """Rewrites the file without later steps and incomplete lines, and opens it."""
+        kept = [record for record in read_metrics(path) if record["step"] <= last_step]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        write_file(path, text.encode())
+        self._path = path
+        self._lines = [text] if is_url(path) else None
+        self._file = None if is_url(path) else epath.Path(path).open("a")
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Adds one record, which is in the file when this returns."""
+        line = json.dumps(record) + "\n"
+        if self._file is not None:
+            self._file.write(line)
+            self._file.flush()
+        elif self._lines is not None:
+            self._lines.append(line)
+            write_file(self._path, "".join(self._lines).encode())
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
 
 
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """The records of a metrics file in order; an unfinished last line is left out."""
-    if not path.is_file():
+    file = resolve_path(path)
+    if not file.is_file():
         return
-    for line in path.read_text().splitlines():
+    for line in file.read_text().splitlines():
         try:
             yield json.loads(line)
         except json.JSONDecodeError:
             return
 
 
-def draw_loss(metrics_file: Path, picture: Path) -> None:
+def draw_loss(metrics_file: str | os.PathLike[str], picture: str | os.PathLike[str]) -> None:
     """Draws training and validation loss over the steps, from the metrics file alone.
 
     Raises:
@@ -96,9 +119,9 @@ def draw_loss(metrics_file: Path, picture: Path) -> None:
     axes.set(xlabel="step", ylabel="loss (nats per target token)")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    partial = picture.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=120)
-    os.replace(partial, picture)
+    image = BytesIO()
+    figure.savefig(image, dpi=120, format="png")
+    write_file(picture, image.getvalue())
 
 
 def _running_mean(values: list[float], weight: float = 0.9) -> list[float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
@@ -15,6 +14,7 @@ from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cluster.heartbeat import Heartbeat
 from glm_jax.cluster.preemption import StopRequest
 from glm_jax.data.batches.inputs import Inputs, open_inputs
+from glm_jax.io.paths import resolve_path
 from glm_jax.parallel.mesh import make_mesh
 from glm_jax.train.config import RunConfig
 from glm_jax.train.evaluate import evaluate
@@ -62,7 +62,7 @@ def pretrain(
       RunError: loss or gradients were not finite too often, a checkpoint could not be saved, or
         all are damaged.
     """
-    folder = Path(config.train.run_folder)
+    folder = resolve_path(config.train.run_folder, "train.run_folder")
     inputs = open_inputs(config.data, config.blanks, config.model.vocab_size)
     mesh = make_mesh(config.mesh)
     program = program_of(config, mesh)
@@ -94,7 +94,7 @@ def _run(
     profile_steps: ProfileSteps | None,
 ) -> int:
     """Trains from `first_step` on and returns the number of steps done."""
-    folder = Path(config.train.run_folder)
+    folder = resolve_path(config.train.run_folder, "train.run_folder")
     process = jax.process_index()
     with ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
@@ -180,7 +180,7 @@ class RunHooks:
         """Saves; the last save of a run is waited for."""
         self.heartbeat.doing("saving")
         record = run_record(self.config, self.inputs.tokenizer)
-        if not self.checkpoints.save(step, state, record, must=must):
+        if not self.checkpoints.save(step, state, record, wait_for_previous=must):
             self.teller.left_out(step)
         if must:
             self.checkpoints.wait()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
+import os
 
+from glm_jax.io.files import write_file
+from glm_jax.io.paths import resolve_path
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.train.config import RunConfig
 
@@ -27,9 +29,15 @@ def json_text(config: RunConfig) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
-def write_configuration(folder: Path, config: RunConfig, tokenizer: Tokenizer) -> None:
-    """Makes the run folder stand on its own: configuration as gin and JSON, and the tokenizer."""
+def write_configuration(
+    folder: str | os.PathLike[str], config: RunConfig, tokenizer: Tokenizer
+) -> None:
+    """Makes the run folder self-contained: configuration as gin and JSON, and the tokenizer.
+
+    Each file is replaced atomically: a full disk leaves the old one.
+    """
+    folder = resolve_path(folder, "train.run_folder")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.gin").write_text(gin_text(config))
-    (folder / "config.json").write_text(json_text(config))
+    write_file(folder / "config.gin", gin_text(config).encode())
+    write_file(folder / "config.json", json_text(config).encode())
     tokenizer.save(folder / "tokenizer")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glm_jax.checkpoints.checkpoints import find_step, read_record
+from glm_jax.checkpoints.record import find_step, read_record
 from glm_jax.convert.dimensions import measure
 from glm_jax.convert.layouts.native_reader import Leaf, open_leaves, reason_of
 from glm_jax.convert.layouts.native_record import facts_of, recorded_checksums, stored_dtypes

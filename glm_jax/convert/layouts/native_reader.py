@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from glm_jax.checkpoints.checkpoints import STATE_ITEM
+from glm_jax.checkpoints.record import STATE_ITEM
 from glm_jax.convert.names import Entry, Layout, by_native
 from glm_jax.convert.tensors import DTYPES
 from glm_jax.errors import UsageError

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from glm_jax.checkpoints.checkpoints import PARAMETER_LAYOUT, RECORD_ITEM, STATE_ITEM
+from glm_jax.checkpoints.record import PARAMETER_LAYOUT, RECORD_ITEM, STATE_ITEM
 from glm_jax.convert.layouts.native_reader import (
     ARRAY_FILE,
     CODECS,
