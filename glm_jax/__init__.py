@@ -6,6 +6,8 @@ The public names are loaded when they are first used, so that importing the pack
 import importlib
 from typing import TYPE_CHECKING
 
+from glm_jax import environment
+
 if TYPE_CHECKING:
     from glm_jax.convert.load import load
     from glm_jax.generate.fill import Filler, fill, score
@@ -38,6 +40,9 @@ _PUBLIC = {
     "RelativeGLM": "glm_jax.model",
     "RelativeGLMConfig": "glm_jax.model",
 }
+
+# Before any module of the package imports TensorFlow or JAX.
+environment.set_defaults()
 
 
 def __getattr__(name: str):

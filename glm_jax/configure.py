@@ -6,49 +6,145 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import io
 import re
+import tokenize
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gin
+from etils import epath
 
 from glm_jax.errors import UsageError
 from glm_jax.train.config import RunConfig
 
 SECTIONS: dict[str, type] = typing.get_type_hints(RunConfig)
-# Includes such as "configs/models/demo.gin" are looked up in the working folder, then here.
-PROJECT_ROOT = Path(__file__).resolve().parents[1]
+# Holds configs/: a link to the checkout's folder, a copy of it in an installed package.
+PACKAGE = epath.Path(__file__).parent
+# What gin raises over a file that it can't make sense of.
+_GIN_ERRORS = (
+    AttributeError,
+    ImportError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+)
+MAX_SHOWN = 80  # characters of a wrong value in a message
 
 
 def read_configuration(gin_files: Sequence[str | Path], bindings: Sequence[str] = ()) -> RunConfig:
     """The configuration that gin files and bindings describe; later ones win.
 
     Args:
-      gin_files: paths; their includes are looked up in the working folder, then in the project's.
+      gin_files: paths or URLs. A relative path is looked up in the working folder, then in the
+        package; an included one first in the folder of the file that includes it.
       bindings: such as "optimizer.learning_rate=3e-4"; a string value may come without quotes.
 
     Raises:
       UsageError: a missing file, an unknown or missing name, a wrong type, an impossible value or
         an impossible combination.
     """
-    for path in gin_files:
-        if not Path(path).is_file():
-            raise UsageError(f"the gin file {path} does not exist")
-        _check_includes(Path(path))
     gin.clear_config(clear_constants=True)
     try:
-        files = [str(path) for path in gin_files]
-        gin.parse_config_files_and_bindings(files, [], finalize_config=False)
+        for path in gin_files:
+            found = _find(path)
+            if found is None:
+                raise UsageError(f"the gin file {path} does not exist")
+            _parse_file(found)
         gin.parse_config([_checked_binding(binding) for binding in bindings])
         gin.finalize()
         bound = {name: read() for name, read in _READERS.items()}
-    except (ValueError, TypeError, SyntaxError, AttributeError, RuntimeError, OSError) as error:
+    except _GIN_ERRORS as error:
         raise UsageError(_explain(error)) from error
     finally:
         gin.clear_config(clear_constants=True)
     return RunConfig(**{name: _build(name, values) for name, values in bound.items()})
+
+
+def _find(path: str | Path, beside: epath.Path | None = None) -> epath.Path | None:
+    """The file that a path names: beside another file, in the working folder, in the package."""
+    relative = epath.Path(path).expanduser()
+    folders = [epath.Path(), PACKAGE] if beside is None else [beside.parent, epath.Path(), PACKAGE]
+    return next((f / relative for f in folders if (f / relative).is_file()), None)
+
+
+def _parse_file(path: epath.Path, including: tuple[epath.Path, ...] = ()) -> None:
+    """Parses a gin file and everything that it includes, in order.
+
+    gin sees the text between the includes only: its own search for included files ignores the
+    folder of the including file, and treats a folder on Python's path as a package.
+
+    Args:
+      including: the files whose includes led here.
+
+    Raises:
+      UsageError: the file can't be read, includes itself, or includes a file that does not exist.
+    """
+    chain = (*including, path)
+    lines = _read_lines(path)
+    parsed = 0
+    for number, line in enumerate(lines, start=1):
+        if not re.match(r"include\b", line):
+            continue
+        match = re.fullmatch(r"include\s+(['\"])(.+)\1\s*(#.*)?", line)
+        if match is None:
+            raise UsageError(f"{path}, line {number}, is {line!r}; expected include 'FILE'")
+        found = _find(match[2], beside=path)
+        if found is None:
+            raise UsageError(f"{path}, line {number}, includes {match[2]}, which does not exist")
+        if any(found.resolve() == file.resolve() for file in chain):
+            raise UsageError(f"{path}, line {number}, includes {match[2]}, which includes itself")
+        _parse_lines(path, lines, parsed, number - 1)
+        _parse_file(found, chain)
+        parsed = number
+    _parse_lines(path, lines, parsed, len(lines))
+
+
+def _parse_lines(path: epath.Path, lines: list[str], start: int, stop: int) -> None:
+    """Gives some lines of a file to gin, under the file's name and their own numbers."""
+    text = io.StringIO("\n" * start + "\n".join(lines[start:stop]) + "\n")
+    text.name = str(path)  # pyright: ignore[reportAttributeAccessIssue]
+    gin.parse_config(text)
+
+
+def _read_lines(path: epath.Path) -> list[str]:
+    """The lines of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+      UsageError: it is not UTF-8 text, or can't be read.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"the gin file {path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the gin file {path} is not UTF-8 text") from error
+    if "\0" in text:
+        raise UsageError(f"the gin file {path} is not text: it contains NUL characters")
+    # Not splitlines: a value may contain U+2028 and other characters that Python counts as ends.
+    return text.replace("\r\n", "\n").split("\n")
+
+
+@gin.config.register_finalize_hook
+def _refuse_scopes(config: Mapping[tuple[str, str], Any]) -> None:
+    """gin's scopes choose between several calls of a function; a section is read once.
+
+    Raises:
+      UsageError: a value is bound under a scope, where nothing would read it.
+    """
+    for (scope, selector), values in config.items():
+        section = selector.rpartition(".")[2]
+        if scope and section in SECTIONS:
+            name = next(iter(values), "")
+            raise UsageError(
+                f"{scope}/{section}.{name} has the scope {scope!r}, which nothing reads; "
+                f"expected {section}.{name}"
+            )
 
 
 def _values_reader(cls: type):
@@ -65,7 +161,6 @@ _READERS: dict[str, Any] = {
     name: gin.external_configurable(_values_reader(cls), name, module="glm_jax")
     for name, cls in SECTIONS.items()
 }
-gin.add_config_file_search_path(str(PROJECT_ROOT))
 
 
 def _build(section: str, values: dict[str, Any]) -> Any:
@@ -94,9 +189,11 @@ def _of_type(name: str, value: Any, expected: type) -> Any:
         items = _of_type(name, value, tuple)
         return tuple(_of_type(f"an item of {name}", i, typing.get_args(expected)[0]) for i in items)
     if type(value) is not expected:
+        shown = repr(value)
+        if len(shown) > MAX_SHOWN:
+            shown = f"{shown[:MAX_SHOWN]}..."
         raise UsageError(
-            f"{name} is {value!r}, of type {type(value).__name__}; "
-            f"expected type {expected.__name__}"
+            f"{name} is {shown}, of type {type(value).__name__}; expected type {expected.__name__}"
         )
     return value
 
@@ -109,23 +206,6 @@ def _of_mapping_type(name: str, value: Any, expected: Any) -> dict:
         _of_type(f"a key of {name}", key, key_type): _of_type(f"{name}[{key!r}]", item, value_type)
         for key, item in value.items()
     }
-
-
-def _check_includes(path: Path) -> None:
-    """Makes sure that everything a gin file includes is there, for gin's own complaint is opaque.
-
-    Raises:
-      UsageError: an included file does not exist.
-    """
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
-        match = re.match(r"include\s+['\"](.+?)['\"]", line)
-        if match:
-            found = [p for p in (Path(match[1]), PROJECT_ROOT / match[1]) if p.is_file()]
-            if not found:
-                raise UsageError(
-                    f"{path}, line {number}, includes {match[1]}, which does not exist"
-                )
-            _check_includes(found[0])
 
 
 def _checked_binding(binding: str) -> str:
@@ -141,7 +221,7 @@ def _checked_binding(binding: str) -> str:
         raise UsageError(f"the binding {binding!r} names no section; expected SECTION.NAME=VALUE")
     try:
         ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         if not value.startswith(("%", "@")):
             value = repr(value)
     return f"{name} = {value}"
@@ -165,6 +245,10 @@ def _explain(error: Exception) -> str:
         section = match[1].rpartition(".")[2]
         names = [field.name for field in dataclasses.fields(SECTIONS[section])]
         return _unknown("name", match[2], names, f" in section {section}") + _place(text)
+    if match := re.search(r"No bindings specified for '(.+?)/gin\.macro'", text):
+        return f"the macro %{match[1]} is used, but not defined" + _place(text)
+    if isinstance(error, tokenize.TokenError):
+        return f"the configuration can't be read: {error.args[0]}"
     first_line = next((line.strip() for line in text.splitlines() if line.strip()), repr(error))
     return f"the configuration can't be read: {first_line}" + _place(text)
 

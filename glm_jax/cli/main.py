@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -40,7 +43,7 @@ GIN_PREFIX = "--gin."
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises its complaint, so that it is told like every other."""
+    """Raises its complaint, so that it is printed like every other."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -48,12 +51,12 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 bad usage."""
-    # TensorFlow only moves integers here, and would log about oneDNN before it can be told not to.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    _set_streams()
     try:
         parsed = parse(sys.argv[1:] if arguments is None else arguments)
-        return parsed.run(parsed)
+        code = parsed.run(parsed)
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         return _complain(error, 2)
     except RunError as error:
@@ -61,9 +64,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except BrokenPipeError:
-        # The reader of our output has gone; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of the output has gone, so that there is no one to report this to.
+        _discard_output()
         return 1
+    except UnicodeError as error:
+        return _complain(f"text that can't be read or written: {error}", 2)
+    except OverflowError as error:
+        return _complain(f"a number is out of range: {error}", 2)
+    except RecursionError:
+        return _complain("the input is nested too deeply", 2)
+    except OSError as error:
+        return _complain(_describe(error), 1)
+
+
+def _set_streams() -> None:
+    """Standard input is UTF-8 whatever the locale is, and bad bytes in it are errors."""
+    if sys.stdin is None:  # closed by whoever started this process
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
+
+
+def _describe(error: OSError) -> str:
+    """What the system could not do, and with which file."""
+    if error.strerror is None:
+        return str(error)
+    files = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    if not files and error.errno == errno.ENOSPC:
+        # Without a file's name it is mostly the output, which Python would try to write again.
+        _discard_output()
+    return ": ".join([*files, error.strerror])
+
+
+def _discard_output() -> None:
+    """Sends what is still to be written to standard output nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -92,7 +130,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         command.set_defaults(run=module.run, takes_gin=hasattr(module, "TAKES_GIN"))
     if not arguments or arguments[0] not in commands.choices:
         parser.parse_args(arguments)  # shows the help, or complains
-    # Intermixed, so that flags may stand between a command's arguments.
+    # Intermixed: flags may come between a command's arguments.
     parsed, rest = commands.choices[arguments[0]].parse_known_intermixed_args(arguments[1:])
     parsed.bindings = []
     for argument in rest:
