@@ -7,6 +7,7 @@ import dataclasses
 from glm_jax.errors import UsageError
 from glm_jax.model.attention.choose import ATTENTION_KINDS
 from glm_jax.model.remat import REMAT_POLICIES
+from glm_jax.validation import at_least, boolean, choice, fraction, positive
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
@@ -26,17 +27,17 @@ class GLMConfig:
       num_attention_heads: H.
       max_sequence_length: the largest position; both position tables have one row more. With
         one-dimensional positions it is the number of positions, and the table has as many rows.
-      block_position_encoding: whether a second table gives the place inside the blank; False for
-        one-dimensional positions.
+      block_position_encoding: whether a second table embeds the position inside the blank; False
+        for one-dimensional positions.
       embedding_dropout: rate after the sum of the three embeddings.
       hidden_dropout: rate after the attention output and after the MLP output.
       attention_dropout: rate on the attention probabilities.
       layernorm_epsilon: added to the variance in every LayerNorm.
       compute_dtype: dtype of activations and matrix products, "float32" or "bfloat16". LayerNorm
         statistics, softmax and logits are float32 either way.
-      attention: how attention is computed: "xla", anywhere; "by_head", one head after another, for
-        CPUs; "flash", kernels of our own for TPUs; "cudnn", on GPUs. Only "xla" knows attention
-        dropout.
+      attention: how attention is computed: "xla", on any platform; "by_head", one head after
+        another, for CPUs; "flash", Pallas kernels for TPUs; "cudnn", on GPUs. Only "xla" supports
+        attention dropout.
       remat: what the backward pass keeps and what it computes again, see `remat_policy`: "none",
         "minimal", "offload" or "full".
 
@@ -59,44 +60,16 @@ class GLMConfig:
     remat: str = "none"
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size",
-            "num_layers",
-            "hidden_size",
-            "num_attention_heads",
-            "max_sequence_length",
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UsageError(f"model.{name} is {value!r}, but must be a positive whole number")
-        if self.hidden_size % self.num_attention_heads:
-            raise UsageError(
-                f"model.hidden_size is {self.hidden_size}, which model.num_attention_heads = "
-                f"{self.num_attention_heads} does not divide"
-            )
-        if not isinstance(self.block_position_encoding, bool):
-            raise UsageError(
-                f"model.block_position_encoding is {self.block_position_encoding!r}, "
-                "but must be True or False"
-            )
-        for name in ("embedding_dropout", "hidden_dropout", "attention_dropout"):
-            value = getattr(self, name)
-            if not _is_number(value) or not 0.0 <= value < 1.0:
-                raise UsageError(f"model.{name} is {value!r}, but must be in [0, 1)")
-        if not _is_number(self.layernorm_epsilon) or self.layernorm_epsilon <= 0.0:
-            raise UsageError(
-                f"model.layernorm_epsilon is {self.layernorm_epsilon!r}, but must be above 0"
-            )
-        for name, choices in (
-            ("compute_dtype", COMPUTE_DTYPES),
-            ("attention", ATTENTION_KINDS),
-            ("remat", REMAT_POLICIES),
-        ):
-            if getattr(self, name) not in choices:
-                raise UsageError(
-                    f"model.{name} is {getattr(self, name)!r}, but must be one of "
-                    f"{', '.join(choices)}"
-                )
+        at_least("model", self, 1, "vocab_size", "num_layers", "hidden_size", "num_attention_heads")
+        at_least("model", self, 1, "max_sequence_length")
+        check_heads(self.hidden_size, self.num_attention_heads)
+        boolean("model", self, "block_position_encoding")
+        rates = ("embedding_dropout", "hidden_dropout", "attention_dropout")
+        fraction("model", self, *rates, one=False)
+        positive("model", self, "layernorm_epsilon")
+        choice("model", self, "compute_dtype", COMPUTE_DTYPES)
+        choice("model", self, "attention", ATTENTION_KINDS)
+        choice("model", self, "remat", REMAT_POLICIES)
 
     @property
     def head_size(self) -> int:
@@ -114,5 +87,14 @@ class GLMConfig:
         return 4 * self.hidden_size
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def check_heads(hidden_size: int, num_attention_heads: int) -> None:
+    """Checks that the heads divide the hidden axis.
+
+    Raises:
+      UsageError: they do not.
+    """
+    if hidden_size % num_attention_heads:
+        raise UsageError(
+            f"model.hidden_size is {hidden_size}; expected a multiple of "
+            f"model.num_attention_heads = {num_attention_heads}"
+        )

@@ -1,4 +1,4 @@
-"""Dropout drawn by every device for its own part, the same whatever the parts are."""
+"""Dropout that every device draws for its own shard, equal in every layout."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """Leaves out numbers at random and scales up the others.
+    """Sets values to zero at random and scales up the others.
 
-    Every position of every example has a random key of its own, from its place in the whole batch
-    and sequence. So no device draws bits for others' parts, and no layout changes what is left out.
+    Every position of every example has a random key of its own, from its index in the global batch
+    and sequence. So no device draws bits for other devices' shards, and the layout does not change
+    what is dropped.
 
     Attributes:
       key: of a step, or of one of its layers.
-      first_example: the first example's place in the whole batch.
-      first_position: the first position's place in the whole sequence.
-      first_head: the first head's number among all.
+      first_example: index of the first example in the global batch.
+      first_position: index of the first position in the full sequence.
+      first_head: index of the first head.
     """
 
     key: Key[Array, ""]
@@ -35,7 +36,7 @@ class Dropout:
     def hidden(
         self, rate: float, values: Float[Array, "B L D"], number: int
     ) -> Float[Array, "B L D"]:
-        """Hidden states with a share `rate` left out; `number` tells apart uses of one key."""
+        """Hidden states with a fraction `rate` dropped; `number` distinguishes uses of one key."""
         batch, length, width = values.shape
         keys = self._keys(jax.random.fold_in(self.key, number), batch, length)
         return _drop(values, rate, jax.vmap(jax.vmap(lambda key: _keep(key, rate, width)))(keys))
@@ -43,7 +44,7 @@ class Dropout:
     def probabilities(
         self, rate: float, values: Float[Array, "B H L M"]
     ) -> Float[Array, "B H L M"]:
-        """Attention probabilities with a share `rate` left out."""
+        """Attention probabilities with a fraction `rate` dropped."""
         batch, num_heads, length, num_keys = values.shape
         keys = self._keys(jax.random.fold_in(self.key, _PROBABILITIES), batch, length)
         heads = self.first_head + jnp.arange(num_heads)
@@ -66,7 +67,7 @@ class Dropout:
 def drop_hidden(
     dropout: Dropout | None, rate: float, values: Float[Array, "B L D"], number: int
 ) -> Float[Array, "B L D"]:
-    """`Dropout.hidden` where there is dropout; the values themselves elsewhere."""
+    """`Dropout.hidden`, or the values themselves without dropout."""
     return dropout.hidden(rate, values, number) if dropout and rate > 0.0 else values
 
 

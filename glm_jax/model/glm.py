@@ -73,12 +73,12 @@ class GLM(nn.Module):
 
         Args:
           tokens: Part A followed by Part B.
-          position_ids: row 0 the place in the text, row 1 the place inside the blank. Networks with
+          position_ids: row 0 the position in the text, row 1 that inside the blank. Networks with
             one-dimensional positions read row 0, or take [B, L].
           prefix_length: length of Part A, visible to every position; [1] is for all examples.
           deterministic: False applies dropout.
-          attention_mask: 1 where a position (third axis) sees another (fourth axis); it takes the
-            place of the prefix.
+          attention_mask: 1 where a position (third axis) sees another (fourth axis); it replaces
+            the prefix.
 
         Source: paper, section 2.
         """
@@ -104,7 +104,7 @@ class GLM(nn.Module):
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Float32 logits of hidden states of any leading shape.
 
-        Tensor-parallel devices pass different positions: each has the whole vocabulary.
+        Tensor-parallel devices pass different positions: each has the full vocabulary.
         """
         return unembed(hidden, self.embedding_table())
 
@@ -136,7 +136,7 @@ class GLM(nn.Module):
         return hidden
 
     def _dropout(self, tokens: Int[Array, "B L"], deterministic: bool) -> Dropout | None:
-        """Dropout of the parts that this device has; every use of it draws a key of its own."""
+        """Dropout for this device's shard; every use of it draws a key of its own."""
         config, (batch, length) = self.config, tokens.shape
         rates = (config.embedding_dropout, config.hidden_dropout, config.attention_dropout)
         if deterministic or not any(rates):

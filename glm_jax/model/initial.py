@@ -1,4 +1,4 @@
-"""The parameters that a model begins from: their shapes, shardings and initial values."""
+"""The initial parameters of a model: shapes, shardings and values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def abstract_params(model: GLM, mesh: Mesh) -> PyTree:
 
 
 def initial_params(model: GLM, key: Array) -> PyTree:
-    """Parameters depend neither on the batch's size, so the smallest will do, nor on attention."""
+    """Initial parameters; they depend neither on the size of the batch nor on the attention."""
     model = model.clone(config=dataclasses.replace(model.config, attention="xla"))
     tokens = jnp.zeros((1, 1), jnp.int32)
     positions = jnp.zeros((1, 2, 1), jnp.int32)

@@ -1,10 +1,10 @@
-"""The keys and values of positions that have been through the network.
+"""The key/value cache of decoding.
 
 The original keeps the inputs of every layer and computes keys and values from them at every step;
 keeping keys and values gives the same outputs.
 
-A cache is cut into pages of 64 slots. Attention goes through the pages in use only, so a large
-cache costs memory and no time, and one program serves texts of all lengths.
+A cache consists of pages of 64 slots. Attention reads only the pages in use, so a large cache costs
+memory and no time, and one program serves texts of all lengths.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class LayerCache(NamedTuple):
     value: Float[Array, "P B H 64 K"]
 
 
-# One entry a layer: each is written in place, which parts of one array would not be.
+# One entry per layer: separate arrays are updated in place, slices of one array would be copied.
 Cache = tuple[LayerCache, ...]
 
 
 class KVCache(Protocol):
-    """What attention of one layer looks at beside, or in place of, the positions it is given."""
+    """Attention of one layer with cached keys and values."""
 
     def attend(
         self,
@@ -49,7 +49,12 @@ class KVCache(Protocol):
 
 
 class NewKVCache(NamedTuple):
-    """Part A attends to itself; its keys and values become a cache."""
+    """A cache that is created from Part A, which attends to itself.
+
+    Attributes:
+      attention: computes the context of Part A.
+      prefix_length: number of positions of each example that are no padding.
+    """
 
     attention: Attention
     prefix_length: Int[Array, "B"]
@@ -61,13 +66,13 @@ class NewKVCache(NamedTuple):
 
 
 class PagedKVCache(NamedTuple):
-    """New positions are written into a cache and attend to what they see of it.
+    """New positions are written into a cache and attend to its visible slots.
 
     Attributes:
       cache: of this layer.
       start: slot of each example's first new position.
       visible: which slots each new position sees, M = 64 P.
-      num_pages: pages that any position sees something of.
+      num_pages: pages up to the last one with a visible slot.
     """
 
     cache: LayerCache
@@ -78,10 +83,10 @@ class PagedKVCache(NamedTuple):
     def attend(self, query, key, value) -> tuple[Float[Array, "B L H K"], LayerCache]:
         """As `KVCache.attend`; new positions beyond the last slot are not written."""
         slots = self.start[:, None] + jnp.arange(key.shape[1])
-        places = jnp.stack([slots // PAGE_SIZE, slots % PAGE_SIZE], axis=-1)  # [B, L, 2]
+        indices = jnp.stack([slots // PAGE_SIZE, slots % PAGE_SIZE], axis=-1)  # [B, L, 2]
         cache = LayerCache(
             *(
-                constrain(_write(old, places, new), _AXES)
+                constrain(_write(old, indices, new), _AXES)
                 for old, new in zip(self.cache, (key, value), strict=True)
             )
         )
@@ -89,7 +94,7 @@ class PagedKVCache(NamedTuple):
 
 
 def pages_in_use(visible: Bool[Array, "B 1 L M"]) -> Int[Array, ""]:
-    """The number of leading pages that hold all that is visible."""
+    """The number of leading pages that hold every visible slot."""
     page = jnp.arange(visible.shape[-1]) // PAGE_SIZE
     return jnp.max(jnp.where(visible, page, 0)) + 1
 
@@ -100,7 +105,7 @@ def attend_pages(
     visible: Bool[Array, "B 1 L M"],
     num_pages: Int[Array, ""],
 ) -> Float[Array, "B L H K"]:
-    """Attention over the first pages of a cache, one after the other.
+    """Attention over the first pages of a cache, one page after another.
 
     Scores and sums are float32, as in `attend`; the softmax is built up page by page (Milakov and
     Gimelshein, 2018, algorithm 3).
@@ -109,7 +114,7 @@ def attend_pages(
 
     def add_page(page: Int[Array, ""], sums: tuple) -> tuple:
         maximum, total, context = sums
-        key, value = (jax.lax.dynamic_index_in_dim(part, page, keepdims=False) for part in cache)
+        key, value = (jax.lax.dynamic_index_in_dim(pages, page, keepdims=False) for pages in cache)
         scores = jnp.einsum("bhlk,bhmk->bhlm", query, key, preferred_element_type=jnp.float32)
         seen = jax.lax.dynamic_slice_in_dim(visible, page * PAGE_SIZE, PAGE_SIZE, axis=3)
         scores = jnp.where(seen, scores, MASKED_SCORE)
@@ -133,12 +138,12 @@ def attend_pages(
 
 
 def empty_cache(config: GLMConfig, batch_size: int, num_slots: int) -> Cache:
-    """A cache of zeros in the compute dtype, laid out over the mesh under `jax.set_mesh`.
+    """A cache of zeros in the compute dtype, sharded over the mesh under `jax.set_mesh`.
 
     Args:
       config: the network.
       batch_size: B.
-      num_slots: M, the most positions that an example may take, Part A and Part B together; a
+      num_slots: M, the maximum number of positions of an example, Part A and Part B together; a
         multiple of the page size.
     """
     heads, size = config.num_attention_heads, config.head_size
@@ -148,17 +153,17 @@ def empty_cache(config: GLMConfig, batch_size: int, num_slots: int) -> Cache:
     def zeros() -> Float[Array, "P B H 64 K"]:
         return constrain(jnp.zeros(shape, dtype), _AXES)
 
-    # Arrays of their own everywhere, so that all can be donated.
+    # No two entries share an array, so that all can be donated.
     return tuple(LayerCache(zeros(), zeros()) for _ in range(config.num_layers))
 
 
 def put_prompt(cache: Cache, prompt: Cache, rows: Bool[Array, "B"]) -> Cache:
-    """Puts the cache of one text into the first pages of some rows of another.
+    """Writes the cache of one text into the first pages of some rows of another cache.
 
     Args:
       cache: of B rows.
       prompt: of one row, with as many pages or fewer.
-      rows: which rows get it.
+      rows: True for rows to write.
     """
     chosen = rows[:, None, None, None]
 
@@ -172,11 +177,11 @@ def put_prompt(cache: Cache, prompt: Cache, rows: Bool[Array, "B"]) -> Cache:
 def reorder(
     cache: Cache, rows: Int[Array, "B"], first_page: Int[Array, ""], end_page: Int[Array, ""]
 ) -> Cache:
-    """Gives every row what row `rows[i]` has, in the pages from the first up to the end."""
+    """Copies row `rows[i]` to row i in the pages from `first_page` to `end_page`, exclusive."""
 
     def take(page: Int[Array, ""], cache: Cache) -> Cache:
         return jax.tree.map(
-            lambda part: constrain(part.at[page].set(part[page][rows]), _AXES), cache
+            lambda pages: constrain(pages.at[page].set(pages[page][rows]), _AXES), cache
         )
 
     return jax.lax.fori_loop(first_page, end_page, take, cache)
@@ -189,18 +194,18 @@ def _pages(array: Float[Array, "B L H K"]) -> Float[Array, "P B H 64 K"]:
 
 
 def _write(
-    slots: Float[Array, "P B H 64 K"], places: Int[Array, "B L 2"], new: Float[Array, "B L H K"]
+    pages: Float[Array, "P B H 64 K"], indices: Int[Array, "B L 2"], new: Float[Array, "B L H K"]
 ) -> Float[Array, "P B H 64 K"]:
-    """Puts `new` into the (page, slot) of each example that `places` says.
+    """Writes `new` at the (page, slot) `indices` of each example.
 
-    As plain indexing would, but the axis of examples is known to the compiler as one that places
-    and cache share: so nothing is gathered where examples are spread over devices, and nothing
+    Unlike plain indexing, the scatter names the axis of examples as a batch axis of cache and
+    indices: so nothing is gathered where examples are sharded over devices, and nothing is
     transposed as under vmap.
     """
     return jax.lax.scatter(
-        slots,
-        places,
-        new.astype(slots.dtype),
+        pages,
+        indices,
+        new.astype(pages.dtype),
         jax.lax.ScatterDimensionNumbers(
             update_window_dims=(2, 3),
             inserted_window_dims=(0, 3),

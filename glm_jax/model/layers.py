@@ -96,12 +96,12 @@ def residual_standard_deviation(num_layers: int) -> float:
 def split_heads(
     projected: Float[Array, "B L P D"], head_size: int
 ) -> list[Float[Array, "B L H K"]]:
-    """Each of the P parts of a projection, cut into heads."""
+    """Each of the P projections, split into heads."""
     batch, length, num_parts, _ = projected.shape
-    # Kept one by one, they are not cut out of the projection again in the backward pass; kept
-    # before they are cut into heads, a minor axis of 64 is not padded to 128.
-    parts = [checkpoint_name(projected[:, :, part], QUERY_KEY_VALUE) for part in range(num_parts)]
-    return [part.reshape(batch, length, -1, head_size) for part in parts]
+    # Saved separately, they are not sliced from the projection again in the backward pass; saved
+    # before they are split into heads, a minor axis of 64 is not padded to 128.
+    saved = [checkpoint_name(projected[:, :, i], QUERY_KEY_VALUE) for i in range(num_parts)]
+    return [array.reshape(batch, length, -1, head_size) for array in saved]
 
 
 class SelfAttention(nn.Module):
@@ -122,7 +122,7 @@ class SelfAttention(nn.Module):
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None,
         attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
-        memory: KVCache | None,
+        kv_cache: KVCache | None,
     ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
         config, width = self.config, hidden.shape[2]
         # Heads are split off here and not in the kernel: a minor axis of 64 would be padded to 128.
@@ -134,8 +134,8 @@ class SelfAttention(nn.Module):
             name="query_key_value",
         )(hidden)  # [B, L, D] -> [B, L, 3, D]
         query, key, value = split_heads(projected, config.head_size)
-        if memory is not None:
-            context, cache = memory.attend(query, key, value)
+        if kv_cache is not None:
+            context, cache = kv_cache.attend(query, key, value)
         else:
             context, cache = (
                 self._attend(query, key, value, prefix_length, dropout, attention_mask),
@@ -224,12 +224,12 @@ class Block(nn.Module):
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None = None,
         attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None = None,
-        memory: KVCache | None = None,
+        kv_cache: KVCache | None = None,
     ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
         """Adds attention and then the MLP, each of a normalised input, to the residual stream.
 
         Returns:
-          The stream, and the cache of this layer where a memory is given. The stream
+          The stream, and the updated cache of this layer if `kv_cache` is given. The stream
           is also kept as "output" in the collection "intermediates", if that is asked for.
 
         Source: paper, section 2.2 (pre-LayerNorm order as in Megatron-LM); original code.
@@ -242,7 +242,7 @@ class Block(nn.Module):
             prefix_length,
             dropout,
             attention_mask,
-            memory,
+            kv_cache,
         )
         hidden = hidden + drop(attended, 0)
         deviation = residual_standard_deviation(config.num_layers)

@@ -1,7 +1,7 @@
-"""The variant with relative positions: a Transformer-XL that the original's code can also be.
+"""The variant with relative positions: a Transformer-XL, which the original's code also supports.
 
-No published model uses it. It is here to be loaded and run: without dropout, with a memory of layer
-inputs in place of a key/value cache.
+No published model uses it. It has no dropout, and a memory of layer inputs in place of a key/value
+cache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from glm_jax.errors import UsageError
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.attention.xla import MASKED_SCORE
-from glm_jax.model.config import COMPUTE_DTYPES
+from glm_jax.model.config import COMPUTE_DTYPES, check_heads
 from glm_jax.model.embeddings import WordEmbedding, unembed
 from glm_jax.model.gathering import ParamSpecs, specs_of_layer, with_gathered_parameters
 from glm_jax.model.layers import (
@@ -32,11 +32,13 @@ from glm_jax.model.layers import (
 )
 from glm_jax.model.remat import rematerialize
 from glm_jax.parallel.collectives import (
+    axis_size,
     copy_to_tensor_parallel,
     gather_from_tensor_parallel,
     local_size,
     scatter_to_tensor_parallel,
 )
+from glm_jax.validation import at_least, choice, positive
 
 LONGEST_WAVELENGTH = 10000.0
 
@@ -57,24 +59,15 @@ class RelativeGLMConfig:
     compute_dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "num_layers", "hidden_size", "num_attention_heads"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UsageError(f"model.{name} is {value!r}, but must be a positive whole number")
-        if self.hidden_size % self.num_attention_heads:
-            raise UsageError(
-                f"model.hidden_size is {self.hidden_size}, which model.num_attention_heads = "
-                f"{self.num_attention_heads} does not divide"
-            )
+        at_least("model", self, 1, "vocab_size", "num_layers", "hidden_size", "num_attention_heads")
+        check_heads(self.hidden_size, self.num_attention_heads)
         if self.hidden_size % 2:
             raise UsageError(
-                f"model.hidden_size is {self.hidden_size}, but must be even for sines and cosines"
+                f"model.hidden_size is {self.hidden_size}; expected an even number, for sines and "
+                "cosines"
             )
-        if self.compute_dtype not in COMPUTE_DTYPES:
-            raise UsageError(
-                f"model.compute_dtype is {self.compute_dtype!r}, but must be one of "
-                f"{', '.join(COMPUTE_DTYPES)}"
-            )
+        positive("model", self, "layernorm_epsilon")
+        choice("model", self, "compute_dtype", COMPUTE_DTYPES)
 
     @property
     def head_size(self) -> int:
@@ -85,21 +78,21 @@ class RelativeGLMConfig:
 def shift_to_keys(scores: Float[Array, "B H L M"]) -> Float[Array, "B H L M"]:
     """From scores by distance, M - 1 first and 0 last, to scores by key.
 
-    The last query stands at the last key, so query i is L - 1 - i closer to every key than it, and
-    its row moves left by as much. What fills up on the right belongs to keys behind the query; as
-    in the original it is the next row's start, which counts only under a mask that shows such keys.
+    The last query is at the last key. Query i is L - 1 - i positions before it, so its row moves
+    left by as much. The entries that fill up on the right belong to keys after the query; as in the
+    original they are the start of the next row, and count only under a mask that shows such keys.
 
     Source: Dai et al. (2019), appendix B; original code.
     """
     batch, heads, length, num_keys = scores.shape
-    # Read again with one number more per row, every row starts one place later than the one above.
+    # Read again with one number more per row, every row starts one later than the one above.
     padded = jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (1, 0)))
     skewed = padded.reshape(batch, heads, num_keys + 1, length)[:, :, 1:]
     return skewed.reshape(scores.shape)
 
 
 class RelativeAttention(nn.Module):
-    """Attention whose scores are of contents and of distances, each with a bias on the query."""
+    """Attention by content and by distance, each with a bias on the query."""
 
     config: RelativeGLMConfig
 
@@ -148,7 +141,7 @@ class RelativeAttention(nn.Module):
 
 
 class RelativeBlock(nn.Module):
-    """One pre-LayerNorm block; memory is normalised like the stream that it was."""
+    """One pre-LayerNorm block; memory, residual stream of earlier passes, is normalised too."""
 
     config: RelativeGLMConfig
 
@@ -232,21 +225,25 @@ class RelativeGLM(nn.Module):
         Args:
           tokens: the sequence.
           prefix_length: leading tokens that every position sees; all of the memory is seen too.
-          attention_mask: 1 where a position (third axis) sees one of the M = P + L places of memory
-            and sequence; it takes the place of the prefix.
-          memory: the inputs of every layer at the P places before this sequence: the residual
+          attention_mask: 1 where a position (third axis) sees one of the M = P + L positions of
+            memory and sequence; it replaces the prefix.
+          memory: the inputs of every layer at the P positions before this sequence: the residual
             stream of earlier passes without its last entry.
         """
+        if axis_size("context") > 1:
+            raise UsageError(
+                "relative positions need complete sequences; expected mesh.context = 1"
+            )
         config = self.config
         batch, length = tokens.shape
         if memory is None:
             shape = (config.num_layers, batch, 0, config.hidden_size)
             memory = jnp.zeros(shape, jnp.dtype(config.compute_dtype))
-        places = memory.shape[2] + length
+        num_keys = memory.shape[2] + length
         if attention_mask is None:
             start = jnp.full((1,), memory.shape[2])
-            attention_mask = memory_mask(start, length, places, prefix_length=prefix_length)
-        visible, distances = attention_mask.astype(bool), self._distances(places)
+            attention_mask = memory_mask(start, length, num_keys, prefix_length=prefix_length)
+        visible, distances = attention_mask.astype(bool), self._distances(num_keys)
         embed = self._with_gathered_table(WordEmbedding.embed_tokens)
         hidden = embed(self.embeddings, scatter_to_tensor_parallel(tokens, 1))
         hidden = gather_from_tensor_parallel(hidden, 1)  # [B, L, D]
@@ -288,9 +285,9 @@ class RelativeGLM(nn.Module):
         dtype = self.config.compute_dtype
         return with_gathered_parameters(function, specs, dtype, over_tensor=True)
 
-    def _distances(self, places: int) -> Float[Array, "M D"]:
+    def _distances(self, num_keys: int) -> Float[Array, "M D"]:
         """Sinusoids of the distances M - 1 to 0: all sines, then all cosines."""
-        distance = jnp.arange(places - 1, -1, -1, dtype=jnp.float32)
+        distance = jnp.arange(num_keys - 1, -1, -1, dtype=jnp.float32)
         angles = distance[:, None] * self.inverse_frequency
         sinusoids = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
         return sinusoids.astype(jnp.dtype(self.config.compute_dtype))

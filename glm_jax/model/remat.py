@@ -1,6 +1,6 @@
-"""What the backward pass of a block finds kept, and what it computes again.
+"""What is saved of a block for its backward pass, and what is recomputed.
 
-Whole parameters are never kept: where they are stored in parts, they are gathered again.
+Gathered parameters are never saved: the backward pass gathers them again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ATTENTION_LOGSUMEXP = "attention_logsumexp"
 ATTENTION_OUTPUT = "attention_output"
 MLP_UP = "mlp_up"
 
-# The results of matrix products and attention; what lies between them is cheap.
+# The results of matrix products and attention; the operations between them are cheap.
 PRODUCTS = (
     QUERY_KEY_VALUE,
     ATTENTION_CONTEXT,
@@ -39,9 +39,9 @@ REMAT_POLICIES = ("none", "minimal", "offload", "full")
 def remat_policy(name: str) -> Callable[..., Any] | None:
     """The policy of one of REMAT_POLICIES for `jax.checkpoint`, None for none at all.
 
-    "none" keeps all but what was gathered from other devices; "minimal" keeps the results of the
-    products that the backward pass needs, and of flash attention (other kinds are computed again);
-    "offload" puts these into the host's memory; "full" keeps nothing but a block's input.
+    "none" saves all but what was gathered from other devices; "minimal" saves the results of the
+    products that the backward pass needs, and of flash attention (other kinds are recomputed);
+    "offload" saves these in the host's memory; "full" saves only a block's input.
     """
     policies = jax.checkpoint_policies
     if name == "none":

@@ -1,4 +1,4 @@
-"""How batches are spread over the mesh: specs, the rows of a process, global arrays."""
+"""How batches are sharded over the mesh: specs, the rows of a process, global arrays."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def abstract_batch(
 def process_rows(mesh: Mesh, batch_size: int) -> list[int]:
     """The rows of the global batch that this process's devices hold, in order.
 
-    They are not always neighbours: a mesh over a torus takes a host's chips apart.
+    They are not always contiguous: in a mesh over a torus a host's chips may lie apart.
     """
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     bounds = [index[0].indices(batch_size)[:2] for index in slices if index is not None]
@@ -49,28 +49,28 @@ def process_rows(mesh: Mesh, batch_size: int) -> list[int]:
 def to_devices(
     batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh, batch_size: int
 ) -> Iterator[dict[str, Shaped[Array, "B ..."]]]:
-    """Global arrays of the batches that are given in the rows that `process_rows` names."""
+    """Global arrays from batches that hold the rows of this process, as in `process_rows`."""
     sharding = batch_sharding(mesh)
-    present = np.array(process_rows(mesh, batch_size))
+    rows = np.array(process_rows(mesh, batch_size))
 
-    def spread(values: np.ndarray) -> jax.Array:
-        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+    def to_global(values: np.ndarray) -> jax.Array:
+        def shard(index: tuple[slice, ...] | None) -> np.ndarray:
             assert index is not None
             start, stop, _ = index[0].indices(batch_size)
-            first = int(np.searchsorted(present, start))
+            first = int(np.searchsorted(rows, start))
             return values[first : first + stop - start]
 
-        return jax.make_array_from_callback((batch_size, *values.shape[1:]), sharding, part)
+        return jax.make_array_from_callback((batch_size, *values.shape[1:]), sharding, shard)
 
     for batch in batches:
-        yield {name: spread(values) for name, values in batch.items()}
+        yield {name: to_global(values) for name, values in batch.items()}
 
 
 Batch = Mapping[str, Shaped[Array, "B ..."]]
 
 
 def batch_specs(batch: Batch) -> dict[str, PartitionSpec]:
-    """How a batch is cut: every array by examples, those with positions by these too."""
+    """The sharding of a batch: by examples, and by positions where an array has them."""
     return {
         name: PartitionSpec(BATCH_AXES, *(None,) * (values.ndim - 2), LENGTH_AXES)
         if values.ndim > 1
@@ -93,5 +93,5 @@ def micro_batches(batch: Batch, count: int) -> Batch:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of every array of a batch: cut by examples, the rest whole."""
+    """The sharding of every array of a batch as a step receives it: by examples only."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))

@@ -1,4 +1,4 @@
-"""How arrays are laid over the mesh: one table from logical axes to mesh axes."""
+"""How arrays are sharded over the mesh: one table from logical axes to mesh axes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from glm_jax.errors import UsageError
 from glm_jax.parallel.mesh import MESH_AXES
 
 FSDP = ("fsdp", "fsdp_minor")
-# What cuts the data of a step; its gradients are summed over both.
+# Mesh axes that shard the data of a step; gradients are summed over all of them.
 BATCH_AXES: tuple[str, ...] = ("data", *FSDP)
 LENGTH_AXES: tuple[str, ...] = ("context",)
 DATA_AXES: tuple[str, ...] = (*BATCH_AXES, *LENGTH_AXES)
@@ -29,23 +29,24 @@ TENSOR_PARALLEL_AXES = COLUMN_PARALLEL_AXES | ROW_PARALLEL_AXES
 
 @dataclasses.dataclass(frozen=True)
 class LayoutConfig:
-    """Which mesh axes cut each axis of the parameters, the outermost first; () leaves it whole.
+    """Which mesh axes shard each axis of the parameters, the outermost first; () replicates it.
 
-    A matrix that widens ([D, 3, D], [D, F]) is stored with its rows cut over fsdp and its columns
-    over tensor; one that narrows ([D, D], [F, D]) with its rows cut over both. So fsdp never cuts
-    the minor axis of a parameter, where TPUs pad whatever is below 128, and tensor parallelism
-    needs one sum per half block. Before a layer is used its parameters are gathered over all axes
-    but tensor, so any of them may serve to store parameters.
+    A column-parallel matrix ([D, 3, D], [D, F]) has its rows sharded over fsdp and its columns over
+    tensor; a row-parallel one ([D, D], [F, D]) has its rows sharded over both. So fsdp never shards
+    the minor axis of a matrix, where TPUs pad sizes below 128, and tensor parallelism needs one
+    all-reduce per half block. Parameters are gathered over all axes but tensor before a layer uses
+    them, so any axis may shard their storage.
 
     Attributes:
       vocab: rows of the word embedding.
       position_out: columns of the position tables, whose rows nothing divides.
-      hidden_in: rows of matrices that widen.
-      heads_out, mlp_out: columns of matrices that widen.
-      heads_in, mlp_in: rows of matrices that narrow.
+      hidden_in: rows of column-parallel matrices.
+      heads_out, mlp_out: columns of column-parallel matrices.
+      heads_in, mlp_in: rows of row-parallel matrices.
 
     Raises:
-      UsageError: an unknown mesh axis, one used twice for an array, or tensor where it can't be.
+      UsageError: an unknown mesh axis, one used twice for an array, or tensor where it is not
+        supported.
     """
 
     vocab: tuple[str, ...] = ("tensor", *FSDP)
@@ -61,7 +62,7 @@ class LayoutConfig:
             unknown = [axis for axis in axes if axis not in MESH_AXES]
             if unknown or len(set(axes)) < len(axes):
                 raise UsageError(
-                    f"layout.{name} is {axes}; expected different ones of {', '.join(MESH_AXES)}"
+                    f"layout.{name} is {axes}; expected distinct axes of {', '.join(MESH_AXES)}"
                 )
             if name in TENSOR_PARALLEL_AXES and axes[:1] != ("tensor",):
                 raise UsageError(f"layout.{name} is {axes}; expected 'tensor' first")
@@ -69,11 +70,11 @@ class LayoutConfig:
             if len(self.table[name]) > 1:
                 raise UsageError(f"layout.{name} is {self.table[name]}; expected ('tensor',)")
         if "tensor" in self.hidden_in:
-            raise UsageError(f"layout.hidden_in is {self.hidden_in}, but can't be cut by tensor")
+            raise UsageError(f"layout.hidden_in is {self.hidden_in}; expected no 'tensor'")
 
     @property
     def table(self) -> Mapping[str, tuple[str, ...]]:
-        """Mesh axes by logical axis, of data and of parameters; others are never cut."""
+        """Mesh axes by logical axis, of data and of parameters; others are replicated."""
         stored = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {"batch": BATCH_AXES, "length": LENGTH_AXES, **stored}
 
@@ -87,17 +88,17 @@ def spec_of(
     mesh_shape: Mapping[str, int],
     layout: LayoutConfig = DEFAULT_LAYOUT,
 ) -> PartitionSpec:
-    """Where the dimensions of a whole array are cut.
+    """The sharding of an array with these logical axes and this global shape.
 
-    A mesh axis that does not divide a dimension is left out there, the innermost first: it is then
-    cut less, or not at all. Mesh axes of size 1 are left out too.
+    Mesh axes that do not divide a dimension are dropped there, the innermost first, as are mesh
+    axes of size 1.
     """
     spec = []
     for size, axis in zip(shape, axes, strict=True):
-        cut = layout.table.get(axis, ()) if axis else ()
-        while size % math.prod(mesh_shape[name] for name in cut):
-            cut = cut[:-1]
-        spec.append(tuple(name for name in cut if mesh_shape[name] > 1) or None)
+        names = layout.table.get(axis, ()) if axis else ()
+        while size % math.prod(mesh_shape[name] for name in names):
+            names = names[:-1]
+        spec.append(tuple(name for name in names if mesh_shape[name] > 1) or None)
     return PartitionSpec(*spec)
 
 
@@ -107,9 +108,9 @@ def mesh_axes(spec: PartitionSpec) -> list[tuple[str, ...]]:
 
 
 def constrain(array: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-    """Asks the compiler to lay an activation out by the default table, under `jax.set_mesh` only.
+    """Constrains the sharding of an activation by the default table, under `jax.set_mesh` only.
 
-    Does nothing inside `jax.shard_map`, where every device works on its own part.
+    Does nothing inside `jax.shard_map`, where every device works on its own shard.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.manual_axes:
@@ -119,13 +120,13 @@ def constrain(array: jax.Array, axes: tuple[str, ...]) -> jax.Array:
 
 
 def parameter_specs(abstract: PyTree, mesh: Mesh, layout: LayoutConfig = DEFAULT_LAYOUT) -> PyTree:
-    """Where every array of a tree is cut, from the logical names that it carries.
+    """The sharding of every array of a tree, from the logical names that it carries.
 
     Args:
       abstract: a tree from `jax.eval_shape` whose parameters still carry their names
         (`nn.LogicallyPartitioned`), such as variables, or a training state with the moments of its
         optimizer. Arrays without names are replicated.
-      mesh: the mesh to lay them over.
+      mesh: the mesh to shard them over.
       layout: the table.
     """
 
@@ -154,16 +155,16 @@ def initialize_sharded(
     *arguments: PyTree,
     layout: LayoutConfig = DEFAULT_LAYOUT,
 ) -> PyTree:
-    """Runs `init(*arguments)` so that every device makes only its own part of the result.
+    """Runs `init(*arguments)` so that every device computes only its own shard of the result.
 
     Args:
       init: traceable function whose result carries logical names, such as `model.init`.
-      mesh: the mesh to lay the result over.
+      mesh: the mesh to shard the result over.
       arguments: arguments of `init`, such as a random key and a batch of shapes.
       layout: the table.
 
     Returns:
-      The result without its names, laid out by `parameter_shardings`. Its numbers do not depend on
+      The result without its names, sharded by `parameter_shardings`. Its numbers do not depend on
       the mesh.
     """
     shardings = parameter_shardings(jax.eval_shape(init, *arguments), mesh, layout)
@@ -172,7 +173,7 @@ def initialize_sharded(
 
 
 def abstract_with_shardings(shapes: PyTree, shardings: PyTree) -> PyTree:
-    """jax.ShapeDtypeStruct leaves that carry where each array goes."""
+    """jax.ShapeDtypeStruct leaves that carry the sharding of each array."""
     return jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
         shapes,

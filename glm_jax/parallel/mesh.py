@@ -13,24 +13,25 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from glm_jax.errors import UsageError
+from glm_jax.validation import at_least
 
-# From the outermost to the innermost: neighbours along the last one are the closest devices.
+# From the outermost to the innermost: neighbours along the last axis are the closest devices.
 MESH_AXES = ("data", "fsdp", "fsdp_minor", "context", "tensor")
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How many devices lie along each axis of the mesh; one of them may be -1, "the rest".
+    """Number of devices along each axis of the mesh; -1 for one axis takes the remaining devices.
 
     Attributes:
-      data: copies of the parameters, each with its part of the batch.
-      fsdp: parts of the batch that also share one copy of the parameters between them.
-      tensor: parts of every matrix product.
-      fsdp_minor: cuts every part along `fsdp` once more. Two near-equal axes in place of one that
-        spans a whole torus let a TPU scatter the sums of gradients in place of summing them whole.
-      context: parts of every sequence.
-      slices: TPU slices joined by a data-center network. They lie along `data`, which counts the
-        copies of all of them together, so that only sums of gradients cross the network.
+      data: data parallelism; each replica has a copy of the parameters and a shard of the batch.
+      fsdp: data parallelism that also shards parameters and optimizer state (ZeRO-3).
+      tensor: tensor parallelism, within every matrix product.
+      fsdp_minor: a second axis of the same kind as `fsdp`. With two near-equal axes in place of one
+        over the full torus, TPUs reduce-scatter gradients in place of all-reducing them.
+      context: context parallelism; each device has a part of every sequence.
+      slices: TPU slices joined by a data-center network. They are part of `data`, which counts the
+        replicas of all slices, so that only sums of gradients cross the network.
 
     Raises:
       UsageError: a size is neither positive nor -1, or more than one is -1.
@@ -44,17 +45,16 @@ class MeshConfig:
     slices: int = 1
 
     def __post_init__(self) -> None:
-        for name, size in dataclasses.asdict(self).items():
-            rest = "" if name == "slices" else ", or -1 for the rest of the devices"
-            whole = isinstance(size, int) and not isinstance(size, bool)
-            if not whole or (size < 1 and not (rest and size == -1)):
+        at_least("mesh", self, 1, "slices")
+        for axis, size in self._sizes.items():
+            is_integer = isinstance(size, int) and not isinstance(size, bool)
+            if not is_integer or (size < 1 and size != -1):
                 raise UsageError(
-                    f"mesh.{name} is {size!r}, but must be a positive whole number{rest}"
+                    f"mesh.{axis} is {size!r}; expected a positive whole number, or -1 for the "
+                    "remaining devices"
                 )
         if list(self._sizes.values()).count(-1) > 1:
-            raise UsageError(
-                f"only one of the mesh.* sizes can be -1, but they are {self._described}"
-            )
+            raise UsageError(f"the mesh.* sizes are {self._described}; expected -1 for one only")
 
     @property
     def _sizes(self) -> dict[str, int]:
@@ -121,14 +121,15 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Makes sure that a batch of `batch_size` examples, over all hosts, can be cut over the mesh.
+    """Checks that the mesh divides a global batch of `batch_size` examples.
 
     Raises:
       UsageError: data x fsdp x fsdp_minor does not divide it.
     """
-    parts = math.prod(mesh.shape[axis] for axis in MESH_AXES[:3])
-    if batch_size % parts:
+    num_shards = math.prod(mesh.shape[axis] for axis in MESH_AXES[:3])
+    if batch_size % num_shards:
         sizes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in MESH_AXES[:3])
         raise UsageError(
-            f"the batch size {batch_size} does not divide over {parts} parts of the mesh ({sizes})"
+            f"the batch size {batch_size} does not divide over {num_shards} shards of the mesh "
+            f"({sizes})"
         )

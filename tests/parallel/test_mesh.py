@@ -82,11 +82,11 @@ def test_slices_that_are_not_there_are_refused():
 @pytest.mark.parametrize(
     ("bad", "complaint"),
     [
-        ({"vocab": ("fsdp", "fdsp")}, r"layout\.vocab is .*; expected different ones of data"),
-        ({"hidden_in": ("fsdp", "fsdp")}, r"layout\.hidden_in is .*; expected different"),
+        ({"vocab": ("fsdp", "fdsp")}, r"layout\.vocab is .*; expected distinct axes of data"),
+        ({"hidden_in": ("fsdp", "fsdp")}, r"layout\.hidden_in is .*; expected distinct"),
         ({"heads_in": ("fsdp", "tensor")}, r"layout\.heads_in is .*; expected 'tensor' first"),
         ({"mlp_out": ("tensor", "fsdp")}, r"layout\.mlp_out is .*; expected \('tensor',\)"),
-        ({"hidden_in": ("tensor",)}, r"layout\.hidden_in is .* can't be cut by tensor"),
+        ({"hidden_in": ("tensor",)}, r"layout\.hidden_in is .*; expected no 'tensor'"),
     ],
 )
 def test_an_impossible_layout_is_refused_by_name(bad, complaint):

@@ -21,7 +21,7 @@ class Attention(Protocol):
     """Attention under the prefix mask on the arrays of one device.
 
     The query at position p, counted from `query_start` on, sees key j if `j <= p` or
-    `j < prefix_length`. L < M where a mesh axis cuts the queries.
+    `j < prefix_length`. L < M where a mesh axis shards the queries.
     """
 
     def __call__(
@@ -48,7 +48,7 @@ def attention_function(name: str) -> Attention:
     """
     if name not in ATTENTION_KINDS:
         raise UsageError(
-            f"model.attention is {name!r}, but must be one of {', '.join(ATTENTION_KINDS)}"
+            f"model.attention is {name!r}; expected one of {', '.join(ATTENTION_KINDS)}"
         )
     return _FUNCTIONS[name]
 

@@ -38,7 +38,7 @@ def gpu_attention(
       query, key, value: one vector per position and head, in bfloat16 or float16; K is a multiple
         of 8 up to 128.
       prefix_length: leading positions that every position of that example sees.
-      query_start: 0; cuDNN has no causal mask for queries that begin in the middle of the keys.
+      query_start: 0; cuDNN has no causal mask for queries that start in the middle of the keys.
       implementation: "xla" does the same with plain operations on any platform and in any dtype.
 
     Raises:
@@ -48,7 +48,7 @@ def gpu_attention(
     if key.shape[1] != length or not (isinstance(query_start, int) and query_start == 0):
         raise UsageError(
             "cuDNN attention was given a part of the queries, but needs all of them on one GPU: "
-            "no mesh axis may cut the sequence"
+            "no mesh axis may shard the sequence"
         )
     if implementation == "cudnn":
         check_head_size(head_size)

@@ -1,4 +1,4 @@
-"""The attention masks of blank infilling: of whole sequences, and of what follows a memory."""
+"""The attention masks of blank infilling: of full sequences, and of positions after a cache."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def memory_mask(
 ) -> Bool[Array, "#B 1 L M"]:
     """Which slots of a key/value cache the new positions see: True where visible.
 
-    New position i stands in slot `start + i`. It sees all of the memory, the slots below `start`,
-    and of the new positions those that `prefix_mask` shows. Slots that have not been written, or
-    that hold what padding left, lie behind it and stay hidden.
+    New position i is in slot `start + i`. It sees all slots below `start`, and of the new positions
+    those that `prefix_mask` shows. Slots that have not been written, or that hold padding, come
+    after it and stay hidden.
 
     Args:
       start: slots in use before the new positions, per example or [1] for all.
@@ -51,10 +51,10 @@ def memory_mask(
 
     Source: original code, `sep` together with memory.
     """
-    begin, prefix, first = (
+    first_new, prefix, first = (
         jnp.reshape(jnp.asarray(number), (-1, 1, 1, 1))
         for number in (start, prefix_length, first_slot)
     )
     query = jnp.arange(length)[:, None]
     slot = jnp.arange(num_slots)[None, :]
-    return (slot >= first) & (slot < begin + jnp.maximum(query + 1, prefix))
+    return (slot >= first) & (slot < first_new + jnp.maximum(query + 1, prefix))

@@ -145,7 +145,7 @@ def test_cudnn_refuses_what_it_cannot_do(dtype, head_size, queries, message):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("splash", {}, "model.attention is 'splash', but must be one of xla, by_head"),
+        ("splash", {}, "model.attention is 'splash'; expected one of xla, by_head"),
         ("flash", {"platform": "gpu"}, "runs on TPU only, but the devices are of platform 'gpu'"),
         ("cudnn", {}, "runs on GPU only, but the devices are of platform 'tpu'"),
         ("flash", {"attention_dropout": 0.1}, "attention_dropout is 0.1; only xla can"),
