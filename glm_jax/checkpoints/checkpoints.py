@@ -13,6 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
+from glm_jax import validation
 from glm_jax.checkpoints.async_save import (
     RECORD_ITEM,
     STATE_ITEM,
@@ -46,11 +47,8 @@ class CheckpointConfig:
     keep_every: int = 0
 
     def __post_init__(self):
-        for name, least in (("every", 1), ("keep", 1), ("keep_every", 0)):
-            if getattr(self, name) < least:
-                raise UsageError(
-                    f"checkpoint.{name} is {getattr(self, name)}; expected at least {least}"
-                )
+        validation.at_least("checkpoint", self, 1, "every", "keep")
+        validation.at_least("checkpoint", self, 0, "keep_every")
 
 
 class Checkpoints:
@@ -118,7 +116,12 @@ class Checkpoints:
         return None
 
     def save(
-        self, step: int, state: PyTree, record: Mapping[str, Any], *, must: bool = True
+        self,
+        step: int,
+        state: PyTree,
+        record: Mapping[str, Any],
+        *,
+        wait_for_previous: bool = True,
     ) -> bool:
         """Starts saving and returns once the state is copied off the device.
 
@@ -128,8 +131,8 @@ class Checkpoints:
           step: the number of steps done.
           state: the train state.
           record: what the checkpoint holds, as JSON values; the layout of parameters is added.
-          must: whether to wait where the save before is still under way; otherwise this one is
-            left out, so that training goes on.
+          wait_for_previous: whether to wait where the previous save is still in progress; otherwise
+            this one is skipped, so that training continues.
 
         Returns:
           Whether the checkpoint of this step is there or under way.
@@ -138,7 +141,7 @@ class Checkpoints:
           RunError: the save before failed.
         """
         under_way = self._saving is not None and self._saving.under_way()
-        if not must and any_process(under_way):
+        if not wait_for_previous and any_process(under_way):
             return False
         self.wait()
         if self.latest_step() == step:

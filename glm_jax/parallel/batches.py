@@ -51,19 +51,13 @@ def to_devices(
 ) -> Iterator[dict[str, Shaped[Array, "B ..."]]]:
     """Global arrays of the batches that are given in the rows that `process_rows` names."""
     sharding = batch_sharding(mesh)
-    present = np.array(process_rows(mesh, batch_size))
-
-    def spread(values: np.ndarray) -> jax.Array:
-        def part(index: tuple[slice, ...] | None) -> np.ndarray:
-            assert index is not None
-            start, stop, _ = index[0].indices(batch_size)
-            first = int(np.searchsorted(present, start))
-            return values[first : first + stop - start]
-
-        return jax.make_array_from_callback((batch_size, *values.shape[1:]), sharding, part)
-
     for batch in batches:
-        yield {name: spread(values) for name, values in batch.items()}
+        yield {
+            name: jax.make_array_from_process_local_data(
+                sharding, values, (batch_size, *values.shape[1:])
+            )
+            for name, values in batch.items()
+        }
 
 
 Batch = Mapping[str, Shaped[Array, "B ..."]]

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: metrics on disk, a picture, a line for people."""
+"""Metrics of a run: the files on disk, the loss plot, and the progress line on a terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MetricsWriter:
     """
 
     def __init__(self, run_folder: Path, first_step: int):
-        """Opens both for a run that goes on at `first_step`, forgetting what lay beyond it."""
+        """Opens both for a run that starts after `first_step`, dropping records of later steps."""
         self._file = open_truncated(run_folder / "metrics.jsonl", first_step)
         self._events = SummaryWriter(str(run_folder / "tensorboard"), purge_step=first_step + 1)
 
@@ -46,8 +46,7 @@ class MetricsWriter:
 def open_truncated(path: Path, last_step: int):
     """Opens a metrics file for appending, without the lines of later steps or half-written ones.
 
-    A run that was killed may have logged steps that its newest checkpoint does not hold yet; it
-    will log them again.
+    A run that was killed may have logged steps after its newest checkpoint; it will log them again.
     """
     kept = [record for record in read_metrics(path) if record["step"] <= last_step]
     partial = path.with_suffix(".jsonl.partial")
@@ -57,7 +56,7 @@ def open_truncated(path: Path, last_step: int):
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a metrics file in order; an unfinished last line is left out."""
+    """The records of a metrics file in order; an unfinished last line is ignored."""
     if not path.is_file():
         return
     for line in path.read_text().splitlines():

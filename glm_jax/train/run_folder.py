@@ -1,4 +1,4 @@
-"""What makes a run folder self-contained: the configuration as gin and JSON, and the tokenizer."""
+"""The files that make a run folder self-contained: configuration as gin and JSON, tokenizer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def json_text(config: RunConfig) -> str:
 
 
 def write_configuration(folder: Path, config: RunConfig, tokenizer: Tokenizer) -> None:
-    """Makes the run folder stand on its own: configuration as gin and JSON, and the tokenizer."""
+    """Writes the configuration as gin and JSON, and the tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.gin").write_text(gin_text(config))
     (folder / "config.json").write_text(json_text(config))

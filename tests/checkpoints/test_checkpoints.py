@@ -233,8 +233,8 @@ def slow_disk(monkeypatch):
 
 def test_training_goes_on_while_a_save_is_under_way(tmp_path, slow_disk):
     with Checkpoints(tmp_path / "checkpoints", CheckpointConfig()) as checkpoints:
-        assert checkpoints.save(1, state(1), {}, must=False)
-        assert not checkpoints.save(2, state(2), {}, must=False)  # and does not wait
+        assert checkpoints.save(1, state(1), {}, wait_for_previous=False)
+        assert not checkpoints.save(2, state(2), {}, wait_for_previous=False)  # and does not wait
         assert checkpoints.finished_saves() == []
         assert checkpoints.latest_step() is None or not (tmp_path / "checkpoints" / "1").exists()
         slow_disk.set()

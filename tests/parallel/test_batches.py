@@ -18,15 +18,15 @@ import json, sys
 import jax, numpy as np
 from jax.sharding import AxisType, Mesh
 from glm_jax.parallel.mesh import MESH_AXES
-from glm_jax.train import program
+from glm_jax.parallel import batches
 
 results = []
 for order in json.loads(sys.argv[1]):
     devices = np.array([jax.devices()[i] for i in order]).reshape(1, 4, 1, 1, 1)
     mesh = Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * 5)
-    rows = program.process_rows(mesh, 8)
+    rows = batches.process_rows(mesh, 8)
     whole = np.arange(24).reshape(8, 3)
-    (batch,) = program.to_devices([{"tokens": whole[rows]}], mesh, 8)
+    (batch,) = batches.to_devices([{"tokens": whole[rows]}], mesh, 8)
     shards = {s.device.id: s.data.tolist() for s in batch["tokens"].addressable_shards}
     results.append({"rows": rows, "shards": shards})
 print(json.dumps(results))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from glm_jax.train.gradients import global_mean, make_loss_function, sum_gradients
+from glm_jax.train.gradients import gradient_sums, make_loss_function, mean_gradients
 from tests.parity.golden_training import LOSS, training_rows
 from tests.parity.recording import open_recording
 from tests.parity.rows import Row, absolute, relative
@@ -40,9 +41,9 @@ def test_the_default_accumulation_differs_from_the_original_as_documented(shared
     for file in sorted((shared / "goldens/c_training").glob("*/info.json")):
         recording = open_recording(file.parent, file.parent.name)
         count = recording.accumulation_steps
-        gradients_of = jax.jit(
-            global_mean(sum_gradients(make_loss_function(recording.model), count))
-        )
+        loss_of = make_loss_function(recording.model)
+        sums = partial(gradient_sums, loss_of, accumulation_steps=count)
+        gradients_of = jax.jit(partial(mean_gradients, sums))
         found = gradients_of(recording.params, recording.step_batch(0), jax.random.key(0))
         gap = relative(found.loss, recording.info["steps"][0]["loss"])
         assert (gap <= LOSS) == (count == 1)
