@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -131,9 +130,9 @@ def gradient_sums(
     """The gradient of a loss sum on one device, by micro-batches where there are several."""
 
     def of_batch(batch, key):
-        loss = partial(loss_of, batch=batch, dropout_key=key)
-        (loss_sum, overflow), values = jax.value_and_grad(loss, has_aux=True)(params)
-        return GradientSum(loss_sum, overflow, values)
+        with_gradient = jax.value_and_grad(lambda params: loss_of(params, batch, key), has_aux=True)
+        (loss, overflow), values = with_gradient(params)
+        return GradientSum(loss, overflow, values)
 
     if accumulation_steps == 1:
         return of_batch(batch, dropout_key)

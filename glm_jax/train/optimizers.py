@@ -149,14 +149,10 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
                 + (f"has only {', '.join(known)}" if known else "has no settings of its own")
             )
         expected = types[setting]
-        number = expected is float and type(value) in (int, float)
+        number = expected is float and type(value) is int
         if not (number or type(value) is expected) or not 0 <= value < math.inf:
-            raise UsageError(
-                f"optimizer.settings[{setting!r}] is {value!r}; expected a non-negative "
-                f"{expected.__name__}"
-                if expected is not bool
-                else f"optimizer.settings[{setting!r}] is {value!r}; expected True or False"
-            )
+            kind = "True or False" if expected is bool else f"a non-negative {expected.__name__}"
+            raise UsageError(f"optimizer.settings[{setting!r}] is {value!r}; expected {kind}")
     factory(AdamSettings(0.9, 0.999, 1e-8), **settings)
 
 

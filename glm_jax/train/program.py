@@ -33,7 +33,7 @@ from glm_jax.train.config import RunConfig
 from glm_jax.train.evaluate import Sums, make_evaluation_step
 from glm_jax.train.gradients import (
     GradientFunction,
-    SumFunction,
+    LossFunction,
     gradient_sums,
     make_loss_function,
     mean_gradients,
@@ -95,17 +95,14 @@ def make_program(
     key = jax.random.key(seed)
     boxed = jax.eval_shape(init, key)
     shardings = parameter_shardings(boxed, mesh, layout)
-    loss_of = make_loss_function(model, target_fraction=target_fraction, loss_chunks=loss_chunks)
-    param_specs = parameter_specs(boxed.params, mesh, layout)
-
-    def sums(accumulation_steps: int) -> SumFunction:
-        local = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
-        return partial(sums_over_mesh, local, mesh, param_specs)
-
-    gradients_of: GradientFunction = partial(mean_gradients, sums(accumulation_steps))
-    if accumulation == "clipped_means":
-        clip_norm = optimizer_config.clip_norm
-        gradients_of = partial(clipped_means, sums(1), accumulation_steps, clip_norm)
+    gradients_of = gradient_function(
+        make_loss_function(model, target_fraction=target_fraction, loss_chunks=loss_chunks),
+        mesh,
+        parameter_specs(boxed.params, mesh, layout),
+        accumulation_steps=accumulation_steps,
+        accumulation=accumulation,
+        clip_norm=optimizer_config.clip_norm,
+    )
     train_step = make_train_step(
         gradients_of, optimizer, learning_rate_schedule(optimizer_config), seed=seed
     )
@@ -126,6 +123,23 @@ def make_program(
             loss_chunks=loss_chunks,
         ),
     )
+
+
+def gradient_function(
+    loss_of: LossFunction,
+    mesh: Mesh,
+    param_specs: PyTree,
+    *,
+    accumulation_steps: int,
+    accumulation: str,
+    clip_norm: float,
+) -> GradientFunction:
+    """The gradient of a batch over the mesh, by one of `ACCUMULATIONS`."""
+    if accumulation == "clipped_means":
+        sums = partial(sums_over_mesh, partial(gradient_sums, loss_of), mesh, param_specs)
+        return partial(clipped_means, sums, accumulation_steps, clip_norm)
+    local_sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
+    return partial(mean_gradients, partial(sums_over_mesh, local_sums, mesh, param_specs))
 
 
 def check_parts(config: GLMConfig, mesh: Mesh, sequence_length: int) -> None:

@@ -35,7 +35,7 @@ def initial_params(key: jax.Array) -> dict:
     }
 
 
-def train(kind: dict[str, str], mesh_config: MeshConfig, devices: list[Any]) -> TrainState:
+def train(kind: dict[str, Any], mesh_config: MeshConfig, devices: list[Any]) -> TrainState:
     """The state after some updates whose gradients are the parameters and noise."""
     optimizer = make_optimizer(
         OptimizerConfig(learning_rate=1e-2, decay_steps=100, decay="constant", **kind)
@@ -62,7 +62,7 @@ def train(kind: dict[str, str], mesh_config: MeshConfig, devices: list[Any]) -> 
     return state
 
 
-def compare(kind: dict[str, str]) -> dict:
+def compare(kind: dict[str, Any]) -> dict:
     """One device against eight."""
     devices = jax.devices()
     alone = train(kind, MeshConfig(), devices[:1])
