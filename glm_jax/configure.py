@@ -181,6 +181,8 @@ def _build(section: str, values: dict[str, Any]) -> Any:
 
 
 def _of_type(name: str, value: Any, expected: type) -> Any:
+    if expected is Any:
+        return value
     if expected is float and type(value) is int:
         return float(value)
     if typing.get_origin(expected) is Mapping:

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jaxtyping import PyTree
 
+from glm_jax import validation
 from glm_jax.checkpoints.async_save import (
     FinishedSave,
     PendingSave,
@@ -53,11 +54,8 @@ class CheckpointConfig:
     keep_every: int = 0
 
     def __post_init__(self):
-        for name, least in (("every", 1), ("keep", 1), ("keep_every", 0)):
-            if getattr(self, name) < least:
-                raise UsageError(
-                    f"checkpoint.{name} is {getattr(self, name)}; expected at least {least}"
-                )
+        validation.at_least("checkpoint", self, 1, "every", "keep")
+        validation.at_least("checkpoint", self, 0, "keep_every")
 
 
 class Checkpoints:

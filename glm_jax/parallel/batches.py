@@ -51,19 +51,13 @@ def to_devices(
 ) -> Iterator[dict[str, Shaped[Array, "B ..."]]]:
     """Global arrays from batches that hold the rows of this process, as in `process_rows`."""
     sharding = batch_sharding(mesh)
-    rows = np.array(process_rows(mesh, batch_size))
-
-    def to_global(values: np.ndarray) -> jax.Array:
-        def shard(index: tuple[slice, ...] | None) -> np.ndarray:
-            assert index is not None
-            start, stop, _ = index[0].indices(batch_size)
-            first = int(np.searchsorted(rows, start))
-            return values[first : first + stop - start]
-
-        return jax.make_array_from_callback((batch_size, *values.shape[1:]), sharding, shard)
-
     for batch in batches:
-        yield {name: to_global(values) for name, values in batch.items()}
+        yield {
+            name: jax.make_array_from_process_local_data(
+                sharding, values, (batch_size, *values.shape[1:])
+            )
+            for name, values in batch.items()
+        }
 
 
 Batch = Mapping[str, Shaped[Array, "B ..."]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from glm_jax import validation
 from glm_jax.checkpoints.checkpoints import CheckpointConfig
 from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.data.config import DataConfig
@@ -26,19 +27,19 @@ class TrainConfig:
       num_steps: updates in all; a finished run is continued by raising it.
       seed: decides initial parameters and dropout.
       initial_weights: a checkpoint of any kind that `glm_jax.load` opens, whose weights a new run
-        begins from; "" begins from random ones.
+        starts from; "" for random ones.
       accumulation_steps: micro-batches that a step's batch is split into.
-      accumulation: how micro-batches become one update: "global_mean", every target counting alike
-        and the gradient clipped once, or "clipped_means", a mean of their means that is clipped
+      accumulation: how micro-batches become one update: "global_mean", the mean over all targets,
+        its gradient clipped once, or "clipped_means", a mean of their means that is clipped
         after each, as the original does.
-      target_fraction: share of a batch's positions that the loss has room for; logits are computed
-        for no more. 1 has room for all. Targets beyond it are left out of the loss and counted in
-        the metric target_overflow.
+      target_fraction: the loss capacity: the share of a batch's positions that logits are computed
+        for. Targets that exceed it are missing in the loss and counted in the metric
+        target_overflow.
       loss_chunks: parts of these positions whose logits are computed one after another, which
         takes less memory and a little more time.
       log_every: steps between lines of metrics.
-      max_skipped_steps: updates that may be left out because loss or gradients were not finite;
-        one more stops the run.
+      max_skipped_steps: updates that may be skipped because loss or gradients were not finite; one
+        more stops the run.
     """
 
     run_folder: str
@@ -53,26 +54,11 @@ class TrainConfig:
     max_skipped_steps: int = 0
 
     def __post_init__(self):
-        for name, least in (
-            ("num_steps", 1),
-            ("accumulation_steps", 1),
-            ("loss_chunks", 1),
-            ("log_every", 1),
-            ("max_skipped_steps", 0),
-        ):
-            if getattr(self, name) < least:
-                raise UsageError(
-                    f"train.{name} is {getattr(self, name)}; expected at least {least}"
-                )
-        if not 0 < self.target_fraction <= 1:
-            raise UsageError(
-                f"train.target_fraction is {self.target_fraction}; expected above 0, at most 1"
-            )
-        if self.accumulation not in ACCUMULATIONS:
-            raise UsageError(
-                f"train.accumulation is {self.accumulation!r}; expected one of "
-                f"{', '.join(ACCUMULATIONS)}"
-            )
+        names = ("num_steps", "accumulation_steps", "loss_chunks", "log_every")
+        validation.at_least("train", self, 1, *names)
+        validation.at_least("train", self, 0, "max_skipped_steps")
+        validation.fraction("train", self, "target_fraction", zero=False)
+        validation.choice("train", self, "accumulation", ACCUMULATIONS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +84,7 @@ class RunConfig:
         beyond = self.data.sequence_length >= self.model.num_positions
         if self.blanks.sentinels and beyond:
             raise UsageError(
-                f"blanks.sentinels puts blanks at position {self.data.sequence_length}, behind the "
+                f"blanks.sentinels puts blanks at position {self.data.sequence_length}, after the "
                 f"text, but the model has only {self.model.num_positions} positions"
             )
         if self.data.batch_size % self.train.accumulation_steps:

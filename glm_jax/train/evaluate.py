@@ -1,4 +1,4 @@
-"""Held-out loss and accuracy per objective, beside the entropy of the targets themselves."""
+"""Held-out loss and accuracy per objective, with the entropy of the targets as a baseline."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from glm_jax import validation
 from glm_jax.data.blanks.config import Objective
-from glm_jax.errors import RunError, UsageError
+from glm_jax.errors import RunError
 from glm_jax.model.embeddings import unembed
 from glm_jax.parallel.batches import micro_batches
 from glm_jax.parallel.collectives import scatter_to_tensor_parallel
@@ -35,11 +36,8 @@ class EvaluationConfig:
     fill_examples: int = 3
 
     def __post_init__(self):
-        for name, least in (("every", 1), ("num_batches", 1), ("fill_examples", 0)):
-            if getattr(self, name) < least:
-                raise UsageError(
-                    f"evaluation.{name} is {getattr(self, name)}; expected at least {least}"
-                )
+        validation.at_least("evaluation", self, 1, "every", "num_batches")
+        validation.at_least("evaluation", self, 0, "fill_examples")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +56,8 @@ class Evaluation:
     Attributes:
       overall: loss (nats per target) and accuracy over all targets.
       by_objective: the same per objective that occurred.
-      unigram_entropy: entropy in nats of the distribution of the very targets evaluated: the loss
-        of the best prediction that looks at no context.
+      unigram_entropy: entropy in nats of the distribution of the evaluated targets: the loss of the
+        best prediction without context.
     """
 
     overall: Score
@@ -77,12 +75,12 @@ class Evaluation:
     def describe(self) -> str:
         """One sentence for people."""
         parts = [
-            f"{name} {score.loss:.3f} ({score.accuracy:.1%} right)"
+            f"{name} {score.loss:.3f} (accuracy {score.accuracy:.1%})"
             for name, score in self.by_objective.items()
         ]
         return (
             f"loss {self.overall.loss:.3f} nats per target "
-            f"({self.overall.accuracy:.1%} right): {', '.join(parts)}; "
+            f"(accuracy {self.overall.accuracy:.1%}): {', '.join(parts)}; "
             f"{self.unigram_entropy - self.overall.loss:.3f} below the targets' unigram entropy "
             f"{self.unigram_entropy:.3f}"
         )
@@ -96,17 +94,17 @@ def make_evaluation_step(
 ) -> Callable[[PyTree, Mapping[str, Array]], Sums]:
     """Builds (params, batch) -> sums per objective and counts per target id.
 
-    Inside `jax.shard_map` these are the sums over one device's part of the batch. Micro-batches,
+    Inside `jax.shard_map` these are the sums over one device's shard of the batch. Micro-batches,
     and chunks of their positions, are taken one after another.
     """
 
-    def of_rows(words: Array, rows: tuple[Array, ...]) -> Sums:
+    def row_sums(words: Array, rows: tuple[Array, ...]) -> Sums:
         hidden, targets, mask, objective = rows
         logits = unembed(hidden, words)
-        right = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
+        correct = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
         per_token = {
             "loss": token_losses(logits, targets) * mask,
-            "right": right * mask,
+            "correct": correct * mask,
             "targets": mask,
         }
         sums = {
@@ -115,7 +113,7 @@ def make_evaluation_step(
         }
         return sums | {"target_counts": jnp.zeros(len(words)).at[targets].add(mask)}
 
-    def of_batch(params: PyTree, batch: Mapping[str, Array]) -> Sums:
+    def batch_sums(params: PyTree, batch: Mapping[str, Array]) -> Sums:
         variables = {"params": params}
         positions = (batch["tokens"], batch["position_ids"], batch["prefix_length"])
         hidden = model.apply(variables, *positions, method="hidden_states")
@@ -125,17 +123,17 @@ def make_evaluation_step(
             for values in (hidden, batch["targets"], batch["loss_mask"], objective)
         )
         words = model.apply(variables, method="embedding_table")
-        return _add_up(lambda chunk: of_rows(words, chunk), in_chunks(rows, loss_chunks))
+        return _map_and_sum(lambda chunk: row_sums(words, chunk), in_chunks(rows, loss_chunks))
 
     def evaluation_step(params: PyTree, batch: Mapping[str, Array]) -> Sums:
-        return _add_up(
-            lambda micro: of_batch(params, micro), micro_batches(batch, num_micro_batches)
+        return _map_and_sum(
+            lambda micro: batch_sums(params, micro), micro_batches(batch, num_micro_batches)
         )
 
     return evaluation_step
 
 
-def _add_up(sums: Callable[[PyTree], Sums], parts: PyTree) -> Sums:
+def _map_and_sum(sums: Callable[[PyTree], Sums], parts: PyTree) -> Sums:
     """The sum of `sums` over the first axis of all arrays, one after another."""
     return jax.tree.map(lambda values: jnp.sum(values, axis=0), jax.lax.map(sums, parts))
 
@@ -152,17 +150,16 @@ def evaluate(
     """
     total: dict[str, np.ndarray] = {}
     for batch in batches:
-        for name, values in evaluation_step(params, batch).items():
-            summed = np.asarray(values, np.float64)
-            total[name] = total[name] + summed if name in total else summed
+        for name, values in jax.device_get(evaluation_step(params, batch)).items():
+            total[name] = total.get(name, 0.0) + np.asarray(values, np.float64)
     if not total or not total["targets"].sum():
-        raise RunError("the evaluation found no target token: no batch, or none with a blank")
+        raise RunError("the evaluation had no target token: no batch, or none with a blank")
 
     def score(rows) -> Score:
         targets = total["targets"][rows].sum()
         return Score(
             loss=float(total["loss"][rows].sum() / targets),
-            accuracy=float(total["right"][rows].sum() / targets),
+            accuracy=float(total["correct"][rows].sum() / targets),
             target_tokens=int(targets),
         )
 

@@ -1,4 +1,7 @@
-"""The loss and gradient of a step, over its whole batch or in micro-batches one after another."""
+"""The gradient of a step, from the mean over its batch down to the loss of one device's rows.
+
+Losses and gradients are sums until the very end, so that micro-batches and devices add up exactly.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class LossSum(NamedTuple):
 
     Attributes:
       loss: sum of its masked losses, in nats.
-      overflow: its targets that found no place and are missing in the sum.
+      overflow: its targets that exceed the loss capacity and are missing in the sum.
     """
 
     loss: Float[Array, ""]
@@ -66,6 +69,87 @@ class Gradients(NamedTuple):
 LossFunction = Callable[[PyTree, Batch, Key[Array, ""]], LossSum]
 SumFunction = Callable[[PyTree, Batch, Key[Array, ""]], GradientSum]
 GradientFunction = Callable[[PyTree, Batch, Key[Array, ""]], Gradients]
+
+
+def mean_gradients(
+    sums: SumFunction, params: PyTree, batch: Batch, dropout_key: Key[Array, ""]
+) -> Gradients:
+    """The mean over all targets of the batch, however it is sharded or split into micro-batches.
+
+    The sums are divided by the sum of the global batch's mask, so that every target counts alike.
+    The optimizer clips the gradient, once.
+    """
+    total = sums(params, batch, dropout_key)
+    normalizer = mask_normalizer(batch["loss_mask"])
+    loss, values = jax.tree.map(lambda value: value / normalizer, (total.loss, total.values))
+    return Gradients(loss, total.overflow, values, optax.global_norm(values)[None])
+
+
+def sums_over_mesh(
+    sums: SumFunction,
+    mesh: Mesh,
+    param_specs: PyTree,
+    params: PyTree,
+    batch: Batch,
+    dropout_key: Key[Array, ""],
+) -> GradientSum:
+    """The sums over a global batch, each device computing `sums` of its own part.
+
+    Gradients of gathered parameters come back summed and scattered; they are summed here over the
+    mesh axes that shard the data and not the parameter.
+    """
+
+    def local_sums(params, batch, dropout_key):
+        loss, overflow, values = sums(params, batch, dropout_key)
+        values = jax.tree.map(
+            lambda value, spec: _psum(value, set(DATA_AXES).difference(*mesh_axes(spec)), mesh),
+            values,
+            param_specs,
+        )
+        return _psum(loss, set(MESH_AXES), mesh), _psum(overflow, set(DATA_AXES), mesh), values
+
+    replicated = PartitionSpec()
+    sharded_sums = jax.shard_map(
+        local_sums,
+        mesh=mesh,
+        in_specs=(param_specs, batch_specs(batch), replicated),
+        out_specs=(replicated, replicated, param_specs),
+        check_vma=False,
+    )
+    return GradientSum(*sharded_sums(params, batch, dropout_key))
+
+
+def gradient_sums(
+    loss_of: LossFunction,
+    params: PyTree,
+    batch: Batch,
+    dropout_key: Key[Array, ""],
+    *,
+    accumulation_steps: int = 1,
+) -> GradientSum:
+    """The gradient of a loss sum on one device, by micro-batches where there are several."""
+
+    def of_batch(batch, key):
+        with_gradient = jax.value_and_grad(lambda params: loss_of(params, batch, key), has_aux=True)
+        (loss, overflow), values = with_gradient(params)
+        return GradientSum(loss, overflow, values)
+
+    if accumulation_steps == 1:
+        return of_batch(batch, dropout_key)
+
+    def add(sums, numbered):
+        number, micro_batch = numbered
+        terms = of_batch(micro_batch, jax.random.fold_in(dropout_key, number))
+        return jax.tree.map(jnp.add, sums, terms), None
+
+    numbered = (jnp.arange(accumulation_steps), micro_batches(batch, accumulation_steps))
+    return jax.lax.scan(add, zero_sums(params), numbered)[0]
+
+
+def zero_sums(params: PyTree) -> GradientSum:
+    """What sums over micro-batches start from."""
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return GradientSum(jnp.zeros(()), jnp.zeros((), jnp.int32), zeros)
 
 
 def make_loss_function(
@@ -115,114 +199,6 @@ def _loss_of_rows(rows: TargetRows, words: Float[Array, "V D"], chunks: int) -> 
     return jnp.sum(jax.lax.map(again, in_chunks(rows, chunks)))
 
 
-def sum_gradients(loss_function: LossFunction, accumulation_steps: int = 1) -> SumFunction:
-    """The gradient of a loss sum on one device, by micro-batches where there are several."""
-
-    def one(params, batch, key):
-        def scalar(params):
-            terms = loss_function(params, batch, key)
-            return terms.loss, terms.overflow
-
-        (loss, overflow), values = jax.value_and_grad(scalar, has_aux=True)(params)
-        return GradientSum(loss, overflow, values)
-
-    def many(params, batch, key):
-        def add(sums, numbered):
-            number, micro_batch = numbered
-            terms = one(params, micro_batch, jax.random.fold_in(key, number))
-            return jax.tree.map(jnp.add, sums, terms), None
-
-        return jax.lax.scan(add, _zero(params), _numbered(batch, accumulation_steps))[0]
-
-    return one if accumulation_steps == 1 else many
-
-
-def over_mesh(sums: SumFunction, param_specs: PyTree, mesh: Mesh) -> SumFunction:
-    """The same sums over a whole batch, each device adding up its own part of it.
-
-    Gradients of gathered parameters come back summed and scattered; what a mesh axis that cuts the
-    data does not cut is summed over it here.
-    """
-
-    def local(params, batch, key):
-        terms = sums(params, batch, key)
-        values = jax.tree.map(
-            lambda value, spec: _psum(value, set(DATA_AXES).difference(*mesh_axes(spec)), mesh),
-            terms.values,
-            param_specs,
-        )
-        loss = _psum(terms.loss, set(MESH_AXES), mesh)
-        overflow = _psum(terms.overflow, set(DATA_AXES), mesh)
-        return loss, overflow, values
-
-    def total(params, batch, key):
-        whole = PartitionSpec()
-        sums = jax.shard_map(
-            local,
-            mesh=mesh,
-            in_specs=(param_specs, batch_specs(batch), whole),
-            out_specs=(whole, whole, param_specs),
-            check_vma=False,
-        )(params, batch, key)
-
-        return GradientSum(*sums)
-
-    return total
-
-
 def _psum(value: Array, axes: set[str], mesh: Mesh) -> Array:
     axes = {axis for axis in axes if mesh.shape[axis] > 1}
     return jax.lax.psum(value, tuple(a for a in MESH_AXES if a in axes)) if axes else value
-
-
-def global_mean(sums: SumFunction) -> GradientFunction:
-    """The mean over all targets of the batch, however it is sharded or split into micro-batches.
-
-    Losses and gradients are added up as sums and divided by the sum of the whole batch's mask, so
-    that every target counts alike. The gradient is clipped once, by the optimizer.
-    """
-
-    def gradients(params, batch, key):
-        terms = sums(params, batch, key)
-        normalizer = mask_normalizer(batch["loss_mask"])
-        loss, values = jax.tree.map(lambda total: total / normalizer, (terms.loss, terms.values))
-        return Gradients(loss, terms.overflow, values, optax.global_norm(values)[None])
-
-    return gradients
-
-
-def clipped_means(sums: SumFunction, accumulation_steps: int, clip_norm: float) -> GradientFunction:
-    """The original's accumulation: a mean of micro-batch means, clipped after every micro-batch.
-
-    Each micro-batch adds the gradient of its own mean loss divided by `accumulation_steps`, and the
-    sum so far is scaled down to `clip_norm` each time. So targets of micro-batches with few of them
-    weigh more, and early micro-batches lose more to clipping than late ones: for comparisons with
-    the original, not for better training.
-    Source: original code, its training without DeepSpeed (which clips once).
-    """
-
-    def gradients(params, batch, key):
-        def add(total, numbered):
-            number, micro_batch = numbered
-            terms = sums(params, micro_batch, jax.random.fold_in(key, number))
-            weight = 1 / (mask_normalizer(micro_batch["loss_mask"]) * accumulation_steps)
-            values = jax.tree.map(lambda old, new: old + new * weight, total.values, terms.values)
-            norm = optax.global_norm(values)
-            scale = clip_norm / jnp.maximum(norm, clip_norm)
-            values = jax.tree.map(lambda value: value * scale, values)
-            loss = total.loss + terms.loss * weight
-            return GradientSum(loss, total.overflow + terms.overflow, values), norm
-
-        total, norms = jax.lax.scan(add, _zero(params), _numbered(batch, accumulation_steps))
-        return Gradients(*total, norms)
-
-    return gradients
-
-
-def _zero(params: PyTree) -> GradientSum:
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    return GradientSum(jnp.zeros(()), jnp.zeros((), jnp.int32), zeros)
-
-
-def _numbered(batch: Batch, count: int) -> tuple[Int[Array, "C"], Batch]:
-    return jnp.arange(count), micro_batches(batch, count)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-# Gathered positions come in multiples of this, as many as a tile of a TPU has columns.
+# Gathered positions come in multiples of this: the columns of a TPU's tile.
 TARGET_ROWS = 128
 
 
@@ -44,7 +44,7 @@ def masked_loss_sum(
 
 
 class TargetRows(NamedTuple):
-    """Positions in a row, whatever their example."""
+    """Positions of all examples, one after another."""
 
     hidden: Float[Array, "P D"]
     targets: Int[Array, "P"]
@@ -69,7 +69,7 @@ def gather_targets(
       multiple_of: what P is rounded up to a multiple of, unless it is all positions.
 
     Returns:
-      P positions, filled up with masked ones, and how many targets did not fit.
+      P positions, filled up with masked ones, and how many targets exceed P.
     """
     rows = TargetRows(hidden.reshape(-1, hidden.shape[-1]), targets.ravel(), loss_mask.ravel())
     positions = targets.size
@@ -77,10 +77,10 @@ def gather_targets(
     if kept == positions:
         return rows, jnp.zeros((), jnp.int32)
     counts = rows.loss_mask > 0
-    (places,) = jnp.nonzero(counts, size=kept, fill_value=positions)
+    (indices,) = jnp.nonzero(counts, size=kept, fill_value=positions)
     overflow = jnp.maximum(jnp.sum(counts) - kept, 0)
-    # Filled up with places beyond the end: they read as zeros, and nothing flows back from them.
-    take = partial(jnp.take, indices=places, axis=0, mode="fill", fill_value=0)
+    # Indices past the end fill up the rest: they read as zeros and have no gradient.
+    take = partial(jnp.take, indices=indices, axis=0, mode="fill", fill_value=0)
     return TargetRows(*(take(values) for values in rows)), overflow.astype(jnp.int32)
 
 
@@ -91,7 +91,7 @@ def mask_normalizer(loss_mask: Float[Array, "B L"]) -> Float[Array, ""]:
 
 
 def num_target_rows(positions: int, fraction: float, multiple_of: int = TARGET_ROWS) -> int:
-    """How many positions `gather_targets` keeps of so many."""
+    """How many of `positions` positions `gather_targets` keeps: the loss capacity."""
     return min(math.ceil(fraction * positions / multiple_of) * multiple_of, positions)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax.core.meta import AxisMetadata
 from jax.typing import ArrayLike
 from jaxtyping import Array, BFloat16, Float32, Key, PyTree
 
@@ -28,7 +26,7 @@ def scale_by_bfloat16_adam(
     the spacing of bfloat16 (0.4% of the value), rounding to nearest would lose every change, so the
     second moment is rounded up or down at random and stays right on average. The first moment
     changes by a tenth of itself, and nearest is good for it. The noise depends on the number of
-    updates and on the place in the array alone: not on the mesh, and the same after a restart.
+    updates and on the position in the array alone: not on the mesh, and the same after a restart.
     """
     adam = optax.scale_by_adam(beta1, beta2, epsilon)
 
@@ -60,14 +58,12 @@ def scale_by_factored_adam(
     Scaling Vision Transformers.
     """
     return optax.chain(
-        _with_names(
-            optax.scale_by_factored_rms(
-                decay_rate=beta2,
-                min_dim_size_to_factor=SMALLEST_FACTORED_SIDE,
-                # Added to squares here, and to their root in Adam.
-                epsilon=epsilon**2,
-                decay_rate_fn=_bias_corrected_decay,
-            )
+        optax.scale_by_factored_rms(
+            decay_rate=beta2,
+            min_dim_size_to_factor=SMALLEST_FACTORED_SIDE,
+            # Added to squares here, and to their root in Adam.
+            epsilon=epsilon**2,
+            decay_rate_fn=_bias_corrected_decay,
         ),
         optax.clip_by_block_rms(LARGEST_UPDATE),
         optax.ema(beta1, accumulator_dtype=jnp.bfloat16),
@@ -88,7 +84,7 @@ def round_at_random(
     """One of the two bfloat16 neighbours of every value, such that the expectation is the value.
 
     bfloat16 is the upper half of float32: adding a random lower half carries into it as often as
-    the lower half that is cut off asks for. Values that need no rounding stay as they are.
+    the lower half that is dropped asks for. Values that need no rounding stay as they are.
     """
     noise = jax.random.bits(key, values.shape, jnp.uint16).astype(jnp.uint32)
     upper = (jax.lax.bitcast_convert_type(values, jnp.uint32) + noise) >> 16
@@ -109,27 +105,3 @@ def _bias_corrected_decay(step: ArrayLike, beta2: ArrayLike) -> Array:
     """The decay of a running mean over the steps so far, which needs no correction: 0 at step 0."""
     step, beta2 = jnp.asarray(step), jnp.asarray(beta2)
     return beta2 * (1 - beta2**step) / (1 - beta2 ** (step + 1))
-
-
-def _with_names(factored: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Lets factored statistics be initialised from parameters that carry logical names.
-
-    A row's or column's mean has fewer axes than its parameter has names; it goes without. The
-    moment of a parameter too small to factor has its shape, and so its names.
-    """
-
-    def init(params):
-        state = factored.init(nn.unbox(params))
-        return state._replace(v=jax.tree.map(_named_like, params, state.v, is_leaf=_has_names))
-
-    return optax.GradientTransformation(init, factored.update)
-
-
-def _has_names(leaf: PyTree) -> bool:
-    return isinstance(leaf, AxisMetadata)
-
-
-def _named_like(param: PyTree, statistic: Array) -> PyTree:
-    if isinstance(param, AxisMetadata) and nn.unbox(param).shape == statistic.shape:
-        return param.replace_boxed(statistic)
-    return statistic

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: metrics on disk, a picture, a line for people."""
+"""Metrics of a run: the files on disk, the loss plot, and the progress line on a terminal."""
 
 from __future__ import annotations
 

@@ -1,50 +1,51 @@
-"""AdamW with the original's decay groups, and its learning-rate schedules."""
+"""The update: clipping, one of the optimizers, weight-decay groups, a learning-rate schedule."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
+from glm_jax import validation
 from glm_jax.errors import UsageError
 from glm_jax.train.low_memory_adam import MOMENTS
-
-Schedule = Callable[[ArrayLike], Float[Array, ""]]
-
-# What is left of the way from the peak to the floor, given the progress: 0 at the peak, 1 at
-# `decay_steps`, more after it.
-DECAYS: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {
-    "cosine": lambda progress: (1 + jnp.cos(jnp.pi * jnp.minimum(progress, 1))) / 2,
-    "linear": lambda progress: 1 - jnp.minimum(progress, 1),
-    "linear_unclamped": lambda progress: 1 - progress,
-    "constant": lambda progress: jnp.ones_like(progress),
-}
+from glm_jax.train.optimizers import (
+    OPTIMIZERS,
+    AdamSettings,
+    check_settings,
+    sharded_like_parameters,
+)
+from glm_jax.train.schedules import DECAYS, Schedule, rise_and_fall, with_restart
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW, gradient clipping and the learning rate's course.
+    """The optimizer, gradient clipping and the course of the learning rate.
 
     Attributes:
       learning_rate: the peak.
       decay: "cosine", "linear", "constant", or "linear_unclamped", the original's linear decay,
-        which runs on after `decay_steps`: below the floor and in the end below zero.
+        which continues after `decay_steps`: below the floor and in the end below zero.
       warmup_fraction: warmup steps as a fraction of `decay_steps`.
       decay_steps: the step at which the learning rate reaches its floor, warmup included.
       final_fraction: the floor as a fraction of the peak.
-      restart_step: the step after which a linear decay begins anew, 0 for never: it warms up once
-        more, over as many steps as at the beginning, to the learning rate of that step.
+      restart_step: the step after which a linear decay restarts, 0 for never: it warms up once
+        more, over as many steps as the first time, to the learning rate of that step.
       restart_decay_steps: steps after the second warmup until `final_fraction` of that rate.
-      clip_norm: largest global gradient norm; larger gradients are scaled down to it.
-      moments: how Adam's moments are kept: "float32" (8 bytes a parameter), "bfloat16" (4) or
+      beta1, beta2, epsilon: of Adam ("adamw", and the tables and vectors of "muon").
+      weight_decay: decoupled, of every optimizer, for all but LayerNorm parameters and biases.
+      clip_norm: largest global gradient norm; larger gradients are scaled down to it. 0 means no
+        clipping.
+      moments: how "adamw" keeps its moments: "float32" (8 bytes a parameter), "bfloat16" (4) or
         "factored" (2, with a second moment of row and column means).
+      name: one of `OPTIMIZERS`.
+      settings: the optimizer's own settings by name, such as {"momentum": 0.95}; those not given
+        have the defaults of its function in `glm_jax.train.optimizers`.
     """
 
     learning_rate: float
@@ -60,42 +61,30 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     moments: str = "float32"
+    name: str = "adamw"
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        positive = ("learning_rate", "decay_steps", "epsilon", "clip_norm")
-        for name in positive:
-            if not getattr(self, name) > 0 or not math.isfinite(getattr(self, name)):
-                raise UsageError(
-                    f"optimizer.{name} is {getattr(self, name)}; expected a positive number"
-                )
-        for name in ("warmup_fraction", "beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(
-                    f"optimizer.{name} is {getattr(self, name)}; expected a number in [0, 1)"
-                )
-        if not 0 <= self.final_fraction <= 1:
-            raise UsageError(
-                f"optimizer.final_fraction is {self.final_fraction}; expected a number in [0, 1]"
-            )
-        if self.restart_step < 0:
-            raise UsageError(
-                f"optimizer.restart_step is {self.restart_step}; expected a step, or 0 for never"
-            )
+        validation.positive("optimizer", self, "learning_rate", "epsilon")
+        validation.at_least("optimizer", self, 1, "decay_steps")
+        validation.fraction("optimizer", self, "warmup_fraction", "beta1", "beta2", one=False)
+        validation.fraction("optimizer", self, "final_fraction")
+        validation.non_negative("optimizer", self, "weight_decay", "clip_norm")
+        validation.at_least("optimizer", self, 0, "restart_step")
         if (self.restart_step > 0) != (self.restart_decay_steps > 0):
             raise UsageError(
                 f"optimizer.restart_decay_steps is {self.restart_decay_steps} with "
                 f"optimizer.restart_step = {self.restart_step}; expected both above 0, or neither"
             )
-        if not self.weight_decay >= 0:
+        validation.choice("optimizer", self, "decay", DECAYS)
+        validation.choice("optimizer", self, "moments", MOMENTS)
+        validation.choice("optimizer", self, "name", OPTIMIZERS)
+        if self.name != "adamw" and self.moments != "float32":
             raise UsageError(
-                f"optimizer.weight_decay is {self.weight_decay}; expected 0 or a positive number"
+                f"optimizer.moments is {self.moments!r}, but only optimizer.name = 'adamw' has "
+                f"other moments than float32, not {self.name!r}"
             )
-        for name, choices in (("decay", DECAYS), ("moments", MOMENTS)):
-            if getattr(self, name) not in choices:
-                raise UsageError(
-                    f"optimizer.{name} is {getattr(self, name)!r}; "
-                    f"expected one of {', '.join(choices)}"
-                )
+        check_settings(self.name, self.settings)
 
 
 def learning_rate_schedule(config: OptimizerConfig) -> Schedule:
@@ -107,7 +96,7 @@ def learning_rate_schedule(config: OptimizerConfig) -> Schedule:
     Source: the schedules recorded from the original code.
     """
     warmup_steps = config.warmup_fraction * config.decay_steps
-    first = _rise_and_fall(
+    first = rise_and_fall(
         config.learning_rate,
         warmup_steps,
         config.decay_steps - warmup_steps,
@@ -116,41 +105,9 @@ def learning_rate_schedule(config: OptimizerConfig) -> Schedule:
     )
     if not config.restart_step:
         return first
-
-    def learning_rate(step):
-        again = _rise_and_fall(
-            first(config.restart_step),
-            warmup_steps,
-            config.restart_decay_steps,
-            "linear",
-            config.final_fraction,
-        )
-        return jnp.where(
-            jnp.asarray(step) <= config.restart_step,
-            first(step),
-            again(jnp.asarray(step) - config.restart_step),
-        )
-
-    return learning_rate
-
-
-def _rise_and_fall(
-    peak: float | Float[Array, ""],
-    warmup_steps: float,
-    falling_steps: float,
-    decay: str,
-    final_fraction: float,
-) -> Schedule:
-    """Linear warmup to the peak, then the decay over `falling_steps` to a fraction of the peak."""
-
-    def learning_rate(step):
-        step = jnp.asarray(step, jnp.result_type(float))
-        remaining = DECAYS[decay](jnp.maximum(step - warmup_steps, 0.0) / falling_steps)
-        falling = final_fraction + (1 - final_fraction) * remaining
-        rising = step / warmup_steps if warmup_steps else 1.0
-        return peak * jnp.where(step <= warmup_steps, rising, falling)
-
-    return learning_rate
+    return with_restart(
+        first, config.restart_step, warmup_steps, config.restart_decay_steps, config.final_fraction
+    )
 
 
 def is_decayed(params: PyTree) -> PyTree:
@@ -164,12 +121,15 @@ def is_decayed(params: PyTree) -> PyTree:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clipping by global norm, then Adam with decoupled weight decay, then the schedule."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        MOMENTS[config.moments](config.beta1, config.beta2, config.epsilon),
-        optax.add_decayed_weights(config.weight_decay, mask=is_decayed),
-        optax.scale_by_learning_rate(learning_rate_schedule(config)),
+    """Clipping by global norm, the optimizer, decoupled weight decay, then the schedule."""
+    adam = AdamSettings(config.beta1, config.beta2, config.epsilon, config.moments)
+    return sharded_like_parameters(
+        optax.chain(
+            optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+            OPTIMIZERS[config.name](adam, **config.settings),
+            optax.add_decayed_weights(config.weight_decay, mask=is_decayed),
+            optax.scale_by_learning_rate(learning_rate_schedule(config)),
+        )
     )
 
 

@@ -1,12 +1,12 @@
-"""Traces of some steps for the profiler, where a run is asked for them."""
+"""Traces of some steps for the profiler."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
 
 import jax
+from etils import epath
 
 from glm_jax.errors import UsageError
 
@@ -23,7 +23,7 @@ def parse_profile_steps(text: str) -> ProfileSteps:
     """Steps such as 10:15.
 
     Raises:
-      UsageError: the text is no such window.
+      UsageError: the text names no such steps.
     """
     match = re.fullmatch(r"(\d+):(\d+)", text.strip())
     steps = ProfileSteps(int(match[1]), int(match[2])) if match else None
@@ -35,10 +35,10 @@ def parse_profile_steps(text: str) -> ProfileSteps:
 
 
 class Profiler:
-    """Traces the steps of a window into a folder; leaving it as a context ends a trace begun."""
+    """Traces some steps into a folder; leaving it as a context ends a trace in progress."""
 
-    def __init__(self, folder: Path, steps: ProfileSteps | None):
-        """Traces nothing where there are no steps to trace."""
+    def __init__(self, folder: epath.Path, steps: ProfileSteps | None):
+        """Does nothing where `steps` is None."""
         self._folder = folder
         self._steps = steps
         self._running = False
@@ -50,7 +50,7 @@ class Profiler:
         self._stop()
 
     def before_step(self, step: int) -> None:
-        """Begins the trace before its first step, or before the first that is left of it."""
+        """Starts the trace before its first step, or the first of its steps that this start has."""
         steps = self._steps
         if steps and not self._running and steps.first <= step <= steps.last:
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -27,14 +28,16 @@ from glm_jax.parallel.layout import (
     parameter_specs,
 )
 from glm_jax.parallel.mesh import MESH_AXES, check_batch_size
+from glm_jax.train.clipped_accumulation import clipped_means
 from glm_jax.train.config import RunConfig
 from glm_jax.train.evaluate import Sums, make_evaluation_step
 from glm_jax.train.gradients import (
-    clipped_means,
-    global_mean,
+    GradientFunction,
+    LossFunction,
+    gradient_sums,
     make_loss_function,
-    over_mesh,
-    sum_gradients,
+    mean_gradients,
+    sums_over_mesh,
 )
 from glm_jax.train.loss import TARGET_ROWS, num_target_rows
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
@@ -47,8 +50,8 @@ class Program:
 
     Attributes:
       abstract_state: shapes, dtypes and shardings of the train state.
-      initialize: makes the first state, every device its own part.
-      train_step: (state, batch) -> (state, metrics); the given state is used up.
+      initialize: makes the first state, every device its own shard.
+      train_step: (state, batch) -> (state, metrics); the given state is donated.
       evaluation_step: (params, batch) -> sums.
     """
 
@@ -70,15 +73,15 @@ def make_program(
     accumulation_steps: int = 1,
     accumulation: str = "global_mean",
 ) -> Program:
-    """Lays the train state out over the mesh and prepares its functions; compiles nothing yet.
+    """Lays the train state out over the mesh and prepares its functions, without compiling them.
 
     Args:
       model_config: the network.
       optimizer_config: the update.
       mesh: where the state lives.
       seed: decides initial parameters and dropout.
-      layout: how state and batch are cut over the mesh.
-      target_fraction: share of the positions that the loss has room for.
+      layout: how state and batch are sharded over the mesh.
+      target_fraction: the loss capacity, as a share of the positions.
       loss_chunks: parts of these positions that logits are computed for one after another.
       accumulation_steps: micro-batches that a step takes one after another.
       accumulation: how they become one update, one of `ACCUMULATIONS`.
@@ -92,19 +95,21 @@ def make_program(
     key = jax.random.key(seed)
     boxed = jax.eval_shape(init, key)
     shardings = parameter_shardings(boxed, mesh, layout)
-    together = accumulation_steps if accumulation == "global_mean" else 1
     param_specs = parameter_specs(boxed.params, mesh, layout)
-    loss_function = make_loss_function(
-        model.clone(param_specs=param_specs),
-        target_fraction=target_fraction,
-        loss_chunks=loss_chunks,
+    gradients_of = gradient_function(
+        make_loss_function(
+            model.clone(param_specs=param_specs),
+            target_fraction=target_fraction,
+            loss_chunks=loss_chunks,
+        ),
+        mesh,
+        param_specs,
+        accumulation_steps=accumulation_steps,
+        accumulation=accumulation,
+        clip_norm=optimizer_config.clip_norm,
     )
-    sums = over_mesh(sum_gradients(loss_function, together), param_specs, mesh)
-    gradients = global_mean(sums)
-    if accumulation == "clipped_means":
-        gradients = clipped_means(sums, accumulation_steps, optimizer_config.clip_norm)
     train_step = make_train_step(
-        gradients, optimizer, learning_rate_schedule(optimizer_config), seed=seed
+        gradients_of, optimizer, learning_rate_schedule(optimizer_config), seed=seed
     )
     return Program(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
@@ -125,11 +130,28 @@ def make_program(
     )
 
 
+def gradient_function(
+    loss_of: LossFunction,
+    mesh: Mesh,
+    param_specs: PyTree,
+    *,
+    accumulation_steps: int,
+    accumulation: str,
+    clip_norm: float,
+) -> GradientFunction:
+    """The gradient of a batch over the mesh, by one of `ACCUMULATIONS`."""
+    if accumulation == "clipped_means":
+        sums = partial(sums_over_mesh, partial(gradient_sums, loss_of), mesh, param_specs)
+        return partial(clipped_means, sums, accumulation_steps, clip_norm)
+    local_sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
+    return partial(mean_gradients, partial(sums_over_mesh, local_sums, mesh, param_specs))
+
+
 def check_parts(config: GLMConfig, mesh: Mesh, sequence_length: int) -> None:
-    """Makes sure that network and sequences can be cut over the mesh, and attention be computed.
+    """Makes sure that network and sequences can be sharded, and attention be computed.
 
     Raises:
-      UsageError: the tensor axis does not divide the heads, the axes that cut positions do not
+      UsageError: the tensor axis does not divide the heads, the axes that shard positions do not
         divide the sequence, or the configured attention can't do what is asked of it.
     """
     tensor = mesh.shape["tensor"]
@@ -156,10 +178,10 @@ def check_parts(config: GLMConfig, mesh: Mesh, sequence_length: int) -> None:
 
 
 def check_loss_chunks(mesh: Mesh, positions: int, target_fraction: float, loss_chunks: int) -> None:
-    """Makes sure that the positions of the loss can be cut.
+    """Makes sure that the positions of the loss can be split into chunks.
 
     Args:
-      mesh: where they are spread over.
+      mesh: what they are sharded over.
       positions: of the batch, or of one of its micro-batches, over all devices.
       target_fraction, loss_chunks: as in `make_program`.
 
@@ -182,7 +204,7 @@ def compile_evaluation(
 ) -> Callable[..., Sums]:
     """The evaluation step over parameters laid out by `shardings`.
 
-    The batch is cut as in training, so that evaluation needs no more memory.
+    Micro-batches and chunks are those of training, so that evaluation needs no more memory.
     """
     param_specs = jax.tree.map(lambda sharding: sharding.spec, shardings)
     local = make_evaluation_step(
@@ -215,7 +237,7 @@ def program_of(config: RunConfig, mesh: Mesh) -> Program:
     """The functions that training runs, and that are compiled ahead of time.
 
     Raises:
-      UsageError: batch, network, sequence or attention do not go with the mesh.
+      UsageError: batch, network, sequence or attention do not fit the mesh.
     """
     micro_batch = config.data.batch_size // config.train.accumulation_steps
     check_batch_size(micro_batch, mesh)

@@ -1,4 +1,4 @@
-"""What is recorded with a run's checkpoints, and whether a run can go on from one."""
+"""What is recorded with a run's checkpoints, and whether a run can resume from one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from glm_jax.errors import UsageError
 from glm_jax.model import GLMConfig
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.train.config import RunConfig
+from glm_jax.train.optimizer import OptimizerConfig
 
-# A checkpoint fits a model if these agree; the rest (dropout, dtype, remat) may change on the way.
+# A checkpoint fits a model if these agree; the rest (dropout, dtype, remat) may change.
 SHAPE_FIELDS = (
     "vocab_size",
     "num_layers",
@@ -35,18 +36,18 @@ def run_record(config: RunConfig, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def check_same_run(
-    record: dict[str, Any], model: GLMConfig, moments: str, fingerprint: str
+    record: dict[str, Any], model: GLMConfig, optimizer: OptimizerConfig, fingerprint: str
 ) -> None:
-    """Makes sure that a checkpoint can be gone on with.
+    """Makes sure that a run can resume from a checkpoint.
 
     Raises:
-      UsageError: the model has other dimensions, the optimizer other moments, or the store another
-        tokenizer.
+      UsageError: the model has other dimensions, the optimizer is another or has other moments, or
+        the store has another tokenizer.
     """
     if "tokenizer_fingerprint" not in record:
         raise UsageError(
             f"the checkpoint of step {record['step']} in the run's folder was converted, not "
-            "trained here, and a run can't go on from it; give the run a folder of its own"
+            "trained here, and a run can't resume from it; give the run a folder of its own"
         )
     saved = record["configuration"]
     wanted = {f"model.{name}": getattr(model, name) for name in SHAPE_FIELDS}
@@ -54,9 +55,12 @@ def check_same_run(
     found = {"model.block_position_encoding": True} | {
         f"model.{name}": value for name, value in saved["model"].items()
     }
+    # These too came later, and their defaults are what there was before.
+    wanted["optimizer.name"] = optimizer.name
+    found["optimizer.name"] = saved["optimizer"].get("name", "adamw")
     saved_moments = saved["optimizer"].get("moments", "float32")
-    if "factored" in (moments, saved_moments):
-        wanted["optimizer.moments"], found["optimizer.moments"] = moments, saved_moments
+    if "factored" in (optimizer.moments, saved_moments):
+        wanted["optimizer.moments"], found["optimizer.moments"] = optimizer.moments, saved_moments
     for name, value in wanted.items():
         if found.get(name) != value:
             raise UsageError(
@@ -72,7 +76,7 @@ def check_same_run(
 
 
 def initial_weights(path: str, model: GLMConfig, mesh: Mesh) -> PyTree:
-    """The parameters of another checkpoint, for a run to begin from.
+    """The parameters of another checkpoint, for a run to start from.
 
     Raises:
       UsageError: no checkpoint there, or one of other dimensions.

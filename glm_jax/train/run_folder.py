@@ -1,4 +1,4 @@
-"""What makes a run folder self-contained: the configuration as gin and JSON, and the tokenizer."""
+"""The files that make a run folder self-contained: configuration as gin and JSON, tokenizer."""
 
 from __future__ import annotations
 

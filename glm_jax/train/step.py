@@ -17,51 +17,12 @@ from glm_jax.train.optimizer import Schedule
 Metrics = dict[str, Shaped[Array, ""]]
 
 
-def make_train_step(
-    gradients_of: GradientFunction,
-    optimizer: optax.GradientTransformation,
-    learning_rate: Schedule,
-    *,
-    seed: int,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Builds the step: (state, batch) -> (state, metrics), to be compiled with its shardings.
-
-    An update whose loss or gradient is not finite is left out and counted in `state.skipped`, so
-    that parameters stay good. The metric `gradient_norm` is the largest norm met by a clipping;
-    `target_overflow` counts targets that the loss has no room for, and must stay 0.
-    """
-
-    def train_step(state, batch):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        loss, overflow, gradients, norms = gradients_of(state.params, batch, key)
-        gradient_norm = jnp.max(norms)
-        finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
-
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
-        new = (optax.apply_updates(state.params, updates), optimizer_state)
-        old = (state.params, state.optimizer_state)
-        params, optimizer_state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-
-        skipped = state.skipped + jnp.where(finite, 0, 1)
-        metrics = {
-            "loss": loss,
-            "gradient_norm": gradient_norm,
-            "learning_rate": learning_rate(state.step - state.skipped),
-            "target_tokens": jnp.sum(batch["loss_mask"]),
-            "target_overflow": overflow,
-            "skipped_steps": skipped,
-        }
-        return TrainState(state.step + 1, skipped, params, optimizer_state), metrics
-
-    return train_step
-
-
 @flax.struct.dataclass
 class TrainState:
     """Parameters, optimizer state and counters: all that a checkpoint must hold.
 
-    `step` counts the batches used and so places the run in its data; `skipped` counts those of
-    them whose update was left out because loss or gradients were not finite.
+    `step` counts the batches used, which is also the run's position in its data; `skipped` counts
+    those of them whose update was skipped because loss or gradients were not finite.
     """
 
     step: Int[Array, ""]
@@ -78,3 +39,43 @@ def initial_state(params: PyTree, optimizer: optax.GradientTransformation) -> Tr
         params=params,
         optimizer_state=optimizer.init(params),
     )
+
+
+def make_train_step(
+    gradients_of: GradientFunction,
+    optimizer: optax.GradientTransformation,
+    learning_rate: Schedule,
+    *,
+    seed: int,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Builds the step: (state, batch) -> (state, metrics), to be compiled with its shardings.
+
+    An update whose loss or gradient is not finite is skipped and counted in `state.skipped`, so
+    that parameters stay good; it does not advance the learning rate. The metric `gradient_norm` is
+    the largest norm before a clipping; `target_overflow` counts targets that exceed the loss
+    capacity, and must stay 0.
+    """
+
+    def train_step(state, batch):
+        dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
+        loss, overflow, gradients, norms = gradients_of(state.params, batch, dropout_key)
+        gradient_norm = jnp.max(norms)
+
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+        new = (optax.apply_updates(state.params, updates), optimizer_state)
+        old = (state.params, state.optimizer_state)
+        finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+        params, optimizer_state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        skipped = state.skipped + jnp.where(finite, 0, 1)
+        metrics = {
+            "loss": loss,
+            "gradient_norm": gradient_norm,
+            "learning_rate": learning_rate(state.step - state.skipped),
+            "target_tokens": jnp.sum(batch["loss_mask"]),
+            "target_overflow": overflow,
+            "skipped_steps": skipped,
+        }
+        return TrainState(state.step + 1, skipped, params, optimizer_state), metrics
+
+    return train_step

@@ -1,4 +1,4 @@
-"""What a run is about to do, in one line."""
+"""The line that a run starts with: what it will do, on what, and what that takes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from glm_jax.train.optimizer import parameter_count
 from glm_jax.train.step import TrainState
 
 GIBIBYTE = 1 << 30
-# Share of the chips' peak at which the expected time of a step is told.
+# Share of the chips' peak that the expected time of a step assumes.
 EXPECTED_UTILISATION = 0.5
 
 
 def describe(
     config: RunConfig, mesh: Mesh, state: TrainState, num_tokens: int, first_step: int
 ) -> str:
-    """One line: what is trained, on what, what that takes, and from where.
+    """One line: what is trained, on what, what that takes, and from which step.
 
     Args:
       config: of the run.
@@ -33,26 +33,26 @@ def describe(
     """
     axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    begin = f"going on at step {first_step}" if first_step else "from the start"
+    start = f"resuming from step {first_step}" if first_step else "from the start"
     return (
         f"GLM with {parameter_count(state.params):,} parameters on "
         f"{mesh.size} {mesh.devices.flat[0].device_kind} device(s){processes} "
         f"({axes or 'one copy'}); {memory(state, mesh)}; "
         f"{num_tokens:,} training tokens, {config.data.batch_size} x {config.data.sequence_length} "
-        f"a step{expected_time(config, mesh)}, {config.train.num_steps} steps, {begin}"
+        f"a step{expected_time(config, mesh)}, {config.train.num_steps} steps, {start}"
     )
 
 
 def memory(state: TrainState, mesh: Mesh) -> str:
-    """What lies in a device's memory all the time, beside what it has where that is known.
+    """Memory of a device that state and gradients take, of what it has where that is known.
 
-    What a step needs beyond state and gradients, its activations, depends on how it is compiled.
+    The activations of a step come on top; they depend on how it is compiled.
     """
-    whole = device_bytes(state)
-    with_gradients = whole + device_bytes(state.params)
-    told = f"{_amount(whole)} of state a device, {_amount(with_gradients)} with gradients"
+    state_bytes = device_bytes(state)
+    with_gradients = state_bytes + device_bytes(state.params)
+    needed = f"{_amount(state_bytes)} of state a device, {_amount(with_gradients)} with gradients"
     capacity = (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")
-    return f"{told}, of {_amount(capacity)}" if capacity else told
+    return f"{needed}, of {_amount(capacity)}" if capacity else needed
 
 
 def device_bytes(abstract: PyTree) -> int:
@@ -74,8 +74,8 @@ def expected_time(config: RunConfig, mesh: Mesh) -> str:
     )
     tokens = config.data.batch_size * config.data.sequence_length
     seconds = per_token * tokens / (sum(known) * EXPECTED_UTILISATION)
-    told = f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
-    return f" (about {told} at {EXPECTED_UTILISATION:.0%} of the chips' peak)"
+    text = f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
+    return f" (about {text} at {EXPECTED_UTILISATION:.0%} of the chips' peak)"
 
 
 def _amount(num_bytes: int) -> str:

@@ -108,7 +108,7 @@ def test_sigterm_saves_and_exits_with_0(uninterrupted, start_command, run_here, 
     assert 3 <= stopped < STEPS
     assert [p.name for p in (run_folder / "checkpoints").iterdir() if p.is_dir()] == [str(stopped)]
     finished = run_here([*command(gin_file, run_folder), *rare])
-    assert f"going on at step {stopped}" in finished.stdout
+    assert f"resuming from step {stopped}" in finished.stdout
     assert_same(whole, run_folder)
 
 
@@ -182,14 +182,14 @@ def hit_and_go_on(undisturbed, start_processes, run_folder, hits, count, seed) -
         victim = numbers.randrange(count)
         output = hit_one_of_several(processes, victim, kind)[0]
         if before and not (victim == 0 and kind == signal.SIGKILL):
-            assert f"going on at step {max(before)}" in output
+            assert f"resuming from step {max(before)}" in output
         assert max(complete_checkpoints(run_folder), default=0) >= max(there, default=0)
     processes = start_processes(together, count)
     newest = max(complete_checkpoints(run_folder), default=0)
     ended = [process.communicate(timeout=300) for process in processes]
     for process, (_, errors) in zip(processes, ended, strict=True):
         assert process.returncode == 0, errors
-    assert (f"going on at step {newest}" if newest else "from the start") in ended[0][0]
+    assert (f"resuming from step {newest}" if newest else "from the start") in ended[0][0]
     assert train_steps(run_folder) == list(range(1, steps + 1))
     np.testing.assert_allclose(losses(run_folder), expected, rtol=RELATIVE)
     assert_two_checkpoints(run_folder, steps)

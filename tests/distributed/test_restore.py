@@ -57,7 +57,7 @@ def test_a_run_goes_on_elsewhere(where, begun, start_processes, run_command, run
         finished = run_here(command) if devices == 1 else run_command(command, devices)
         assert finished.returncode == 0, finished.stderr
         output = finished.stdout
-    assert f"going on at step {SAVED}" in output
+    assert f"resuming from step {SAVED}" in output
     expected, found = steps(whole), steps(tmp_path / "run")
     assert [r["step"] for r in found] == list(range(1, STEPS + 1))
     # The same examples have the same number of targets at every step.

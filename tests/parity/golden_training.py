@@ -7,6 +7,7 @@ of other seeds, sizes and settings go the same way.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ import numpy as np
 import optax
 
 from glm_jax.parallel.batches import Batch
+from glm_jax.train.clipped_accumulation import clipped_means
 from glm_jax.train.gradients import (
     Gradients,
-    clipped_means,
-    global_mean,
+    gradient_sums,
     make_loss_function,
-    sum_gradients,
+    mean_gradients,
 )
 from glm_jax.train.loss import mask_normalizer, smoothed_token_losses, token_losses
 from glm_jax.train.optimizer import is_decayed, learning_rate_schedule, make_optimizer
@@ -70,7 +71,7 @@ def loss_rows(recording: Recording) -> Iterator[Row]:
 def _observe(recording: Recording, smoothings: tuple[float, ...]) -> dict[str, Any]:
     """Everything that is recorded of the batch named `grad`, compiled as one program."""
     model = recording.model
-    gradients_of = global_mean(sum_gradients(make_loss_function(model)))
+    gradients_of = partial(mean_gradients, partial(gradient_sums, make_loss_function(model)))
 
     def mean(values: jax.Array, mask: jax.Array) -> jax.Array:
         return jnp.sum(values * mask) / mask_normalizer(mask)
@@ -119,8 +120,9 @@ def step_rows(recording: Recording) -> Iterator[Row]:
     state, losses, norms, sums = _run_steps(recording)
     recorded = [step["loss"] for step in steps]
     yield Row(golden, "loss of every step (relative)", LOSS, relative(losses, recorded))
-    recorded = [step["grad_norms_at_each_clip"] for step in steps]
-    yield Row(golden, "norm at every clip (relative)", NORM, relative(norms, recorded))
+    if recording.optimizer.clip_norm:  # without clipping the original has no norms
+        recorded = [step["grad_norms_at_each_clip"] for step in steps]
+        yield Row(golden, "norm at every clip (relative)", NORM, relative(norms, recorded))
     rates = learning_rates(recording.optimizer, 0, len(steps) + 1)
     recorded = [step["lr_used"] for step in steps] + [steps[-1]["lr_after"]]
     difference = relative(rates, recorded, NEAR_ZERO * recording.optimizer.learning_rate)
@@ -141,8 +143,9 @@ def _run_steps(
 ) -> tuple[TrainState, list[float], list[np.ndarray], list[dict[str, np.ndarray]]]:
     """The state after all steps; loss, norms and parameters of each."""
     optimizer = make_optimizer(recording.optimizer)
-    gradients_of = clipped_means(
-        sum_gradients(make_loss_function(recording.model)),
+    gradients_of = partial(
+        clipped_means,
+        partial(gradient_sums, make_loss_function(recording.model)),
         recording.accumulation_steps,
         recording.optimizer.clip_norm,
     )

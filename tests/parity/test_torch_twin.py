@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,11 +18,11 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from glm_jax.model import GLM, GLMConfig  # noqa: E402
 from glm_jax.parity.torch_reference import TorchGLM  # noqa: E402
+from glm_jax.train.clipped_accumulation import clipped_means  # noqa: E402
 from glm_jax.train.gradients import (  # noqa: E402
-    clipped_means,
-    global_mean,
+    gradient_sums,
     make_loss_function,
-    sum_gradients,
+    mean_gradients,
 )
 from glm_jax.train.optimizer import (  # noqa: E402
     DECAYS,
@@ -206,7 +207,8 @@ def test_our_logits_losses_and_gradients_equal_the_twins(seed):
         *(case.batch[name] for name in ("tokens", "position_ids", "prefix_length")),
     )
     assert absolute(jnp.asarray(ours), logits.detach()) <= HIDDEN
-    gradients_of = jax.jit(global_mean(sum_gradients(make_loss_function(case.model))))
+    sums = partial(gradient_sums, make_loss_function(case.model))
+    gradients_of = jax.jit(partial(mean_gradients, sums))
     found = gradients_of(case.params, case.batch, jax.random.key(0))
     assert relative(found.loss, loss.detach()) <= golden_training.LOSS
     named = to_state(found.values, case.model.config.num_layers)
@@ -227,23 +229,33 @@ OPTIMIZER = OptimizerConfig(
 )
 
 
-@pytest.mark.parametrize(("seed", "accumulation"), [(0, "global_mean"), (2, "clipped_means")])
-def test_our_steps_equal_the_twins(seed, accumulation):
-    case, optimizer = draw_case(seed), make_optimizer(OPTIMIZER)
+@pytest.mark.parametrize(
+    ("seed", "accumulation", "clip_norm"),
+    [
+        (0, "global_mean", 0.7),
+        (2, "clipped_means", 0.7),
+        (0, "global_mean", 0.0),
+        (2, "clipped_means", 0.0),
+    ],
+)
+def test_our_steps_equal_the_twins(seed, accumulation, clip_norm):
+    settings = dataclasses.replace(OPTIMIZER, clip_norm=clip_norm)
+    case, optimizer = draw_case(seed), make_optimizer(settings)
     loss_sum = make_loss_function(case.model)
     if accumulation == "global_mean":
-        gradients_of = global_mean(sum_gradients(loss_sum, 2))
+        sums = partial(gradient_sums, loss_sum, accumulation_steps=2)
+        gradients_of = partial(mean_gradients, sums)
         parts = [case.batch]  # the same as the whole batch at once
     else:
-        gradients_of = clipped_means(sum_gradients(loss_sum), 2, OPTIMIZER.clip_norm)
+        gradients_of = partial(clipped_means, partial(gradient_sums, loss_sum), 2, clip_norm)
         parts = [{name: values[i::2] for name, values in case.batch.items()} for i in range(2)]
-    schedule = learning_rate_schedule(OPTIMIZER)
+    schedule = learning_rate_schedule(settings)
     step = jax.jit(make_train_step(gradients_of, optimizer, schedule, seed=0))
-    state, adamw = initial_state(case.params, optimizer), torch_glm.AdamW(case.twin, OPTIMIZER)
+    state, adamw = initial_state(case.params, optimizer), torch_glm.AdamW(case.twin, settings)
     micro_batches = [torch_glm.torch_batch(part) for part in parts]
     for number in range(8):
         state, metrics = step(state, case.batch)
-        rate = torch_glm.learning_rate(OPTIMIZER, number)
+        rate = torch_glm.learning_rate(settings, number)
         outcome = torch_glm.train_step(case.twin, adamw, micro_batches, rate)
         assert relative(metrics["loss"], outcome.loss) <= golden_training.LOSS
         assert relative(metrics["gradient_norm"], max(outcome.norms)) <= golden_training.NORM

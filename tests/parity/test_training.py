@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import defaultdict
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from glm_jax.train.gradients import global_mean, make_loss_function, sum_gradients
-from tests.parity.golden_training import LOSS, training_rows
+from glm_jax.train.gradients import gradient_sums, make_loss_function, mean_gradients
+from tests.parity.golden_training import LOSS, step_rows, training_rows
 from tests.parity.recording import open_recording
 from tests.parity.rows import Row, absolute, relative
 
@@ -40,12 +43,30 @@ def test_the_default_accumulation_differs_from_the_original_as_documented(shared
     for file in sorted((shared / "goldens/c_training").glob("*/info.json")):
         recording = open_recording(file.parent, file.parent.name)
         count = recording.accumulation_steps
-        gradients_of = jax.jit(
-            global_mean(sum_gradients(make_loss_function(recording.model), count))
-        )
+        loss_of = make_loss_function(recording.model)
+        sums = partial(gradient_sums, loss_of, accumulation_steps=count)
+        gradients_of = jax.jit(partial(mean_gradients, sums))
         found = gradients_of(recording.params, recording.step_batch(0), jax.random.key(0))
         gap = relative(found.loss, recording.info["steps"][0]["loss"])
         assert (gap <= LOSS) == (count == 1)
+
+
+def test_a_recording_without_clipping_gives_its_rows(shared, tmp_path):
+    """The original says 0 for no clipping, and then records no norms."""
+    folder = tmp_path / "no_clipping"
+    shutil.copytree(shared / "goldens/c_training/adamw_linear_accum", folder)
+    info = json.loads((folder / "info.json").read_text())
+    info["config"]["clip"] = 0.0
+    for step in info["steps"]:
+        step["grad_norms_at_each_clip"] = []
+    (folder / "info.json").write_text(json.dumps(info))
+    recording = open_recording(folder, "no_clipping")
+    assert recording.optimizer.clip_norm == 0
+    rows = {row.quantity: row for row in step_rows(recording)}
+    assert "norm at every clip (relative)" not in rows
+    assert all(np.isfinite(row.difference) for row in rows.values())
+    # The recorded steps were clipped, and the report says that these are others.
+    assert not rows["every parameter after the last step"].passed
 
 
 def test_differences_are_measured_so_that_they_can_fail():

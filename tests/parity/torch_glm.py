@@ -161,7 +161,7 @@ def train_step(
     for batch in micro_batches:
         loss = mean_loss(logits_of(model, batch), batch) / len(micro_batches)
         loss.backward()
-        clip_norm = optimizer.settings.clip_norm
+        clip_norm = optimizer.settings.clip_norm or math.inf  # 0 is for no clipping
         norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), clip_norm)))
         total += float(loss.detach())
     optimizer.step(rate)

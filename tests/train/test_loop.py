@@ -1,119 +1,214 @@
-"""The loop counts: when it logs, evaluates and saves, and what it tells of steps left out."""
+"""The loop counts: when it logs, evaluates and saves, and what it reports of skipped updates."""
+
+from __future__ import annotations
 
 import itertools
+import json
 import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from glm_jax.errors import RunError
-from glm_jax.train.loop import Hooks, Pace, train
+from glm_jax.train.evaluate import OBJECTIVES
+from glm_jax.train.loop import LoopConfig, Run, train_loop
+from glm_jax.train.reporter import ReporterConfig, RunReporter
 from glm_jax.train.step import TrainState
-from glm_jax.train.timer import Clock
+from glm_jax.train.timer import StepTimer
+
+
+class Calls:
+    """Stands in for everything around the loop, and records what it is called with, in order."""
+
+    def __init__(self, stop_at: int | None, slow_saves: bool):
+        self.list: list[tuple[str, Any]] = []
+        self._stop_at = stop_at
+        self._slow_saves = slow_saves
+
+    def before_step(self, step):
+        self.list.append(("before", step))
+
+    def after_step(self, step):
+        self.list.append(("after", step))
+
+    def doing(self, what):
+        self.list.append(("doing", what))
+
+    def say(self, line):
+        self.list.append(("say", line))
+
+    def show(self, line, *, logged):
+        if logged:
+            self.list.append(("log", int(line.split()[1].partition("/")[0])))
+
+    def asked(self, step):
+        return step == self._stop_at
+
+    def save(self, step, state, record, *, wait_for_previous):
+        assert record == {"a": 1} and int(state.step) == step
+        self.list.append(("save and wait" if wait_for_previous else "save", step))
+        return wait_for_previous or not self._slow_saves
+
+    def wait(self):
+        self.list.append(("wait", None))
+
+    def finished_saves(self):
+        return []
+
+    def read(self, split, _mesh, **steps):
+        if split == "validation":
+            self.list.append(("evaluate", steps["num_steps"]))
+        return itertools.repeat({}, steps.get("num_steps", 1_000_000))
 
 
 def run(
-    num_steps,
+    folder: Path,
+    num_steps: int,
     *,
     bad_steps=(),
     full_steps=(),
     max_skipped_steps=0,
     stop_at=None,
     skipped=0,
+    slow_saves=False,
+    train_step=None,
     **every,
 ):
-    """Trains nothing for some steps; returns all that the hooks were called with, in order."""
-    calls = []
+    """Trains nothing for some steps; returns the steps done and all calls, in order."""
+    calls: Any = Calls(stop_at, slow_saves)
 
-    def train_step(state, _batch):
-        step = int(state.step) + 1
+    def metrics_only(state, _batch):
+        step = int(jax.device_get(state.step)) + 1
         bad = step in bad_steps
-        new = TrainState(jnp.asarray(step), state.skipped + bad, {}, ())
-        loss = float("nan") if bad else 1.0
+        total = int(jax.device_get(state.skipped)) + bad
+        new = TrainState(jax.device_put(step), jax.device_put(total), {}, ())
         metrics = {
-            "loss": loss,
-            "gradient_norm": loss,
-            "skipped_steps": new.skipped,
+            "loss": float("nan") if bad else 1.0,
+            "gradient_norm": float("nan") if bad else 1.0,
+            "skipped_steps": total,
             "target_overflow": 3 if step in full_steps else 0,
         }
-        return new, {name: jnp.asarray(value) for name, value in metrics.items()}
+        return new, {name: jax.device_put(value) for name, value in metrics.items()}
 
-    hooks = Hooks(
-        before_step=lambda step: calls.append(("before", step)),
-        after_step=lambda step: calls.append(("after", step)),
-        log=lambda step, metrics: calls.append(("log", step)),
-        show=lambda line, logged: None,
-        say=lambda line: calls.append(("say", line)),
-        evaluate=lambda step, state: calls.append(("evaluate", step)),
-        save=lambda step, state, must: calls.append(("must save" if must else "save", step)),
-        stop_asked=lambda step: step == stop_at,
+    per_objective = jax.device_put(np.ones(len(OBJECTIVES), np.float32))
+    sums = dict.fromkeys(("loss", "correct", "targets", "target_counts"), per_objective)
+    program: Any = SimpleNamespace(
+        train_step=train_step or metrics_only, evaluation_step=lambda params, batch: sums
     )
-    pace = Pace(
-        num_steps=num_steps,
-        log_every=every.get("log", 1000),
-        evaluate_every=every.get("evaluate", 1000),
-        save_every=every.get("save", 1000),
-        tokens_per_step=1,
-        max_skipped_steps=max_skipped_steps,
-    )
+    reports = ReporterConfig(num_steps, 1, max_skipped_steps, lambda speed: None)
     state = TrainState(jnp.asarray(0), jnp.asarray(skipped), {}, ())
-    done = train(state, train_step, itertools.repeat({}), 0, pace, hooks)
-    return done, calls
+    with RunReporter(folder, 0, skipped, calls, reports) as reporter:
+        config = LoopConfig(
+            num_steps=num_steps,
+            log_every=every.get("log", 1000),
+            evaluate_every=every.get("evaluate", 1000),
+            evaluation_batches=2,
+            save_every=every.get("save", 1000),
+        )
+        mesh: Any = None
+        around = {
+            "heartbeat": calls,
+            "profiler": SimpleNamespace(
+                **{name: lambda step: None for name in ("before_step", "after_step")}
+            ),
+        }
+        done = train_loop(
+            Run(config, program, mesh, calls, calls, {"a": 1}, reporter, stop=calls, **around),
+            state,
+            0,
+        )
+    return done, calls.list
 
 
 def of(calls, *kinds):
     return [call for call in calls if call[0] in kinds]
 
 
-def test_things_happen_at_their_steps_and_at_the_end():
-    done, calls = run(7, log=3, evaluate=5, save=4)
+def test_things_happen_at_their_steps_and_at_the_end(tmp_path):
+    done, calls = run(tmp_path, 7, log=3, evaluate=5, save=4)
     assert done == 7
     assert of(calls, "log") == [("log", 3), ("log", 6), ("log", 7)]
-    assert of(calls, "evaluate") == [("evaluate", 5), ("evaluate", 7)]
-    assert of(calls, "save", "must save") == [("save", 4), ("must save", 7)]
+    assert of(calls, "save", "save and wait") == [("save", 4), ("save and wait", 7)]
+    # The last step is saved before it is evaluated.
+    assert [kind for kind, _ in of(calls, "save", "save and wait", "wait", "evaluate")] == [
+        "save",
+        "evaluate",
+        "save and wait",
+        "wait",
+        "evaluate",
+    ]
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(record["step"], record["kind"]) for record in records] == [
+        (3, "train"),
+        (5, "validation"),
+        (6, "train"),
+        (7, "train"),
+        (7, "validation"),
+    ]
 
 
-def test_every_step_is_begun_and_comes_back_once():
-    _, calls = run(5, save=2)
+def test_every_step_starts_and_ends_once(tmp_path):
+    _, calls = run(tmp_path, 5, save=2)
     assert of(calls, "before") == [("before", step) for step in range(1, 6)]
     assert of(calls, "after") == [("after", step) for step in range(1, 6)]
     # Metrics are read while the devices work on the next step.
     assert calls.index(("before", 4)) < calls.index(("after", 3))
 
 
-def test_a_run_that_is_asked_to_stop_saves_first():
-    done, calls = run(9, stop_at=4)
+def test_a_run_that_is_asked_to_stop_saves_first(tmp_path):
+    done, calls = run(tmp_path, 9, stop_at=4)
     assert done == 4
-    assert calls[-2:] == [("log", 4), ("must save", 4)]
+    assert of(calls, "log", "save and wait", "wait", "evaluate") == [
+        ("log", 4),
+        ("save and wait", 4),
+        ("wait", None),
+    ]
 
 
-def test_targets_without_a_place_are_told_at_once():
-    _, calls = run(5, full_steps={2, 3})
-    assert [line for _, line in of(calls, "say")] == [
-        f"step {step}: 3 targets found no place in the loss; raise train.target_fraction"
+def test_a_skipped_save_is_reported(tmp_path):
+    _, calls = run(tmp_path, 3, save=2, slow_saves=True)
+    ((_, line),) = of(calls, "say")[:1]
+    assert line.startswith("step 2: checkpoint skipped, since the previous one is still")
+
+
+def test_an_implicit_transfer_in_a_step_is_refused(tmp_path):
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        run(tmp_path, 1, train_step=lambda state, batch: (state, {"loss": state.step + np.ones(3)}))
+
+
+def test_targets_beyond_the_loss_capacity_are_reported_at_once(tmp_path):
+    _, calls = run(tmp_path, 5, full_steps={2, 3})
+    lines = [line for _, line in of(calls, "say") if "validation" not in line]
+    assert lines == [
+        f"step {step}: 3 targets exceed the loss capacity; raise train.target_fraction"
         for step in (2, 3)
     ]
 
 
-def test_a_step_left_out_is_told_once():
-    done, calls = run(6, bad_steps={2, 5}, max_skipped_steps=2)
+def test_a_skipped_update_is_reported_once(tmp_path):
+    done, calls = run(tmp_path, 6, bad_steps={2, 5}, max_skipped_steps=2)
     assert done == 6
-    assert [line for _, line in of(calls, "say")] == [
-        "step 2: loss nan with gradient norm nan; its update is left out (1 so far, of at most 2)",
-        "step 5: loss nan with gradient norm nan; its update is left out (2 so far, of at most 2)",
+    assert [line for _, line in of(calls, "say") if "validation" not in line] == [
+        "step 2: loss nan with gradient norm nan; update skipped (1 so far, 2 allowed)",
+        "step 5: loss nan with gradient norm nan; update skipped (2 so far, 2 allowed)",
     ]
 
 
-def test_those_left_out_before_a_restart_count_but_are_not_told_again():
-    _, calls = run(3, skipped=2, max_skipped_steps=2)
-    assert of(calls, "say") == []
+def test_those_skipped_before_a_restart_count_but_are_not_reported_again(tmp_path):
+    _, calls = run(tmp_path, 3, skipped=2, max_skipped_steps=2)
+    assert [line for _, line in of(calls, "say") if "validation" not in line] == []
     with pytest.raises(RunError, match=r"3 update\(s\) were not finite, and .* is 2"):
-        run(3, skipped=2, bad_steps={2}, max_skipped_steps=2)
+        run(tmp_path, 3, skipped=2, bad_steps={2}, max_skipped_steps=2)
 
 
-def test_the_clock_leaves_out_pauses_and_tells_waiting():
-    clock = Clock()
-    assert clock.speed() is None
+def test_the_timer_leaves_out_pauses_and_measures_waiting():
+    timer = StepTimer()
+    assert timer.speed() is None
 
     def slow():
         while True:
@@ -122,15 +217,15 @@ def test_the_clock_leaves_out_pauses_and_tells_waiting():
 
     batches = slow()
     for _ in range(3):
-        clock.next_of(batches)
+        timer.next_batch(batches)
         time.sleep(0.02)
-        clock.tick()
-    clock.pause()
+        timer.step_ended()
+    timer.pause()
     time.sleep(0.5)
-    clock.tick()
-    speed = clock.speed()
+    timer.step_ended()
+    speed = timer.speed()
     assert speed is not None
     assert 0.04 <= speed.step_seconds < 0.4
     assert 0.2 < speed.data_wait < 0.8
-    clock.forget()
-    assert clock.speed() == speed  # until there is something newer
+    timer.reset_window()
+    assert timer.speed() == speed  # until there is something newer

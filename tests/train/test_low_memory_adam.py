@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -27,9 +22,8 @@ from glm_jax.train.low_memory_adam import (
     scale_by_factored_adam,
 )
 from glm_jax.train.optimizer import OptimizerConfig, make_optimizer
+from tests.train.sharded import sharded_optimizers
 
-SHARDED_PROGRAM = Path(__file__).with_name("sharded_moments.py")
-REPOSITORY = Path(__file__).parents[2]
 LEARNING_RATE = 1e-2
 # Final losses of the same 200 steps, as a fraction of what was learnt: with half the precision
 # nearly the same, with factored statistics another path as good.
@@ -113,20 +107,7 @@ def first_update(optimizer: optax.GradientTransformation, gradients: Any, params
 
 
 def test_every_device_keeps_its_part_of_the_moments_and_computes_the_same():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
-    }
-    done = subprocess.run(
-        [sys.executable, str(SHARDED_PROGRAM)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)
+    results = sharded_optimizers({moments: {"moments": moments} for moments in MOMENTS})
     part = {"kernel": [2, 32, 256], "bias": [2, 256]}  # of [2, 128, 512], fsdp 4 and tensor 2
     whole = {
         "float32": ("1/mu", "1/nu"),

@@ -16,10 +16,10 @@ from glm_jax.cluster.heartbeat import read_heartbeats
 from glm_jax.configure import read_configuration
 from glm_jax.convert.load import load
 from glm_jax.errors import RunError, UsageError
-from glm_jax.train import loop
 from glm_jax.train.config import RunConfig
 from glm_jax.train.metrics import read_metrics
 from glm_jax.train.pretrain import Outcome, pretrain
+from glm_jax.train.reporter import progress_line
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_a_run_in_parts_equals_an_uninterrupted_one_bit_for_bit(tiny_run, tmp_pa
     run(tiny_run, *dropout, elsewhere, "train.num_steps=4")
     outcome, parts, output = run(tiny_run, *dropout, elsewhere)
     assert outcome == Outcome(steps_before=4, steps=6, finished=True)
-    assert "going on at step 4" in output
+    assert "resuming from step 4" in output
     assert_same_params(whole, parts)
     losses = [[r["loss"] for r in train_records(config)] for config in (whole, parts)]
     assert losses[0] == losses[1]
@@ -128,7 +128,7 @@ def test_a_damaged_checkpoint_gives_the_one_before(finished, tiny_run, tmp_path)
     outcome, config, output = run(tiny_run, *elsewhere)
     assert outcome == Outcome(steps_before=2, steps=6, finished=True)
     assert "set aside as 4.damaged: state/manifest.ocdbt is missing" in output
-    assert "going on at step 2" in output
+    assert "resuming from step 2" in output
     assert_same_params(finished, config)
     assert [record["step"] for record in train_records(config)] == list(range(1, 7))
 
@@ -236,11 +236,11 @@ def test_a_store_whose_tokenizer_was_exchanged_is_refused(tiny_run, tiny_store, 
 
 def test_progress_line_has_step_loss_speed_and_time_left():
     metrics = {"loss": 1.23456, "tokens_per_second": 12345.6, "data_wait": 0.0123}
-    line = loop.progress_line(30, 150, metrics, 0.5)
+    line = progress_line(30, 150, metrics, 0.5)
     assert line == ("step  30/150  loss 1.235  12,346 tokens/s  1m00s left  1.2% waiting for data")
 
 
-def test_a_run_may_begin_from_the_weights_of_another(tiny_run, tmp_path):
+def test_a_run_may_start_from_the_weights_of_another(tiny_run, tmp_path):
     _, first, _ = run(tiny_run, "train.num_steps=3")
     original = tmp_path / "original"
     assert main(["convert", first.train.run_folder, str(original), "--to=original"]) == 0
@@ -252,7 +252,7 @@ def test_a_run_may_begin_from_the_weights_of_another(tiny_run, tmp_path):
         run(tiny_run, *second, f"train.run_folder={tmp_path / 'third'}", "model.num_layers=3")
 
 
-def test_a_run_does_not_go_on_from_converted_weights(begun, tiny_run, tmp_path):
+def test_a_run_does_not_resume_from_converted_weights(begun, tiny_run, tmp_path):
     converted = tmp_path / "converted"
     assert main(["convert", begun.train.run_folder, str(converted)]) == 0
     with pytest.raises(UsageError, match="was converted, not trained here"):

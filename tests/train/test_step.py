@@ -1,4 +1,6 @@
-"""The update: micro-batches add up to the whole batch, bad updates are left out."""
+"""The update: micro-batches add up to the whole batch, bad updates are skipped."""
+
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -9,7 +11,8 @@ import pytest
 
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.batches import micro_batches
-from glm_jax.train.gradients import clipped_means, global_mean, make_loss_function, sum_gradients
+from glm_jax.train.clipped_accumulation import clipped_means
+from glm_jax.train.gradients import gradient_sums, make_loss_function, mean_gradients
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
 from glm_jax.train.step import initial_state, make_train_step
 
@@ -52,7 +55,9 @@ def start():
 
 
 def step_of(model, optimizer, accumulation_steps=1):
-    gradients_of = global_mean(sum_gradients(make_loss_function(model), accumulation_steps))
+    loss_of = make_loss_function(model)
+    sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
+    gradients_of = partial(mean_gradients, sums)
     schedule = learning_rate_schedule(OPTIMIZER)
     return jax.jit(make_train_step(gradients_of, optimizer, schedule, seed=0))
 
@@ -80,12 +85,13 @@ def test_micro_batches_hold_every_row_once():
     np.testing.assert_array_equal(split[1], batch["tokens"][1::3])
 
 
-def test_clipped_means_weigh_micro_batches_alike_and_clip_their_sum_after_each(start):
+@pytest.mark.parametrize("clip_norm", [0.5, 0.0])
+def test_clipped_means_weigh_micro_batches_alike_and_clip_their_sum_after_each(start, clip_norm):
     model, _, state = start
-    batch, clip_norm, key = random_batch(), 0.5, jax.random.key(0)
-    loss_sum = make_loss_function(model)
-    found = jax.jit(clipped_means(sum_gradients(loss_sum), 4, clip_norm))(state.params, batch, key)
-    whole = jax.jit(global_mean(sum_gradients(loss_sum)))
+    batch, key = random_batch(), jax.random.key(0)
+    sums = partial(gradient_sums, make_loss_function(model))
+    found = jax.jit(partial(clipped_means, sums, 4, clip_norm))(state.params, batch, key)
+    whole = jax.jit(partial(mean_gradients, sums))
     expected, losses, norms = jax.tree.map(jnp.zeros_like, state.params), [], []
     for number in range(4):
         # One micro-batch by itself has the mean over its own targets.
@@ -94,7 +100,7 @@ def test_clipped_means_weigh_micro_batches_alike_and_clip_their_sum_after_each(s
         losses.append(float(part.loss))
         expected = jax.tree.map(lambda total, one: total + one / 4, expected, part.values)
         norms.append(float(optax.global_norm(expected)))
-        scale = min(1.0, clip_norm / norms[-1])
+        scale = min(1.0, clip_norm / norms[-1]) if clip_norm else 1.0
         expected = jax.tree.map(lambda total, scale=scale: total * scale, expected)
     assert max(norms) > clip_norm
     np.testing.assert_allclose(found.norms, norms, rtol=1e-5)
@@ -110,8 +116,8 @@ def test_clipped_means_of_a_micro_batch_without_targets_are_finite(start):
     model, _, state = start
     batch = random_batch()
     batch["loss_mask"] = batch["loss_mask"].at[1::2].set(0.0)
-    gradients_of = jax.jit(clipped_means(sum_gradients(make_loss_function(model)), 2, 1.0))
-    found = gradients_of(state.params, batch, jax.random.key(0))
+    sums = partial(gradient_sums, make_loss_function(model))
+    found = jax.jit(partial(clipped_means, sums, 2, 1.0))(state.params, batch, jax.random.key(0))
     assert np.isfinite(found.loss) and np.all(np.isfinite(found.norms))
 
 
@@ -129,7 +135,7 @@ def test_the_loss_is_the_mean_over_all_targets(start):
     assert float(metrics["loss"]) == pytest.approx(float(np.mean(np.array(losses)[mask])), rel=1e-5)
 
 
-def test_an_update_that_is_not_finite_is_left_out_and_counted(start):
+def test_an_update_that_is_not_finite_is_skipped_and_counted(start):
     model, optimizer, state = start
     bad = random_batch() | {"loss_mask": jnp.full((8, 12), jnp.inf)}
     after, metrics = step_of(model, optimizer)(state, bad)
@@ -138,8 +144,16 @@ def test_an_update_that_is_not_finite_is_left_out_and_counted(start):
     unchanged = (state.params, state.optimizer_state), (after.params, after.optimizer_state)
     for before, now in zip(*map(jax.tree.leaves, unchanged), strict=True):
         np.testing.assert_array_equal(before, now)
-    _, metrics = step_of(model, optimizer)(after, random_batch())
+    second, metrics = step_of(model, optimizer)(after, random_batch())
     assert np.isfinite(metrics["loss"])
+    # The rate is that of the first update, the one that is applied.
+    schedule = learning_rate_schedule(OPTIMIZER)
+    assert float(metrics["learning_rate"]) == float(schedule(0)) != float(schedule(1))
+    third_metrics = step_of(model, optimizer)(second, random_batch())[1]
+    assert float(third_metrics["learning_rate"]) == float(schedule(1))
+    alone, _ = step_of(model, optimizer)(state.replace(step=jnp.asarray(1)), random_batch())
+    for ours, expected in zip(*map(jax.tree.leaves, (second.params, alone.params)), strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_dropout_is_drawn_anew_every_step_and_again_the_same():

@@ -1,12 +1,14 @@
-"""Run by test_moments.py in a process with eight virtual CPU devices; prints JSON.
+"""Run by tests in a process with eight virtual CPU devices; takes and prints JSON.
 
-For every kind of moments: how far parameters end up from each other after a few updates on one
-device and on a mesh of eight, and the shape of one device's part of every array of the state.
+For every kind of optimizer, given by its fields in the configuration: how far parameters end up
+from each other after a few updates on one device and on a mesh of eight, and the shape of one
+device's shard of every array of the state.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +19,6 @@ import optax
 
 from glm_jax.parallel.layout import initialize_sharded
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
-from glm_jax.train.low_memory_adam import MOMENTS
 from glm_jax.train.optimizer import OptimizerConfig, make_optimizer
 from glm_jax.train.step import TrainState, initial_state
 
@@ -34,10 +35,10 @@ def initial_params(key: jax.Array) -> dict:
     }
 
 
-def train(moments: str, mesh_config: MeshConfig, devices: list[Any]) -> TrainState:
+def train(kind: dict[str, Any], mesh_config: MeshConfig, devices: list[Any]) -> TrainState:
     """The state after some updates whose gradients are the parameters and noise."""
     optimizer = make_optimizer(
-        OptimizerConfig(learning_rate=1e-2, decay_steps=100, decay="constant", moments=moments)
+        OptimizerConfig(learning_rate=1e-2, decay_steps=100, decay="constant", **kind)
     )
     mesh = make_mesh(mesh_config, devices)
 
@@ -61,11 +62,11 @@ def train(moments: str, mesh_config: MeshConfig, devices: list[Any]) -> TrainSta
     return state
 
 
-def compare(moments: str) -> dict:
+def compare(kind: dict[str, Any]) -> dict:
     """One device against eight."""
     devices = jax.devices()
-    alone = train(moments, MeshConfig(), devices[:1])
-    sharded = train(moments, MeshConfig(data=1, fsdp=4, tensor=2), devices)
+    alone = train(kind, MeshConfig(), devices[:1])
+    sharded = train(kind, MeshConfig(data=1, fsdp=4, tensor=2), devices)
     differences = jax.tree.map(
         lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()),
         alone.params,
@@ -85,4 +86,5 @@ def part_shape(array: jax.Array) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({moments: compare(moments) for moments in MOMENTS}))
+    kinds = json.loads(sys.argv[1])
+    print(json.dumps({label: compare(kind) for label, kind in kinds.items()}))
