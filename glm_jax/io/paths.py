@@ -148,6 +148,12 @@ class FsspecPath(epath.Path):
     rename = replace
 
 
+def key_value_store(folder: str | os.PathLike[str]) -> str | dict[str, str]:
+    """TensorStore's specification of a folder at an absolute path or URL."""
+    location = f"{os.fspath(folder).rstrip('/')}/"
+    return location if is_url(location) else {"driver": "file", "path": location}
+
+
 def local_path(path: epath.Path, name: str) -> Path:
     """The same local path for code that needs files of the operating system.
 
