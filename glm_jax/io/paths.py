@@ -6,6 +6,7 @@ with it when it is first used, as a path over the fsspec file system of that sch
 
 from __future__ import annotations
 
+import glob
 import os
 import posixpath
 from collections.abc import Iterator
@@ -129,7 +130,8 @@ class FsspecPath(epath.Path):
     def rmtree(self, missing_ok: bool = False) -> None:
         """Removes the folder with all that is in it."""
         if self.exists() or not missing_ok:
-            self._system().rm(str(self), recursive=True)
+            # `rm` takes patterns.
+            self._system().rm(glob.escape(str(self)), recursive=True)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Removes the file."""
