@@ -11,7 +11,6 @@ source before it appears. Tensors pass one at a time, so that memory stays small
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from glm_jax.errors import UsageError
 
@@ -21,8 +20,8 @@ KINDS = ("native", "original", "huggingface")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="a checkpoint of any kind")
-    parser.add_argument("destination", metavar="DESTINATION", type=Path, help="a new folder")
+    parser.add_argument("source", metavar="SOURCE", help="a checkpoint of any kind, a path or URL")
+    parser.add_argument("destination", metavar="DESTINATION", help="a new folder")
     parser.add_argument("--to", default="native", choices=KINDS, help="what is written")
     parser.add_argument(
         "--model_parallel_size",

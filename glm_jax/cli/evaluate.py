@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
+from functools import partial
 
 from glm_jax.errors import UsageError
+from glm_jax.io.paths import resolve_path
 
 HELP = "loss and accuracy of a run's newest checkpoint on held-out text"
 TAKES_GIN = True
@@ -22,7 +23,9 @@ TAKES_GIN = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("run_folder", metavar="RUN", type=Path, help="a run folder")
+    parser.add_argument(
+        "run_folder", metavar="RUN", type=partial(resolve_path, name="RUN"), help="a run folder"
+    )
     parser.add_argument("--split", default="validation", help="part of the store to read")
     parser.add_argument("--num_batches", type=int, metavar="N", help="batches to evaluate on")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -17,11 +17,13 @@ import dataclasses
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glm_jax.cli.tokenizer_flags import TOKENIZER_HELP, add_kind_arguments, find_tokenizer
 from glm_jax.errors import UsageError
+from glm_jax.io.paths import resolve_path
 
 if TYPE_CHECKING:
     from glm_jax.generate.fill import FilledText, Filler
@@ -49,7 +51,7 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        type=Path,
+        type=partial(resolve_path, name="CHECKPOINT"),
         help="a run folder, a checkpoint of the original code, or a Hugging Face folder",
     )
     checkpoint = parser.add_argument_group("what a checkpoint of others does not tell")

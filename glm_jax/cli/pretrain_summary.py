@@ -12,6 +12,7 @@ from glm_jax.cli.example_blanks import held_out_blanks
 from glm_jax.convert.load import load_glm
 from glm_jax.data.store.store import open_store
 from glm_jax.generate.fill import fill
+from glm_jax.io.paths import resolve_path
 from glm_jax.tokenizer import load_tokenizer
 from glm_jax.train.config import RunConfig
 from glm_jax.train.metrics import read_metrics
@@ -20,7 +21,7 @@ from glm_jax.train.pretrain import Outcome
 
 def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, examples: bool) -> None:
     """Prints the result, filled blanks of a finished run, and where everything lies."""
-    folder = Path(config.train.run_folder)
+    folder = resolve_path(config.train.run_folder, "train.run_folder")
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     metrics = Metrics()
     worker = Worker(filler, settings, metrics)
     worker.start()
-    name = arguments.checkpoint.resolve().name
+    name = arguments.checkpoint.name
     endpoints = Endpoints(filler, worker, metrics, settings, name)
     app = make_app(endpoints, metrics, token=token, local_only=local and token is None)
     facts = endpoints.facts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from glm_jax.errors import UsageError
 
@@ -33,7 +32,7 @@ def find_tokenizer(arguments: argparse.Namespace):
 
     A .model file by itself gets all mask tokens.
     """
-    from glm_jax.io.files import local_copy
+    from glm_jax.io.paths import resolve_path
     from glm_jax.tokenizer import load_tokenizer
     from glm_jax.tokenizer.load import KINDS
 
@@ -56,12 +55,12 @@ def find_tokenizer(arguments: argparse.Namespace):
         raise UsageError(f"{flags} needs --tokenizer to be one of the kinds {', '.join(KINDS)}")
     if name is None:
         return None
-    with local_copy(name) as path:
-        if Path(path).is_dir():
-            return load_tokenizer(path)
-        if not Path(path).is_file():
-            raise UsageError(
-                f"--tokenizer is {name}, which is neither a file nor a folder "
-                f"nor one of the kinds {', '.join(KINDS)}"
-            )
-        return load_tokenizer("sentencepiece", path, task_mask=True, decoder_mask=True)
+    path = resolve_path(name, "--tokenizer")
+    if path.is_dir():
+        return load_tokenizer(path)
+    if not path.is_file():
+        raise UsageError(
+            f"--tokenizer is {name}, which is neither a file nor a folder "
+            f"nor one of the kinds {', '.join(KINDS)}"
+        )
+    return load_tokenizer("sentencepiece", path, task_mask=True, decoder_mask=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -20,13 +21,14 @@ from glm_jax.convert.layouts.native import NativeSource
 from glm_jax.convert.layouts.native_record import model_config
 from glm_jax.convert.layouts.native_writer import NativeDestination
 from glm_jax.convert.layouts.original import OriginalDestination
-from glm_jax.convert.open import open_source
+from glm_jax.convert.open import open_source, readable_checkpoint
 from glm_jax.convert.report import Report, describe_heads
 from glm_jax.convert.side_files import copy_companions, write_evaluation_settings
 from glm_jax.convert.transfer import Progress, compare, copy_tensors
 from glm_jax.convert.weights import SourceMetadata, TensorInfo, WeightDestination, WeightSource
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.atomic import new_folder
+from glm_jax.io.paths import local_path, resolve_path
 from glm_jax.model.config import GLMConfig
 
 # Shows the progress of a stage: (what is done, bytes in all) -> a context that gives `Progress`.
@@ -37,8 +39,8 @@ CHECKING_THREADS = 2
 
 
 def convert(
-    path: Path,
-    out: Path,
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     kind: str,
     *,
     stages: Stages,
@@ -65,10 +67,13 @@ def convert(
         at `out`.
       RunError: the disk failed, or what was written isn't what was read.
     """
-    named, out = out, out.absolute()
+    named, out = out, local_path(resolve_path(out, "DESTINATION"), "DESTINATION")
     started = time.monotonic()
     refuse_existing(out)
-    with open_source(path, num_attention_heads) as opened:
+    with (
+        readable_checkpoint(path) as readable,
+        open_source(readable, num_attention_heads) as opened,
+    ):
         source = ChangedSource(opened, changes or Changes())
         config = _config(opened, source, num_attention_heads)
         facts = dataclasses.replace(source.facts, num_attention_heads=config.num_attention_heads)
@@ -204,8 +209,8 @@ def _order(source: WeightSource) -> list[str]:
 def _folder_of(source: WeightSource) -> Path:
     """Where the files beside a source's weights lie."""
     if isinstance(source, NativeSource):
-        return source.step_folder.absolute().parent.parent
-    return source.path
+        return Path(source.step_folder.parent.parent)
+    return Path(source.path)
 
 
 def _check_vocabulary(source: WeightSource, ranks: int) -> None:

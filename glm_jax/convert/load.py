@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+import os
 from typing import Any
 
 import flax.linen as nn
@@ -18,7 +18,7 @@ from glm_jax.convert.dimensions import infer_config
 from glm_jax.convert.layouts.native import NativeSource
 from glm_jax.convert.layouts.native_record import model_config
 from glm_jax.convert.names import by_native, to_native
-from glm_jax.convert.open import open_source
+from glm_jax.convert.open import open_source, readable_checkpoint
 from glm_jax.convert.tensors import contiguous
 from glm_jax.convert.weights import WeightSource
 from glm_jax.errors import UsageError
@@ -30,7 +30,7 @@ from glm_jax.parallel.mesh import MeshConfig, make_mesh
 
 
 def load(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     num_attention_heads: int | None = None,
     dtype: DTypeLike = jnp.float32,
@@ -44,7 +44,7 @@ def load(
     Args:
       path: a run folder, as `glm-jax pretrain` and `glm-jax convert` leave it, or one of its
         checkpoints; a checkpoint folder of the original code, split over any number of ranks; a
-        Hugging Face folder of the glm-* family.
+        Hugging Face folder of the glm-* family; a local path, or a URL of fsspec.
       num_attention_heads: H, which an original checkpoint doesn't record; None for hidden size /
         64, true of every published model.
       dtype: of the parameters. What the network computes in is its configuration's compute_dtype.
@@ -58,7 +58,10 @@ def load(
       RunError: the checkpoint of a run is damaged.
     """
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
-    with open_source(path, num_attention_heads) as source:
+    with (
+        readable_checkpoint(path) as readable,
+        open_source(readable, num_attention_heads) as source,
+    ):
         if isinstance(source, NativeSource):
             model = _model(model_config(source.record, source.tensors, source.step_folder))
         else:
@@ -78,7 +81,7 @@ def load(
 
 
 def load_glm(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     num_attention_heads: int | None = None,
     mesh: jax.sharding.Mesh | None = None,

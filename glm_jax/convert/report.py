@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from glm_jax.convert.dimensions import PUBLISHED_HEAD_SIZE
@@ -28,9 +28,9 @@ class Report:
       fault: a known fault of the weights, None without one.
     """
 
-    source: Path
+    source: str | os.PathLike[str]
     source_kind: str
-    out: Path
+    out: str | os.PathLike[str]
     kind: str
     config: Any
     heads: str

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from etils import epath
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class WeightSource(Protocol):
       kind: "original", "huggingface" or "native".
     """
 
-    path: Path
+    path: Path | epath.Path
     kind: str
     facts: SourceMetadata
 

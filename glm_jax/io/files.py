@@ -48,11 +48,13 @@ def find_files(source: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
 
 
 def _local_files(source: str) -> list[SourceFile]:
-    path = Path(source)
+    path = Path(os.path.expanduser(source))
     if path.is_dir():
         paths = [file for file in path.rglob("*") if not _is_hidden(file.relative_to(path).parts)]
     else:
-        paths = [path] if path.is_file() else [Path(n) for n in glob.glob(source, recursive=True)]
+        paths = (
+            [path] if path.is_file() else [Path(n) for n in glob.glob(str(path), recursive=True)]
+        )
     return [_local_file(path) for path in sorted(paths) if path.is_file()]
 
 

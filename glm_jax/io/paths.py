@@ -6,6 +6,7 @@ with it when it is first used, as a path over the fsspec file system of that sch
 
 from __future__ import annotations
 
+import glob
 import os
 import posixpath
 from collections.abc import Iterator
@@ -129,7 +130,8 @@ class FsspecPath(epath.Path):
     def rmtree(self, missing_ok: bool = False) -> None:
         """Removes the folder with all that is in it."""
         if self.exists() or not missing_ok:
-            self._system().rm(str(self), recursive=True)
+            # `rm` takes patterns.
+            self._system().rm(glob.escape(str(self)), recursive=True)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Removes the file."""
@@ -146,6 +148,12 @@ class FsspecPath(epath.Path):
         return type(self)(os.fspath(target))
 
     rename = replace
+
+
+def key_value_store(folder: str | os.PathLike[str]) -> str | dict[str, str]:
+    """TensorStore's specification of a folder at an absolute path or URL."""
+    location = f"{os.fspath(folder).rstrip('/')}/"
+    return location if is_url(location) else {"driver": "file", "path": location}
 
 
 def local_path(path: epath.Path, name: str) -> Path:

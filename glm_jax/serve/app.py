@@ -13,7 +13,9 @@ from typing import Any, TextIO
 from urllib.parse import quote
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -25,6 +27,8 @@ from glm_jax.serve.metrics import Metrics
 
 # Paths that need no token: the page, which asks for it, and whether the server is there.
 OPEN_PATHS = frozenset({"/", "/health"})
+# Names of this machine to itself; the address that is served on is another.
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 # As nginx logs that the client left before its answer was complete.
 CLIENT_LEFT = 499
 
@@ -63,33 +67,57 @@ def make_app(
         Exception: _answer_fault,
     }
     app: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)
-    app = Guard(app, token, local_only)
+    app = TokenGuard(app, token)
+    if local_only:
+        app = LocalHosts(app)
     paths = frozenset(route.path for route in routes)
     return Observer(app, metrics, paths, log or sys.stderr)
 
 
-class Guard:
-    """Lets through those who may use the server."""
+class LocalHosts:
+    """Refuses requests for names of other machines than this one.
 
-    def __init__(self, app: ASGIApp, token: str | None, local_only: bool):
+    Without this, any web page could give its own name the address of this machine, and then use the
+    server through the browser of whoever looks at the page.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+        self._refuse = RequestError(421, "this server answers only to the names of this machine")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        accepted = False
+
+        async def accept(_scope: Scope, _receive: Receive, _send: Send) -> None:
+            nonlocal accepted
+            accepted = True
+
+        async def discard(_message: MutableMapping[str, Any]) -> None:
+            """The middleware's own refusal is plain text."""
+
+        address = (scope.get("server") or LOCAL_NAMES)[0]
+        names = [*LOCAL_NAMES, address]
+        await TrustedHostMiddleware(accept, names, www_redirect=False)(scope, receive, discard)
+        await (self._app if accepted else self._refuse.response())(scope, receive, send)
+
+
+class TokenGuard:
+    """Lets through those who show the token."""
+
+    def __init__(self, app: ASGIApp, token: str | None):
         """Takes the same as `make_app`."""
         self._app = app
         self._token = None if token is None else token.encode()
-        self._local_only = local_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope)
         await (self._app if refusal is None else refusal.response())(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> RequestError | None:
-        headers = dict(scope["headers"])
-        # Without this, any web page could give its own name the address of this machine, and then
-        # use the server through the browser of whoever looks at the page.
-        if self._local_only and not is_local(headers.get(b"host", b"").decode("latin-1")):
-            return RequestError(421, "this server answers only to the names of this machine")
         if self._token is None or scope["path"] in OPEN_PATHS:
             return None
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        given_header = Headers(scope=scope).get("authorization", "")
+        scheme, _, given = given_header.encode("latin-1").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._token):
             return None
         message = "this server asks for a token: Authorization: Bearer TOKEN"
@@ -144,16 +172,9 @@ class Observer:
         )
 
 
-def is_local(host: str) -> bool:
-    """Whether a name, with or without a port, is one of this machine to itself."""
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-    name = name.removeprefix("[").removesuffix("]")
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+def is_local(address: str) -> bool:
+    """Whether an IP address is one of this machine to itself."""
+    return ipaddress.ip_address(address).is_loopback
 
 
 async def _answer_refusal(_request: Request, refusal: Exception) -> Response:

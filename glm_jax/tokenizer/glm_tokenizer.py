@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
 
 from glm_jax.errors import UsageError
+from glm_jax.io.files import write_file
+from glm_jax.io.paths import resolve_path
 from glm_jax.tokenizer.protocol import SENTENCE_END_CHARACTERS, padded_size
 from glm_jax.tokenizer.special import SpecialTokens
 from glm_jax.tokenizer.text_model import TextModel
@@ -111,7 +111,7 @@ class GLMTokenizer:
 
     def save(self, folder: str | PathLike[str]) -> None:
         """Write the vocabulary's files and, last, the description that makes it a tokenizer."""
-        folder = Path(folder)
+        folder = resolve_path(folder, "the tokenizer's folder")
         folder.mkdir(parents=True, exist_ok=True)
         description = {
             **self._description,
@@ -121,8 +121,8 @@ class GLMTokenizer:
             "fingerprint": self.fingerprint,
         }
         for name, content in self._pieces.files.items():
-            _replace_file(folder / name, content)
-        _replace_file(folder / DESCRIPTION_FILE, json.dumps(description, indent=2).encode())
+            write_file(folder / name, content)
+        write_file(folder / DESCRIPTION_FILE, json.dumps(description, indent=2).encode())
 
     def _parts(self, text: str) -> Iterator[str | int]:
         """Stretches of plain text and, between them, ids of special tokens."""
@@ -153,9 +153,3 @@ def _fingerprint(files: Mapping[str, bytes], special: Mapping[str, int]) -> str:
         digest.update(hashlib.sha256(content).digest())
     digest.update(json.dumps(special, sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 
+from etils import epath
+
 from glm_jax.errors import RunError, UsageError
+from glm_jax.io.paths import resolve_path
 from glm_jax.tokenizer.byte_pair import BytePairModel
 from glm_jax.tokenizer.glm_tokenizer import DESCRIPTION_FILE, GLMTokenizer
 from glm_jax.tokenizer.hugging_face import HuggingFaceModel
@@ -98,7 +102,7 @@ def load_tokenizer(
     Args:
       kind: "bert", "bert-cased" (a vocab.txt), "gpt2", "roberta" (vocab.json and merges.txt),
         "chinese", "sentencepiece" (a SentencePiece model), "huggingface" (a tokenizer.json), or a
-        folder that holds a saved tokenizer: a tokenizer's, a token store's or a run's.
+        folder or URL that holds a saved tokenizer: a tokenizer's, a token store's or a run's.
       paths: the kind's files in this order, or one folder that has them.
       task_mask: add the mask tokens sMASK and gMASK.
       decoder_mask: add dBLOCK.
@@ -117,8 +121,8 @@ def load_tokenizer(
                 f"tokenizer {str(kind)!r} is not one of the kinds {', '.join(KINDS)}, "
                 "and a saved tokenizer takes no files or options"
             )
-        return _load_saved(_saved_tokenizer_folder(Path(kind)))
-    files = _find_files(str(kind), [Path(path) for path in paths])
+        return _load_saved(_saved_tokenizer_folder(resolve_path(kind, "the tokenizer")))
+    files = _find_files(str(kind), [resolve_path(path, "a tokenizer file") for path in paths])
     return make_tokenizer(str(kind), [file.read_bytes() for file in files], options)
 
 
@@ -138,7 +142,7 @@ def make_tokenizer(kind: str, files: list[bytes], options: SpecialTokenOptions) 
     return GLMTokenizer(pieces, KINDS[kind].table(pieces, options), description)
 
 
-def _find_files(kind: str, paths: list[Path]) -> list[Path]:
+def _find_files(kind: str, paths: list[epath.Path]) -> list[epath.Path]:
     needed = KINDS[kind].files
     if len(paths) == 1 and paths[0].is_dir():
         return [_find_file(kind, paths[0], *file) for file in needed.items()]
@@ -153,9 +157,9 @@ def _find_files(kind: str, paths: list[Path]) -> list[Path]:
     return paths
 
 
-def _find_file(kind: str, folder: Path, name: str, patterns: tuple[str, ...]) -> Path:
+def _find_file(kind: str, folder: epath.Path, name: str, patterns: tuple[str, ...]) -> epath.Path:
     for pattern in patterns:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        found = sorted(path for path in folder.iterdir() if path.match(pattern) and path.is_file())
         if len(found) > 1:
             raise UsageError(
                 f"tokenizer kind {kind!r} needs one {name}, but {folder} has "
@@ -169,7 +173,7 @@ def _find_file(kind: str, folder: Path, name: str, patterns: tuple[str, ...]) ->
     )
 
 
-def _load_saved(folder: Path) -> GLMTokenizer:
+def _load_saved(folder: epath.Path) -> GLMTokenizer:
     """The tokenizer that ``save`` wrote into ``folder``."""
     try:
         description = json.loads((folder / DESCRIPTION_FILE).read_bytes())
@@ -187,12 +191,12 @@ def _load_saved(folder: Path) -> GLMTokenizer:
     return tokenizer
 
 
-def _saved_tokenizer_folder(path: Path) -> Path:
+def _saved_tokenizer_folder(path: epath.Path) -> epath.Path:
     """``path``, or its folder ``tokenizer`` (run and store folders keep theirs there)."""
     for folder in (path, path / "tokenizer"):
         if (folder / DESCRIPTION_FILE).is_file():
             return folder
     raise UsageError(
-        f"{str(path)!r} is neither a folder with a saved tokenizer "
+        f"{os.fspath(path)!r} is neither a folder with a saved tokenizer "
         f"nor one of the tokenizer kinds {', '.join(KINDS)}"
     )

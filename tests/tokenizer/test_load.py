@@ -41,7 +41,7 @@ def test_options_choose_the_special_tokens_of_a_model_file(saved):
     [
         (["elmo"], {}, "sentencepiece"),
         (["elmo", "vocab.txt"], {}, "sentencepiece"),
-        (["bert", "nowhere.txt"], {}, "vocab.txt: there is no file nowhere.txt"),
+        (["bert", "nowhere.txt"], {}, "vocab.txt: there is no file .*/nowhere.txt"),
         (["gpt2"], {}, "vocab.json and its merges.txt"),
         (["sentencepiece"], {}, "its SentencePiece model, or of a folder"),
         (["sentencepiece", "nowhere.model"], {}, "nowhere.model"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from glm_jax.convert.tensors import contiguous, require_finite
 from glm_jax.convert.transfer import checksum
 from glm_jax.convert.weights import TensorInfo
 from glm_jax.errors import UsageError
+from glm_jax.io.paths import resolve_path
 
 
 class NativeSource:
@@ -27,14 +28,14 @@ class NativeSource:
 
     kind = "native"
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens the newest checkpoint of a run folder or of its checkpoints/, or the one given.
 
         Raises:
           UsageError: no checkpoint there, a damaged one, or not one of this network.
           RunError: its record is damaged.
         """
-        self.path = Path(path)
+        self.path = resolve_path(path, "the checkpoint")
         self.step_folder = find_step(self.path)
         self.record = read_record(self.step_folder)
         self.facts = facts_of(self.record, self.step_folder)

@@ -1,32 +1,31 @@
 """The parameters of one of our checkpoints on disk, whoever wrote them.
 
 Orbax keeps the arrays of a training run in one database, in chunks as devices held them. A
-conversion writes zarr3 folders with one uncompressed chunk a layer, which are read here without
-TensorStore: that is several times as fast.
+conversion writes zarr3 folders with one uncompressed chunk per layer. TensorStore reads both.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorstore as ts
+from etils import epath
 
 from glm_jax.checkpoints.record import STATE_ITEM
 from glm_jax.convert.names import Entry, Layout, by_native
 from glm_jax.convert.tensors import DTYPES
 from glm_jax.errors import UsageError
+from glm_jax.io.paths import key_value_store
+
+# Arrays are read and written once, so that nothing is kept in memory.
+CONTEXT = {"cache_pool": {"total_bytes_limit": 0}}
 
 PARAMETERS = "params"
 DESCRIPTION_FILE = "_METADATA"
-ARRAY_FILE = "zarr.json"
-MOST_LAYERS = 9999  # of a damaged description, no more are believed
-
-# A conversion's chunks are the plain bytes of one layer, or of a whole parameter outside them.
-CODECS: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
+MAX_LAYERS = 9999  # a description with more is taken as damaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +36,11 @@ class Leaf:
       entry: its names and layout.
       array: [N, ...] for a parameter of the layers.
       where: the folder or database that holds it, for messages.
-      chunk_folder: holds one file a layer, or one in all, as a conversion writes it; else None.
     """
 
     entry: Entry
     array: ts.TensorStore
     where: str
-    chunk_folder: Path | None
 
     @property
     def spans_layers(self) -> bool:
@@ -60,8 +57,8 @@ class Leaf:
         if not self.entry.in_layers:
             return [self.entry.original]
         count = self.array.shape[0]
-        if not 1 <= count <= MOST_LAYERS:
-            raise UsageError(f"{self.where} has {count} layers; expected 1 to {MOST_LAYERS}")
+        if not 1 <= count <= MAX_LAYERS:
+            raise UsageError(f"{self.where} has {count} layers; expected 1 to {MAX_LAYERS}")
         return [self.entry.name(layer) for layer in range(count)]
 
     def original_shape(self) -> tuple[int, ...]:
@@ -85,30 +82,12 @@ class Leaf:
         )
 
     def read(self, layer: int | None) -> np.ndarray:
-        """One layer, or the whole array of a parameter outside the layers.
+        """One layer, or the array of a parameter outside the layers.
 
         Raises:
-          ValueError, OSError: it is missing or damaged.
+          ValueError: it is missing or damaged.
         """
-        if self.chunk_folder is not None:
-            return self._read_chunk(self.chunk_folder, layer)
         return (self.array if layer is None else self.array[layer]).read().result()
-
-    def _read_chunk(self, folder: Path, layer: int | None) -> np.ndarray:
-        """The chunk of one layer, its bytes unchecked."""
-        whole = tuple(self.array.shape)
-        path = chunk_path(folder, len(whole), layer)
-        array = np.empty(whole if layer is None else whole[1:], self.array.dtype.numpy_dtype)
-        if path.stat().st_size != array.nbytes:
-            raise ValueError(f"{path} has not the {array.nbytes} bytes expected")
-        remaining = array.reshape(-1).view(np.uint8).data
-        with path.open("rb", buffering=0) as file:
-            while remaining:
-                count = file.readinto(remaining)
-                if not count:
-                    raise ValueError(f"{path} ends early")
-                remaining = remaining[count:]
-        return array
 
 
 def leaf_keys(entry: Entry) -> tuple[str, ...]:
@@ -121,19 +100,13 @@ def leaf_name(entry: Entry) -> str:
     return ".".join(leaf_keys(entry))
 
 
-def chunk_path(folder: Path, num_axes: int, layer: int | None) -> Path:
-    """The file of one layer of a parameter, or of a whole one."""
-    places = [0 if layer is None else layer] + [0] * (num_axes - 1)
-    return folder.joinpath("c", *map(str, places))
-
-
-def open_leaves(step_folder: Path) -> dict[str, Leaf]:
+def open_leaves(step_folder: epath.Path) -> dict[str, Leaf]:
     """The parameters of a checkpoint by their paths in our tree.
 
     Raises:
       UsageError: the checkpoint's description is damaged, or has a parameter that is none of GLM's.
     """
-    state = (step_folder / STATE_ITEM).absolute()
+    state = step_folder / STATE_ITEM
     try:
         description = json.loads((state / DESCRIPTION_FILE).read_text())
         keys = [
@@ -144,7 +117,7 @@ def open_leaves(step_folder: Path) -> dict[str, Leaf]:
         stores_all = description.get("store_array_data_equal_to_fill_value", False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{state / DESCRIPTION_FILE} does not describe a checkpoint") from error
-    context = ts.Context({"cache_pool": {"total_bytes_limit": 0}})
+    context = ts.Context(CONTEXT)
     leaves = {}
     for parts in keys:
         if not parts or parts[0] != PARAMETERS:
@@ -153,10 +126,9 @@ def open_leaves(step_folder: Path) -> dict[str, Leaf]:
         entry = by_native(native)
         if entry is None:
             raise UsageError(f"{state}: {native} is no parameter of a GLM network")
-        store: dict[str, Any] = {"driver": "file", "path": f"{state}/{name}/"}
+        store: Any = key_value_store(state / name)
         if use_ocdbt:
-            base = {"driver": "file", "path": f"{state}/"}
-            store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
+            store = {"driver": "ocdbt", "base": key_value_store(state), "path": f"{name}/"}
         spec = {
             "driver": "zarr3" if use_zarr3 else "zarr",
             "kvstore": store,
@@ -175,22 +147,9 @@ def _open_leaf(entry: Entry, spec: dict[str, Any], where: str, context: ts.Conte
         raise UsageError(f"{where} is missing or damaged: {reason_of(error)}") from error
     if array.dtype.name not in DTYPES:
         raise UsageError(f"{where} holds {array.dtype.name}; expected {', '.join(DTYPES)}")
-    return Leaf(entry, array, where, Path(where) if _one_file_a_layer(entry, array) else None)
-
-
-def _one_file_a_layer(entry: Entry, array: ts.TensorStore) -> bool:
-    """Whether an array has the form that a conversion writes."""
-    spec = array.spec().to_json()
-    shape = tuple(array.shape)
-    return (
-        spec["driver"] == "zarr3"
-        and spec["kvstore"]["driver"] == "file"
-        and spec["metadata"].get("codecs") == CODECS
-        and spec["metadata"].get("chunk_key_encoding", {"name": "default"}) == {"name": "default"}
-        and array.chunk_layout.read_chunk.shape == ((1, *shape[1:]) if entry.in_layers else shape)
-    )
+    return Leaf(entry, array, where)
 
 
 def reason_of(error: Exception) -> str:
-    """TensorStore's own words, without the description of the array that it appends."""
+    """TensorStore's message, without the specification of the array that it appends."""
     return str(error).partition(" [")[0].splitlines()[0]

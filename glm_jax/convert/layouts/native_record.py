@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from glm_jax.convert.dimensions import infer_config
 from glm_jax.convert.tensors import DTYPES
@@ -49,7 +49,7 @@ DIMENSIONS = (
 
 
 def model_config(
-    record: Mapping[str, Any], tensors: Mapping[str, TensorInfo], step_folder: Path
+    record: Mapping[str, Any], tensors: Mapping[str, TensorInfo], step_folder: epath.Path
 ) -> GLMConfig | RelativeGLMConfig:
     """The configuration of the model in a checkpoint.
 
@@ -80,7 +80,7 @@ def model_config(
     return recorded
 
 
-def facts_of(record: Mapping[str, Any], step_folder: Path) -> SourceMetadata:
+def facts_of(record: Mapping[str, Any], step_folder: epath.Path) -> SourceMetadata:
     """The facts in a checkpoint's record; a training run's record has heads and step only.
 
     Raises:
@@ -111,7 +111,7 @@ def facts_of(record: Mapping[str, Any], step_folder: Path) -> SourceMetadata:
     return facts
 
 
-def stored_dtypes(record: Mapping[str, Any], step_folder: Path) -> dict[str, np.dtype]:
+def stored_dtypes(record: Mapping[str, Any], step_folder: epath.Path) -> dict[str, np.dtype]:
     """The dtypes that the tensors had before they were stacked, by their original names.
 
     Raises:
@@ -126,7 +126,7 @@ def stored_dtypes(record: Mapping[str, Any], step_folder: Path) -> dict[str, np.
         ) from error
 
 
-def recorded_checksums(record: Mapping[str, Any], step_folder: Path) -> dict[str, int]:
+def recorded_checksums(record: Mapping[str, Any], step_folder: epath.Path) -> dict[str, int]:
     """CRC-32 of the tensors by their original names; a training run records none.
 
     Raises:

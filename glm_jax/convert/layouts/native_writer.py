@@ -1,9 +1,8 @@
 """Writing one of our checkpoints from tensors that come one at a time.
 
-Orbax takes whole arrays only, and a parameter of all layers may be larger than memory. So the
-arrays are written here, in the form that orbax reads: zarr3, one folder a parameter, beside the
-descriptions that orbax keeps. Every layer is a chunk, a file of plain bytes: nothing is faster to
-write and to read. The checksums of all tensors are in the record.
+Orbax saves complete arrays only, and a parameter of all layers may be larger than memory. So
+TensorStore writes the arrays layer by layer, in a format that orbax reads: zarr3, one folder per
+parameter and one uncompressed chunk per layer. The checksums of all tensors are in the record.
 """
 
 from __future__ import annotations
@@ -16,40 +15,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorstore as ts
 
 from glm_jax.checkpoints.record import PARAMETER_LAYOUT, RECORD_ITEM, STATE_ITEM
 from glm_jax.convert.layouts.native_reader import (
-    ARRAY_FILE,
-    CODECS,
+    CONTEXT,
     DESCRIPTION_FILE,
-    chunk_path,
     leaf_keys,
     leaf_name,
+    reason_of,
 )
 from glm_jax.convert.layouts.native_record import weights_record
 from glm_jax.convert.names import Entry, Layout, by_native, find, to_native
 from glm_jax.convert.tensors import contiguous, widest
 from glm_jax.convert.weights import SourceMetadata, TensorInfo
 from glm_jax.errors import RunError
+from glm_jax.io.paths import key_value_store
 
-_HANDLERS = "orbax.checkpoint._src.handlers"
 _DICT_KEY = 2  # how orbax says that a key of the tree is one of a dictionary
 
-# What orbax keeps beside every tree of arrays, and beside every checkpoint.
+# The metadata that orbax needs to read a tree of arrays.
 _TREE = {
     "use_ocdbt": False,
     "use_zarr3": True,
     "store_array_data_equal_to_fill_value": True,
     "custom_metadata": None,
-}
-_CHECKPOINT = {
-    "item_handlers": {
-        RECORD_ITEM: f"{_HANDLERS}.json_checkpoint_handler.JsonCheckpointHandler",
-        STATE_ITEM: f"{_HANDLERS}.pytree_checkpoint_handler.PyTreeCheckpointHandler",
-    },
-    "metrics": {},
-    "performance_metrics": {},
-    "custom_metadata": {},
 }
 
 
@@ -80,13 +70,16 @@ class NativeDestination:
         self._state = self._folder / STATE_ITEM
         self._model, self._facts, self._infos = model, facts, tensors
         self._checksums = checksums
+        # Files are synchronized by the file system; a conversion that is killed starts again.
+        self._context = ts.Context(CONTEXT | {"file_io_sync": False})
+        self._arrays: dict[str, ts.TensorStore] = {}
         self._parameters: dict[str, TensorInfo] = {}
         for entry, infos in _leaves(tensors):
             dtype = widest(info.dtype for info in infos)
             self._parameters[entry.native] = TensorInfo(_native_shape(entry, infos), dtype)
 
     def write(self, name: str, tensor: np.ndarray) -> None:
-        """Adds one whole tensor under its original name.
+        """Adds one tensor under its original name.
 
         Raises:
           RunError: the disk failed.
@@ -95,44 +88,57 @@ class NativeDestination:
         if found is None:
             raise KeyError(name)
         entry, layer = found
-        parameter = self._parameters[entry.native]
-        turned = contiguous(to_native(entry.layout, tensor)).astype(parameter.dtype, copy=False)
-        path = chunk_path(self._state / leaf_name(entry), len(parameter.shape), layer)
+        dtype = self._parameters[entry.native].dtype
+        native = contiguous(to_native(entry.layout, tensor)).astype(dtype, copy=False)
         with _failing_as_run_error(self._folder):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb", buffering=0) as file:
-                remaining = turned.reshape(-1).view(np.uint8).data
-                while remaining:
-                    remaining = remaining[file.write(remaining) :]
+            array = self._array(entry)
+            (array if layer is None else array[layer]).write(native).result()
 
     def finish(self) -> None:
-        """Writes orbax's descriptions and the record.
+        """Writes orbax's metadata and the record.
 
         Raises:
           RunError: the disk failed.
         """
         leaves = {}
+        for native in self._parameters:
+            entry = by_native(native)
+            assert entry is not None, native
+            keys = leaf_keys(entry)
+            leaves[str(keys)] = {
+                "key_metadata": [{"key": key, "key_type": _DICT_KEY} for key in keys],
+                "value_metadata": {"value_type": "np.ndarray", "skip_deserialize": False},
+            }
+        now = time.time_ns()
+        times = {"init_timestamp_nsecs": now, "commit_timestamp_nsecs": now}
         with _failing_as_run_error(self._folder):
-            for native, info in self._parameters.items():
-                entry = by_native(native)
-                assert entry is not None, native
-                keys = leaf_keys(entry)
-                chunk = (1, *info.shape[1:]) if entry.in_layers else info.shape
-                leaves[str(keys)] = {
-                    "key_metadata": [{"key": key, "key_type": _DICT_KEY} for key in keys],
-                    "value_metadata": {
-                        "value_type": "np.ndarray",
-                        "skip_deserialize": False,
-                        "write_shape": list(chunk),
-                    },
-                }
-                array_path = self._state / leaf_name(entry) / ARRAY_FILE
-                _write_json(array_path, _array_description(info, chunk))
             _write_json(self._state / DESCRIPTION_FILE, _TREE | {"tree_metadata": leaves})
             _write_json(self._folder / RECORD_ITEM / "metadata", self._record())
-            now = time.time_ns()
-            times = {"init_timestamp_nsecs": now, "commit_timestamp_nsecs": now}
-            _write_json(self._folder / "_CHECKPOINT_METADATA", _CHECKPOINT | times)
+            _write_json(self._folder / "_CHECKPOINT_METADATA", times)
+
+    def _array(self, entry: Entry) -> ts.TensorStore:
+        """The array of a parameter, created when its first layer is written."""
+        if entry.native not in self._arrays:
+            info = self._parameters[entry.native]
+            chunk = (1, *info.shape[1:]) if entry.in_layers else info.shape
+            spec = {
+                "driver": "zarr3",
+                "kvstore": key_value_store(self._state / leaf_name(entry)),
+                # A chunk of zeros is stored like any other: a missing one is always a fault.
+                "store_data_equal_to_fill_value": True,
+                "metadata": {
+                    "shape": list(info.shape),
+                    "data_type": info.dtype.name,
+                    "chunk_grid": {
+                        "name": "regular",
+                        "configuration": {"chunk_shape": list(chunk)},
+                    },
+                    "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+                },
+                "create": True,
+            }
+            self._arrays[entry.native] = ts.open(spec, context=self._context).result()
+        return self._arrays[entry.native]
 
     def _record(self) -> dict[str, Any]:
         changed = {
@@ -170,20 +176,6 @@ def _native_shape(entry: Entry, infos: Sequence[TensorInfo]) -> tuple[int, ...]:
     return (len(infos), *shape) if entry.in_layers else shape
 
 
-def _array_description(info: TensorInfo, chunk: tuple[int, ...]) -> dict[str, Any]:
-    """zarr3's description of an array whose chunks are plain bytes."""
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": list(info.shape),
-        "data_type": info.dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
-        "chunk_key_encoding": {"name": "default"},
-        "codecs": CODECS,
-        "fill_value": 0.0,
-    }
-
-
 def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
@@ -195,3 +187,5 @@ def _failing_as_run_error(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"{folder} can't be written: {error.strerror}") from error
+    except ValueError as error:  # TensorStore raises it for all failures
+        raise RunError(f"{folder} can't be written: {reason_of(error)}") from error

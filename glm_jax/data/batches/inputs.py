@@ -20,7 +20,6 @@ from glm_jax.data.order.mixture import MixedTexts
 from glm_jax.data.order.texts import TextSource
 from glm_jax.data.store.store import TokenStore, open_store
 from glm_jax.errors import UsageError
-from glm_jax.io.files import local_copy
 from glm_jax.parallel.batches import Batch, process_rows, to_devices
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
 
@@ -134,8 +133,7 @@ def open_inputs(data: DataConfig, blanks: BlankConfig, vocab_size: int) -> Input
                 f"tokenizers, {first.tokenizer_fingerprint[:12]} and "
                 f"{store.metadata.tokenizer_fingerprint[:12]}; stores that are mixed need the same"
             )
-    with local_copy(f"{data.main_store}/tokenizer") as folder:
-        tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(f"{data.main_store}/tokenizer")
     if tokenizer.fingerprint != first.tokenizer_fingerprint:
         raise UsageError(
             f"the store {data.main_store} was built with the tokenizer "

@@ -36,7 +36,8 @@ from glm_jax.data.store.arrays import create_array
 from glm_jax.data.store.store import METADATA_FILE, id_type, write_metadata
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.atomic import new_folder
-from glm_jax.io.files import copy_folder, file_exists, is_url, remove_folder, write_file
+from glm_jax.io.files import file_exists, remove_folder, write_file
+from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.tokenizer import Tokenizer
 
 # Of what is in a shard's file; another number makes shards anew.
@@ -93,7 +94,9 @@ def prepare(
     reading = checked_reading(text_key, maximum_characters)
     runner = runner or LocalRunner()
     sources = [str(source) for source in sources]
-    out = str(out).rstrip("/") if is_url(str(out)) else str(Path(out).absolute())
+    if not all(source.strip() for source in sources):
+        raise UsageError("a SOURCE is empty; expected a path, URL or data set")
+    out = str(resolve_path(out, "--out"))
     check_destination(out, overwrite)
     streams = find_streams(sources, text_key)
     stamp = None if filter is None else filter_stamp(filter)
@@ -101,7 +104,7 @@ def prepare(
     try:
         with shard_folder(out, hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]) as folder:
             tokenizer_folder = f"{folder}/tokenizer"
-            _save(tokenizer, tokenizer_folder)
+            tokenizer.save(tokenizer_folder)
             work = Tokenizing(folder, tokenizer_folder, reading, filter)
             names: list[str] = []
             documents = num_bytes = 0
@@ -149,7 +152,7 @@ def _write(
 ) -> PrepareReport:
     """Writes all of a store, its metadata last."""
     splits = plan.splits
-    _save(tokenizer, f"{store}/tokenizer")
+    tokenizer.save(f"{store}/tokenizer")
     data_type = id_type(tokenizer.padded_vocab_size)
     for split, counts in splits.items():
         create_array(f"{store}/{split}/tokens", data_type, counts["num_tokens"])
@@ -177,16 +180,6 @@ def _write(
     write_file(f"{store}/{PICTURE_FILE}", draw_report(report))
     write_metadata(store, tokenizer, splits, sources)
     return report
-
-
-def _save(tokenizer: Tokenizer, location: str) -> None:
-    """Saves a tokenizer to a path or URL."""
-    if not is_url(location):
-        tokenizer.save(location)
-        return
-    with TemporaryDirectory() as folder:
-        tokenizer.save(folder)
-        copy_folder(folder, location)
 
 
 def _check_splits(plan: Plan, fractions: SplitFractions) -> None:
@@ -223,7 +216,7 @@ def check_destination(out: str | os.PathLike[str], overwrite: bool) -> None:
     Raises:
       UsageError: a store is there and not to be replaced, or something that is no store.
     """
-    out = str(out)
+    out = str(resolve_path(out, "--out"))
     finished = f"{out}/{METADATA_FILE}"
     if file_exists(finished):
         if not overwrite:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from glm_jax.errors import RunError
-from glm_jax.io.files import folder_names, is_url, make_folder, remove_folder
+from glm_jax.io.files import folder_names, make_folder, remove_folder
+from glm_jax.io.paths import is_url
 
 
 def scratch_location(out: str) -> str:

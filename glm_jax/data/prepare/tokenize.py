@@ -24,7 +24,7 @@ from glm_jax.data.sources.pieces import read_piece
 from glm_jax.data.sources.streams import Shard
 from glm_jax.data.store.store import id_type
 from glm_jax.errors import RunError, UsageError
-from glm_jax.io.files import file_exists, local_copy, open_file, write_file
+from glm_jax.io.files import file_exists, open_file, write_file
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
 
 SUFFIX = ".npz"
@@ -157,8 +157,7 @@ def _tokenized(documents: Iterator[Document], tokenizer: Tokenizer) -> dict[str,
 @lru_cache(maxsize=1)
 def _loaded_tokenizer(folder: str) -> Tokenizer:
     """Loaded once in every worker, rather than sent along with every shard."""
-    with local_copy(folder) as path:
-        return load_tokenizer(path)
+    return load_tokenizer(folder)
 
 
 def _intact(location: str) -> tuple[int, int] | None:

@@ -22,7 +22,8 @@ from glm_jax.data.sources.compression import (
 from glm_jax.data.sources.document import Document, ReadOptions, ReadStats, documents_of
 from glm_jax.data.sources.pieces import LineRange, Piece, Ready, RowGroup, WholeFile
 from glm_jax.errors import UsageError
-from glm_jax.io.files import SourceFile, find_files, is_url
+from glm_jax.io.files import SourceFile, find_files
+from glm_jax.io.paths import is_url
 
 EMBEDDED = "embedded"
 TFDS_PREFIX = "tfds:"

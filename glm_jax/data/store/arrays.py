@@ -9,6 +9,7 @@ import numpy as np
 import tensorstore as ts
 
 from glm_jax.errors import RunError
+from glm_jax.io.paths import key_value_store, resolve_path
 
 # A shard is a file. A chunk is what one read fetches and one checksum covers: 16 KiB of uint16 ids.
 SHARD_ELEMENTS = 1 << 22
@@ -24,7 +25,7 @@ class ArrayWriter:
         self._num_buffered = 0
         self._num_written = 0
         with _failing_as(f"{folder} cannot be written"):
-            self._array = ts.open(_new_array(str(folder), data_type, 0)).result()
+            self._array = ts.open(_new_array(str(resolve_path(folder)), data_type, 0)).result()
 
     @property
     def length(self) -> int:
@@ -119,12 +120,6 @@ def open_array(location: str, length: int, context: ts.Context) -> ts.TensorStor
 def read_array(array: ts.TensorStore, location: str) -> np.ndarray:
     with _failing_as(f"array {location} is damaged"):
         return array.read().result()
-
-
-def key_value_store(location: str) -> str | dict[str, str]:
-    if "://" in location:
-        return f"{location}/"
-    return {"driver": "file", "path": f"{Path(location).absolute()}/"}
 
 
 @contextmanager

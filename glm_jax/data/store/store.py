@@ -23,13 +23,13 @@ from jaxtyping import Int32, Int64, Integer
 
 from glm_jax.data.store.arrays import (
     ArrayWriter,
-    key_value_store,
     open_array,
     read_array,
     reason_of,
 )
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.files import write_file
+from glm_jax.io.paths import key_value_store, resolve_path
 from glm_jax.tokenizer.protocol import Tokenizer
 
 FORMAT_VERSION = 1
@@ -124,14 +124,14 @@ def open_store(path: str | os.PathLike[str]) -> TokenStore:
       UsageError: there is no finished store of this format.
       RunError: its metadata is damaged.
     """
-    location = str(path).rstrip("/")
+    location = str(resolve_path(path, "data.store"))
     try:
         files = ts.KvStore.open(key_value_store(location)).result()
         content = files.read(METADATA_FILE).result()
     except ValueError as error:
         raise UsageError(f"token store {location} cannot be read: {reason_of(error)}") from error
     if content.state != "value":
-        if "://" not in location and not Path(location).is_dir():
+        if not resolve_path(location).is_dir():
             raise UsageError(f"there is no token store at {location}")
         raise UsageError(f"{location} is not a token store, or one that was not finished")
     try:
@@ -158,7 +158,7 @@ class StoreWriter:
         sources: Sequence[str] = (),
     ) -> None:
         """Begin a store in the empty or missing folder ``path``, with the tokenizer inside."""
-        self._path = Path(path)
+        self._path = Path(resolve_path(path))
         self._tokenizer = tokenizer
         self._sources = list(sources)
         data_type = id_type(tokenizer.padded_vocab_size)

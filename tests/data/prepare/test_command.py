@@ -61,7 +61,10 @@ def test_splits_duplicates_and_filter_are_passed_on(corpus, tokenizer, tmp_path)
         (["--tokenizer=gpt2"], "--tokenizer=gpt2 needs --tokenizer_files: its vocab.json and its"),
         (["--tokenizer=nowhere"], "--tokenizer is nowhere, which is neither a file nor a folder"),
         (["--train_tokenizer=300", "--task_mask"], "--task_mask needs --tokenizer to be one of"),
-        (["--tokenizer=file:///no/where"], "file:///no/where cannot be read"),
+        (
+            ["--tokenizer=file:///no/where"],
+            "file:///no/where, which is neither a file",
+        ),
         (["--train_tokenizer=300", "--beam_options=--x"], "--beam_options is for Apache Beam"),
         (["--train_tokenizer=300", "--text_key=body"], "has the key 'body'; keys found: text"),
     ],
