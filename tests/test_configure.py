@@ -125,12 +125,110 @@ def test_a_missing_file_is_named():
         read_configuration(["nowhere.gin"])
 
 
-def test_gin_is_imported_in_one_file_only():
-    importing = [
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "glm_jax").rglob("*.py")
-        if any(
-            line.startswith(("import gin", "from gin")) for line in path.read_text().splitlines()
-        )
-    ]
-    assert importing == ["glm_jax/configure.py"]
+def test_included_files_are_found_beside_the_file_then_here_then_in_the_package(
+    tmp_path, monkeypatch
+):
+    here, beside = tmp_path / "here", tmp_path / "beside"
+    for folder, steps in ((here, 1), (beside, 2)):
+        folder.mkdir()
+        (folder / "both.gin").write_text(f"train.num_steps = {steps}\n")
+    (here / "only_here.gin").write_text("train.seed = 3\n")
+    path = beside / "run.gin"
+    path.write_text(
+        "include 'configs/runs/demo.gin'\ninclude 'only_here.gin'\ninclude \"both.gin\"  # last\n"
+    )
+    monkeypatch.chdir(here)
+    config = read_configuration([path])
+    assert (config.train.num_steps, config.train.seed) == (2, 3)
+    assert config.train.run_folder == "runs/demo"
+    assert read_configuration([path, "both.gin"]).train.num_steps == 1
+
+
+def test_a_run_of_the_package_is_found_from_any_folder_and_python_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT))  # where gin itself would take configs for a package
+    assert read_configuration(["configs/runs/demo.gin"]) == read_configuration([DEMO])
+
+
+def test_statements_keep_their_order_around_an_include(tmp_path):
+    (tmp_path / "part.gin").write_text("train.num_steps = 2\ntrain.seed = 2\n")
+    path = tmp_path / "run.gin"
+    path.write_text(
+        f"include {str(DEMO)!r}\ntrain.seed = 1\ninclude 'part.gin'\ntrain.num_steps = 3\n"
+    )
+    train = read_configuration([path]).train
+    assert (train.num_steps, train.seed) == (3, 2)
+
+
+@pytest.mark.parametrize("included", ["a.gin", "b.gin"])
+def test_a_file_that_includes_itself_is_one_sentence(included, tmp_path):
+    (tmp_path / "a.gin").write_text(f"include '{included}'\n")
+    (tmp_path / "b.gin").write_text("\ninclude './a.gin'\n")
+    with pytest.raises(UsageError, match=r"line \d, includes .*, which includes itself$"):
+        read_configuration([tmp_path / "a.gin"])
+
+
+def test_a_file_may_be_included_twice(tmp_path):
+    path = tmp_path / "twice.gin"
+    path.write_text(f"include {str(DEMO)!r}\ntrain.seed = 1\ninclude {str(DEMO)!r}\n")
+    assert read_configuration([path]).train.seed == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["foo/train.num_steps = 5\n", "train.num_steps = 5\nfoo/train.num_steps = 6\n"]
+)
+def test_a_scoped_value_is_refused(text, tmp_path):
+    path = tmp_path / "scoped.gin"
+    path.write_text(f"include {str(DEMO)!r}\n{text}")
+    for files, bindings in (([path], []), ([DEMO], ["foo/train.num_steps=5"])):
+        with pytest.raises(UsageError, match="has the scope 'foo', which nothing reads"):
+            read_configuration(files, bindings)
+
+
+@pytest.mark.parametrize(
+    ("encode", "store"),
+    [
+        (lambda text: text.encode("utf-8"), "a\u2028b\x85c\x0cd"),
+        (lambda text: text.encode("utf-8-sig"), "中文"),
+        (lambda text: text.replace("\n", "\r\n").encode("utf-8"), "windows"),
+        (lambda text: text.rstrip("\n").encode("utf-8"), "no newline at the end"),
+    ],
+    ids=["other line ends", "byte order mark", "CRLF", "no final newline"],
+)
+def test_utf_8_text_of_any_kind_is_read(encode, store, tmp_path):
+    path = tmp_path / "text.gin"
+    path.write_bytes(encode(f"include {str(DEMO)!r}\ndata.store = '{store}'\n"))
+    assert read_configuration([path]).data.store == store
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("train.num_steps = 3\n".encode("utf-16"), "is not UTF-8 text"),
+        ("data.store = 'é'\n".encode("latin-1"), "is not UTF-8 text"),
+        (b"data.store = '\0'\n", "contains NUL characters"),
+        (b"include configs/runs/demo.gin\n", "expected include 'FILE'"),
+        (b"train.num_steps = [1,\n", "EOF in multi-line statement"),
+        (b"train.num_steps = %STEPS\n", "the macro %STEPS is used, but not defined"),
+        (b"import no_such_module\n", "No module named 'no_such_module'"),
+        (b"train.num_steps = '" + b"9" * 1000 + b"'\n", "9..., of type str; expected type int"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_one_sentence(content, message, tmp_path):
+    path = tmp_path / "wrong.gin"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        read_configuration([DEMO, path])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_a_deeply_nested_value_is_one_sentence():
+    with pytest.raises(UsageError, match="expected type int"):
+        read_configuration([DEMO], ["train.num_steps=" + "[" * 5000])
+
+
+@pytest.mark.parametrize("path", ["", ".", str(ROOT)])
+def test_a_path_of_no_file_is_one_sentence(path):
+    with pytest.raises(UsageError, match="does not exist"):
+        read_configuration([path])
