@@ -1,4 +1,4 @@
-"""Run by test_moments.py in a process with eight virtual CPU devices; prints JSON.
+"""Run by test_low_memory_adam.py in a process with eight virtual CPU devices; prints JSON.
 
 For every kind of moments: how far parameters end up from each other after a few updates on one
 device and on a mesh of eight, and the shape of one device's part of every array of the state.
