@@ -15,10 +15,24 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
+# When a process is taken for hanging. Far more than any takes: the machine may be busy.
+HANG_SECONDS = 900
+
 # The suite starts many small runs of the same program; compiling it once is most of their time.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Compiling takes far longer than running programs this small; without LLVM's optimizations and with
+# XLA's older emitter of loops it takes a third. After 40 seconds of a busy machine XLA would take a
+# late device for lost. The flags are part of a program's key in the cache: they are the same in
+# every process.
+XLA_FLAGS = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1 "
+    f"--xla_cpu_collective_call_terminate_timeout_seconds={HANG_SECONDS}"
+)
+if XLA_FLAGS not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}".strip()
 
 # How long an example takes says nothing on a machine that others use too.
 hypothesis.settings.register_profile("any-speed", deadline=None)
@@ -96,21 +110,49 @@ def tiny_run(write_tiny_run, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start_command() -> Callable[..., subprocess.Popen[str]]:
+def process_environment() -> Callable[[int], dict[str, str]]:
+    """The environment of a process of our code on some number of virtual CPU devices."""
+
+    def environment(devices: int = 1) -> dict[str, str]:
+        path = [str(ROOT), str(ROOT / "tests" / "without_torch"), os.environ.get("PYTHONPATH", "")]
+        return os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+            + os.environ["XLA_FLAGS"],
+        }
+
+    return environment
+
+
+@pytest.fixture(scope="session")
+def run_program(process_environment) -> Callable[..., str]:
+    """Runs a Python file in a process with eight virtual devices; gives what it has printed."""
+
+    def run(path: Path, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, str(path), *arguments],
+            cwd=ROOT,
+            env=process_environment(8),
+            capture_output=True,
+            text=True,
+            timeout=HANG_SECONDS,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def start_command(process_environment) -> Callable[..., subprocess.Popen[str]]:
     """Starts `glm-jax` with arguments as a real process, on some number of virtual devices."""
 
     def start(arguments: Sequence[object], devices: int = 1) -> subprocess.Popen[str]:
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            # Eight devices on two cores: on a busy machine one of them may come late to a sum, and
-            # after 40 seconds XLA would take it for lost.
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-            "--xla_cpu_collective_call_terminate_timeout_seconds=240",
-        }
         return subprocess.Popen(
             [sys.executable, "-m", "glm_jax", *map(str, arguments)],
             cwd=ROOT,
-            env=environment,
+            env=process_environment(devices),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -126,7 +168,7 @@ def run_command(start_command) -> Callable[..., subprocess.CompletedProcess[str]
 
     def run(arguments: Sequence[object], devices: int = 1) -> subprocess.CompletedProcess[str]:
         process = start_command(arguments, devices)
-        output, errors = process.communicate(timeout=300)
+        output, errors = process.communicate(timeout=HANG_SECONDS)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     return run

@@ -17,7 +17,7 @@ from tests.convert.hostile_inputs import HostileInput, expected_tensors, hostile
 INPUTS = hostile_inputs()
 # The largest file is a pickle of 64 MiB; nothing that is refused is read as a whole.
 MAX_MEMORY_BYTES = 40 << 20
-MAX_SECONDS = 5.0
+MAX_SECONDS = 5.0  # of the processor: the machine may be busy
 
 
 def read_all(kind: str, path: Path) -> dict[str, np.ndarray]:
@@ -37,7 +37,7 @@ def test_hostile_input(hostile: HostileInput, tmp_path):
     path = hostile.make(folder, marker)
     tensors = None
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()
     try:
         tensors = read_all(hostile.kind, path)
     except (UsageError, RunError) as error:
@@ -47,7 +47,7 @@ def test_hostile_input(hostile: HostileInput, tmp_path):
         assert len(message) < 600 + 3 * len(str(folder))
         message.encode()
     finally:
-        seconds = time.monotonic() - started
+        seconds = time.process_time() - started
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert not marker.exists()

@@ -79,7 +79,7 @@ def test_processes_give_the_losses_of_one(count, bindings, reference, start_proc
     gin_file, expected = reference
     command = arguments(gin_file, tmp_path / "run", bindings)
     processes = start_processes(command, count=count, devices=8 // count)
-    ended = [process.communicate(timeout=300) for process in processes]
+    ended = [process.communicate(timeout=900) for process in processes]
     for process, (_, errors) in zip(processes, ended, strict=True):
         assert process.returncode == 0, errors
     np.testing.assert_allclose(losses(tmp_path / "run"), expected, rtol=RELATIVE)

@@ -75,7 +75,7 @@ def undisturbed(start, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed") / "store"
     before = time.perf_counter()
     process = start(out)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     return files_below(out), time.perf_counter() - before
 
@@ -97,7 +97,7 @@ def kill_and_go_on(start, undisturbed, folder, kills, seed):
         kept = {name: at for name, at in shard_times(folder).items() if name in shards_before}
         assert kept == shards_before  # what was done is not done again
     process = start(out)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     assert files_below(out) == files
     assert [path.name for path in folder.iterdir()] == ["store"]

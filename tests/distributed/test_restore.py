@@ -49,7 +49,7 @@ def test_a_run_goes_on_elsewhere(where, begun, start_processes, run_command, run
     command = arguments(gin_file, tmp_path / "run", STEPS, bindings)
     if count > 1:
         processes = start_processes(command, count, devices)
-        ended = [(process, process.communicate(timeout=300)) for process in processes]
+        ended = [(process, process.communicate(timeout=900)) for process in processes]
         for process, (_, errors) in ended:
             assert process.returncode == 0, errors
         output = ended[0][1][0]

@@ -31,12 +31,10 @@ def commands(tmp_path) -> Path:
 
 
 @pytest.fixture
-def environment(commands) -> dict[str, str]:
-    return os.environ | {
+def environment(commands, process_environment) -> dict[str, str]:
+    return process_environment(1) | {
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         "PYTHON": sys.executable,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "JAX_PLATFORMS": "cpu",
     }
 
 
@@ -74,7 +72,7 @@ def launch(environment) -> Callable[..., subprocess.CompletedProcess[str]]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
 
     return run

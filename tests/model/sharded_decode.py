@@ -1,4 +1,4 @@
-"""Run by test_cache.py in a process with eight virtual CPU devices; prints JSON."""
+"""Run by test_kv_cache.py in a process with eight virtual CPU devices; prints JSON."""
 
 from __future__ import annotations
 

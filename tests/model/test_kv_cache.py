@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -254,17 +251,8 @@ def test_the_layers_apart_are_the_same_network():
     np.testing.assert_allclose(last, some, rtol=1e-5, atol=TOLERANCE)
 
 
-def test_the_cache_is_spread_over_devices_and_stays_where_it_is():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    run = subprocess.run(
-        [sys.executable, Path(__file__).with_name("sharded_decode.py")],
-        cwd=Path(__file__).parents[2],
-        env=environment | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout)
+def test_the_cache_is_spread_over_devices_and_stays_where_it_is(run_program):
+    found = json.loads(run_program(Path(__file__).with_name("sharded_decode.py")))
     assert found["difference"] < TOLERANCE
     assert found["cache_part"] == [1, 2, 2, 64, 8]  # examples over four, heads over two
     assert found["moved"] == []

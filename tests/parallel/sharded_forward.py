@@ -1,4 +1,4 @@
-"""Run by test_sharding.py in a process with eight virtual CPU devices; prints JSON.
+"""Run by test_layout.py in a process with eight virtual CPU devices; prints JSON.
 
 The arguments are meshes with a vocabulary size, such as 1,4,2,128 for data=1, fsdp=4, tensor=2.
 """

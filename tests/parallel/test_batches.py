@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
 # Two of four devices stand for another process: what they hold is not asked for.
 PROGRAM = """
 import json, sys
@@ -35,7 +32,7 @@ ORDERS = [[0, 1, 2, 3], [0, 2, 1, 3]]
 
 
 @pytest.fixture(scope="module")
-def results_of_processes() -> list[list[dict]]:
+def results_of_processes(process_environment) -> list[list[dict]]:
     """For each of two processes, and for each order of their devices: what it has made."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -43,21 +40,16 @@ def results_of_processes() -> list[list[dict]]:
     processes = []
     for number in range(2):
         join = f"import jax; jax.distributed.initialize({address!r}, 2, {number})\n"
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
-        }
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-c", join + PROGRAM, json.dumps(ORDERS)],
-                env=environment,
+                env=process_environment(2),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
         )
-    ended = [process.communicate(timeout=120) for process in processes]
+    ended = [process.communicate(timeout=600) for process in processes]
     results = []
     for process, (output, errors) in zip(processes, ended, strict=True):
         assert process.returncode == 0, errors

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 PROGRAM = Path(__file__).with_name("sharded_forward.py")
-REPOSITORY = Path(__file__).parents[2]
 QUERY_KEY_VALUE = "layers/attention/query_key_value/kernel"
 OUTPUT = "layers/attention/output/kernel"
 UP, UP_BIAS, DOWN = "layers/mlp/up/kernel", "layers/mlp/up/bias", "layers/mlp/down/kernel"
@@ -40,17 +36,8 @@ PARTS: dict[str, dict[str, list[int]]] = {
 
 
 @pytest.fixture(scope="module")
-def results() -> dict[str, dict]:
-    environment = os.environ | {
-        # Most of the time goes into compiling; unoptimised programs compute the same.
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [sys.executable, str(PROGRAM), *PARTS]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def results(run_program) -> dict[str, dict]:
+    return json.loads(run_program(PROGRAM, *PARTS))
 
 
 @pytest.mark.parametrize("case", PARTS)

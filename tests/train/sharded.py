@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 def sharded_optimizers(kinds: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Its result for each kind of optimizer, given by its fields in the configuration."""
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
     }

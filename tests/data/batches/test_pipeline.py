@@ -363,7 +363,7 @@ def test_dropped_iterators_do_not_hang():
     done = subprocess.run(
         [sys.executable, "-c", DROPPING],
         env={**os.environ, "PYTHONPATH": path},
-        timeout=120,
+        timeout=900,
         capture_output=True,
         text=True,
     )
