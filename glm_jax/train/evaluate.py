@@ -17,7 +17,7 @@ from glm_jax.parallel.batches import micro_batches
 from glm_jax.parallel.collectives import tensor_part
 from glm_jax.train.loss import in_chunks, objective_sums, token_losses
 
-OBJECTIVES = tuple(objective.name.lower() for objective in Objective)
+OBJECTIVES = tuple(objective.label for objective in Objective)
 
 
 @dataclasses.dataclass(frozen=True)

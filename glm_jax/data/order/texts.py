@@ -12,7 +12,7 @@ import tensorflow as tf
 from jaxtyping import Bool, Int32, Int64
 
 from glm_jax.data.blanks.config import SPAN_COST, BlankConfig, Objective
-from glm_jax.data.blanks.objectives import expected_text_length
+from glm_jax.data.blanks.objectives import OBJECTIVES, expected_text_length
 
 
 class Texts(NamedTuple):
@@ -82,8 +82,13 @@ def sized_text_length(
 
 
 def text_lengths(config: BlankConfig, sequence_length: int) -> list[list[int]]:
-    """`sized_text_length` by objective, and by whether the example has a single span."""
+    """`sized_text_length` by objective, and by whether the example has a single span.
+
+    0 where texts of an objective are not sized here.
+    """
     return [
         [sized_text_length(kind, single, config, sequence_length) for single in (False, True)]
-        for kind in (Objective.TOKEN, Objective.SENTENCE, Objective.DOCUMENT)
+        if kind in OBJECTIVES
+        else [0, 0]
+        for kind in Objective
     ]
