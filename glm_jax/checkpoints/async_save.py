@@ -43,7 +43,7 @@ def open_manager(folder: Path, keep: RetentionPolicy | None) -> ocp.CheckpointMa
     return ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
 
 
-def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
+def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
     """Who saves and restores which item."""
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     state, record = SummedPyTreeHandler(), ocp.JsonCheckpointHandler()

@@ -9,7 +9,7 @@ cache costs memory and no time, and one program serves texts of all lengths.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ class LayerCache(NamedTuple):
 Cache = tuple[LayerCache, ...]
 
 
+@runtime_checkable
 class KVCache(Protocol):
     """What attention of one layer looks at beside, or in place of, the positions it is given."""
 

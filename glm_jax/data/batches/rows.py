@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,7 @@ from glm_jax.errors import UsageError
 SHORTEST_SEQUENCE = 16
 
 
+@runtime_checkable
 class RowSource(Protocol):
     """Examples that come as rows of a batch (contract C1), rather than as text for blanks."""
 

@@ -5,7 +5,7 @@ sequence. So the objective is known before the text is chosen.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +24,7 @@ class Texts(NamedTuple):
     single_span: Bool[tf.Tensor, "B"]
 
 
+@runtime_checkable
 class TokenStream(Protocol):
     """The part of a token store's split that texts are read from."""
 
@@ -62,6 +63,7 @@ class PythonCalls:
         return tf.numpy_function(guarded, arguments, types)
 
 
+@runtime_checkable
 class TextSource(Protocol):
     """Texts by example index: a pure function of the index, whatever else is in the batch."""
 
