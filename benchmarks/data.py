@@ -143,16 +143,15 @@ def plain_batches(
     """The same examples one at a time: a text of the expected length from a random place."""
     from plain_blanks import PlainBlanks
 
-    from glm_jax.data.blanks.config import Objective
     from glm_jax.data.blanks.objectives import expected_text_length
 
     length, enc = arguments.sequence_length, tokenizer.special["ENC"]
     maker = PlainBlanks(blanks, tokenizer.special, tokenizer.sentence_end, length)
     random = np.random.default_rng(SEED)
-    kinds = list(Objective)[:3]
+    kinds = list(blanks.proportions)
     sizes = {kind: expected_text_length(kind, blanks, length) for kind in kinds}
     while True:
-        drawn = random.choice(3, arguments.batch_size, p=blanks.proportions)
+        drawn = random.choice(len(kinds), arguments.batch_size, p=[*blanks.proportions.values()])
         objectives = [kinds[number] for number in drawn]
         starts = random.integers(0, split.num_tokens - length, arguments.batch_size)
         texts = []

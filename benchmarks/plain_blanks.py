@@ -12,7 +12,8 @@ from random import Random
 import numpy as np
 
 from glm_jax.data.blanks.config import SPAN_COST, BlankConfig, Objective
-from glm_jax.data.blanks.objectives import span_length_distribution
+from glm_jax.data.blanks.objectives import mask_ids
+from glm_jax.data.blanks.span_lengths import span_length_distribution
 
 Span = tuple[int, int]
 
@@ -138,7 +139,7 @@ class PlainBlanks:
     ) -> dict[str, list | int]:
         """Part A and Part B with positions and targets, then padding."""
         special, config = self.special, self.config
-        mask = config.mask_ids(special)[objective]
+        mask = mask_ids(config, special)[objective]
         hides = config.block_mask_probability if objective == Objective.TOKEN else 0
         part_a: list[int] = []
         mask_place: dict[Span, int] = {}

@@ -133,7 +133,7 @@ def test_models(name):
 @pytest.mark.parametrize("name", MIXTURES)
 def test_mixtures(name):
     blanks = read(name).blanks
-    assert (blanks.proportions, blanks.task_masks) == MIXTURES[name]
+    assert (tuple(blanks.proportions.values()), blanks.task_masks) == MIXTURES[name]
     assert (
         blanks.block_mask_probability,
         blanks.short_sequence_probability,

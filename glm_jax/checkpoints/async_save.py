@@ -51,7 +51,7 @@ def open_manager(
     return ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
 
 
-def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
+def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
     """The handler of each item."""
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     state, record = SummedPyTreeHandler(), ocp.JsonCheckpointHandler()

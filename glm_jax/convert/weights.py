@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from etils import epath
@@ -48,6 +48,7 @@ class SourceMetadata:
     huggingface_config: Mapping[str, Any] | None = None
 
 
+@runtime_checkable
 class WeightSource(Protocol):
     """An open checkpoint; a context manager that closes its files.
 
@@ -82,6 +83,7 @@ class WeightSource(Protocol):
     def __exit__(self, *_error: object) -> None: ...
 
 
+@runtime_checkable
 class WeightDestination(Protocol):
     """A checkpoint being written into an empty folder.
 

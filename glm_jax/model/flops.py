@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from glm_jax.model.config import GLMConfig
 
@@ -27,6 +27,7 @@ PEAK_FLOPS_PER_SECOND: dict[str, float] = {
 }
 
 
+@runtime_checkable
 class Chip(Protocol):
     """The part of a JAX device that is needed here."""
 

@@ -9,7 +9,7 @@ memory and no time, and one program serves texts of all lengths.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ class LayerCache(NamedTuple):
 Cache = tuple[LayerCache, ...]
 
 
+@runtime_checkable
 class KVCache(Protocol):
     """Attention of one layer with cached keys and values."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
@@ -14,6 +14,7 @@ SENTENCE_END_CHARACTERS = frozenset(".?!;:。？！；…\n")
 VOCABULARY_MULTIPLE = 128
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Text to ids and back."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tokenizers import Tokenizer
 
 
+@runtime_checkable
 class TextModel(Protocol):
     """Pieces of text; their ids are 0 to ``size - 1``.
 

@@ -18,7 +18,7 @@ from glm_jax.parallel.batches import micro_batches
 from glm_jax.parallel.collectives import scatter_to_tensor_parallel
 from glm_jax.train.loss import in_chunks, objective_sums, token_losses
 
-OBJECTIVES = tuple(objective.name.lower() for objective in Objective)
+OBJECTIVES = tuple(objective.label for objective in Objective)
 
 
 @dataclasses.dataclass(frozen=True)

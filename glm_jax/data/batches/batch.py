@@ -10,13 +10,13 @@ from glm_jax.data.blanks import ablations
 from glm_jax.data.blanks.ablations import shorten_texts
 from glm_jax.data.blanks.build import Blanks, build_blanks, mask_spans
 from glm_jax.data.blanks.config import SPAN_COST, BlankConfig, Objective, num_sentinels
+from glm_jax.data.blanks.objectives import OBJECTIVES, mask_ids
 from glm_jax.data.blanks.spans import (
+    SamplingSettings,
     Spans,
+    SpanTexts,
     in_text_order,
     merge_spans,
-    sample_document_spans,
-    sample_sentence_spans,
-    sample_token_spans,
 )
 from glm_jax.data.randomness import Stream, uniforms
 
@@ -58,13 +58,14 @@ def make_batch(
     is_masked = tf.equal(objective, int(Objective.TOKEN)) & config.masked_lm
     room = sequence_length - tf.where(is_masked, 0, SPAN_COST)
     text_length = tf.minimum(text_length, room)
-    most = tf.where(is_masked, sequence_length, (sequence_length - text_length) // SPAN_COST)
+    max_spans = tf.where(is_masked, sequence_length, (sequence_length - text_length) // SPAN_COST)
     if config.sentinels:
-        most = tf.minimum(most, num_sentinels(special) + 1)
+        max_spans = tf.minimum(max_spans, num_sentinels(special) + 1)
     chosen = _sample_spans(
-        text, text_length, example, objective, single_span, most,
-        config=config, special=special, sentence_end=sentence_end, seed=seed,
-    )  # fmt: skip
+        SpanTexts(text, text_length, example, max_spans, single_span),
+        objective,
+        SamplingSettings(config, special, sentence_end, seed),
+    )
     if not config.shuffle_blocks:
         chosen = in_text_order(chosen)
     settings = {"config": config, "special": special, "sequence_length": sequence_length}
@@ -80,36 +81,17 @@ def make_batch(
 
 
 def _sample_spans(
-    text: tf.Tensor,
-    text_length: tf.Tensor,
-    example: tf.Tensor,
-    objective: tf.Tensor,
-    single_span: tf.Tensor,
-    most: tf.Tensor,
-    *,
-    config: BlankConfig,
-    special: Mapping[str, int],
-    sentence_end: np.ndarray,
-    seed: int,
+    texts: SpanTexts, objective: Int32[tf.Tensor, "B"], settings: SamplingSettings
 ) -> Spans:
     """The blanks of every example by its own objective, each sampler run on its own examples."""
-    settings = {"config": config, "special": special, "seed": seed}
     rows, parts = [], []
-    for kind, share in zip(Objective, config.proportions, strict=False):
+    for kind, share in settings.config.proportions.items():
         if share == 0:
             continue
         row = tf.where(tf.equal(objective, int(kind)))[:, 0]
-        texts = [tf.gather(values, row) for values in (text, text_length, example)]
-        limit = tf.gather(most, row)
         rows.append(row)
-        if kind == Objective.TOKEN:
-            single = tf.gather(single_span, row)
-            part = sample_token_spans(*texts, most=limit, single_span=single, **settings)
-        elif kind == Objective.SENTENCE:
-            part = sample_sentence_spans(*texts, most=limit, sentence_end=sentence_end, **settings)
-        else:
-            part = sample_document_spans(*texts, **settings)
-        parts.append(part)
+        of_kind = SpanTexts(*(tf.gather(values, row) for values in texts))
+        parts.append(OBJECTIVES[kind].sample(of_kind, settings))
     return merge_spans(rows, parts)
 
 
@@ -126,7 +108,7 @@ def _build(
     seed: int,
 ) -> Blanks:
     """Part A and Part B with the tokens that the settings ask for."""
-    mask_id = tf.gather(tf.constant(config.mask_ids(special), tf.int32), objective)
+    mask_id = tf.gather(tf.constant(mask_ids(config, special), tf.int32), objective)
     sop: int | list[int] = special["sop"]
     if config.sentinels:
         mask_id, sop = _sentinel_ids(special, mask_id, tf.shape(chosen.spans)[1])
@@ -135,6 +117,9 @@ def _build(
         uniform = uniforms(seed, Stream.BLOCK_MASK, example, sequence_length)
         block_masked = uniform < config.block_mask_probability
         block_masked &= tf.equal(objective, int(Objective.TOKEN))[:, None]
+    has_tails = any(
+        OBJECTIVES[kind].has_tails for kind, share in config.proportions.items() if share > 0
+    )
     return build_blanks(
         text,
         text_length,
@@ -144,8 +129,8 @@ def _build(
         sop=sop,
         eop=special["eop"],
         sequence_length=sequence_length,
-        unidirectional=chosen.unidirectional if config.document > 0 else None,
-        text_loss_mask=tf.not_equal(text, special["ENC"]) if config.document > 0 else None,
+        unidirectional=chosen.unidirectional if has_tails else None,
+        text_loss_mask=tf.not_equal(text, special["ENC"]) if has_tails else None,
         block_masked=block_masked,
         block_mask_id=special.get("dBLOCK"),
     )

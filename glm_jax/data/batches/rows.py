@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int32, Int64
 
 from glm_jax.data.batches.batch import Batch, make_batch
 from glm_jax.data.blanks.config import BlankConfig
+from glm_jax.data.blanks.objectives import check_special
 from glm_jax.data.order.mixture import assign_streams, rows_of
 from glm_jax.data.order.texts import PythonCalls, TextSource
 from glm_jax.errors import UsageError
@@ -17,6 +18,7 @@ from glm_jax.errors import UsageError
 SHORTEST_SEQUENCE = 16
 
 
+@runtime_checkable
 class RowSource(Protocol):
     """Examples that come as rows of a batch (contract C1), rather than as text for blanks."""
 
@@ -61,7 +63,7 @@ class RowMaker:
 
     def __post_init__(self) -> None:
         """Raises UsageError if the settings do not fit together."""
-        self.blanks.check_special(self.special)
+        check_special(self.blanks, self.special)
         if self.sequence_length < SHORTEST_SEQUENCE:
             raise UsageError(
                 f"the sequence length is {self.sequence_length}, "

@@ -6,10 +6,11 @@ cut its sequence into segments, and every place of the sequence is looked up in 
 in.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import tensorflow as tf
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Integer
 
 Blanks = dict[str, tf.Tensor]
 
@@ -17,18 +18,18 @@ _BEYOND = 2**30  # a place beyond every text
 
 
 def build_blanks(
-    text: Int32[Any, "B T"],
-    text_length: Int32[Any, "B"],
-    spans: Int32[Any, "B S 2"],
-    num_spans: Int32[Any, "B"],
+    text: Integer[Any, "B T"] | Sequence,
+    text_length: Integer[Any, "B"] | Sequence,
+    spans: Integer[Any, "B S 2"] | Sequence,
+    num_spans: Integer[Any, "B"] | Sequence,
     *,
-    mask_id: Int32[Any, "B S"] | Int32[Any, "B"] | int,
-    sop: Int32[Any, "S"] | int,
+    mask_id: Integer[Any, "B S"] | Integer[Any, "B"] | Sequence | int,
+    sop: Integer[Any, "_"] | Sequence[int] | int,
     eop: int,
     sequence_length: int,
-    unidirectional: Bool[Any, "B"] | None = None,
-    text_loss_mask: Bool[Any, "B T"] | Int32[Any, "B T"] | None = None,
-    block_masked: Bool[Any, "B L"] | None = None,
+    unidirectional: Bool[Any, "B"] | Sequence | None = None,
+    text_loss_mask: Bool[Any, "B T"] | Integer[Any, "B T"] | Sequence | None = None,
+    block_masked: Bool[Any, "B L"] | Integer[Any, "B L"] | Sequence | None = None,
     block_mask_id: int | None = None,
 ) -> Blanks:
     """Part A with each span replaced by one mask, then Part B with the spans to be generated.
@@ -101,14 +102,14 @@ def build_blanks(
 
 
 def mask_spans(
-    text: Int32[Any, "B T"],
-    text_length: Int32[Any, "B"],
-    spans: Int32[Any, "B S 2"],
-    num_spans: Int32[Any, "B"],
+    text: Integer[Any, "B T"] | Sequence,
+    text_length: Integer[Any, "B"] | Sequence,
+    spans: Integer[Any, "B S 2"] | Sequence,
+    num_spans: Integer[Any, "B"] | Sequence,
     *,
     mask_id: int,
     sequence_length: int,
-    text_loss_mask: Bool[Any, "B T"] | Int32[Any, "B T"] | None = None,
+    text_loss_mask: Bool[Any, "B T"] | Integer[Any, "B T"] | Sequence | None = None,
 ) -> Blanks:
     """The text with every token of the spans masked, to be predicted in place (masked LM).
 

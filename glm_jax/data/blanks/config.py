@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from glm_jax import validation
 from glm_jax.errors import UsageError
 
 SPAN_COST = 2  # positions that a span adds to the sequence: its mask and its sop
@@ -17,17 +18,25 @@ class Objective(IntEnum):
     TOKEN = 0
     SENTENCE = 1
     DOCUMENT = 2
-    OTHER = 3
+    OTHER = 3  # examples that are not drawn here, such as supervised ones
+
+    @property
+    def label(self) -> str:
+        """Its name in reports, which is also the field of its proportion in `BlankConfig`."""
+        return self.name.lower()
+
+
+MIXED_OBJECTIVES = tuple(kind for kind in Objective if kind != Objective.OTHER)
 
 
 @dataclass(frozen=True)
 class BlankConfig:
     """How blanks are cut (GLM paper, sections 2.1 and 2.2; defaults of the original code).
 
-    `token`, `sentence` and `document` are the proportions in which examples are mixed; they need
-    not add up to 1. A `single_span_probability` of all examples are token examples with one span
-    only, whatever the other proportions; without token examples, they are ordinary examples of the
-    first objective that is mixed in.
+    The first fields, one for each objective, are the proportions in which examples are mixed;
+    they need not add up to 1. A `single_span_probability` of all examples are token examples with
+    one span only, whatever the other proportions; without token examples, they are ordinary
+    examples of the first objective that is mixed in.
 
     The fields from `short_sequence_probability` on are the original's smaller settings and the
     ablations of the paper (section 3.4).
@@ -55,90 +64,41 @@ class BlankConfig:
     context_mask_range: int = 3  # how far from a blank, tokens
 
     def __post_init__(self) -> None:
-        for name in ("token", "sentence", "document"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(
-                    f"blanks.{name} is {getattr(self, name)}, but a proportion is at least 0."
-                )
-        if self.token + self.sentence + self.document <= 0:
+        names = [kind.label for kind in MIXED_OBJECTIVES]
+        validation.non_negative("blanks", self, *names)
+        if not any(getattr(self, name) for name in names):
             raise UsageError(
-                "blanks.token, blanks.sentence and blanks.document are all 0, "
-                "but at least one objective must be mixed in."
+                f"blanks.{', blanks.'.join(names)} are all 0; expected a proportion above 0 for at "
+                "least one objective"
             )
-        for name in (
+        validation.fraction(
+            "blanks",
+            self,
             "minimum_document_ratio",
             "unidirectional_probability",
             "block_mask_probability",
             "single_span_probability",
             "short_sequence_probability",
             "context_mask_ratio",
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(
-                    f"blanks.{name} is {getattr(self, name)}, but must lie between 0 and 1."
-                )
-        for name in ("mask_ratio", "sentence_mask_ratio"):
-            if not 0 < getattr(self, name) < 1:
-                raise UsageError(
-                    f"blanks.{name} is {getattr(self, name)}, "
-                    "but must lie between 0 and 1, exclusive."
-                )
-        if not 0 < self.mean_span_length < float("inf"):
-            raise UsageError(
-                f"blanks.mean_span_length is {self.mean_span_length}, but must be positive."
-            )
-        if self.max_span_length < 2:
-            raise UsageError(
-                f"blanks.max_span_length is {self.max_span_length}, but it is exclusive "
-                "and so at least 2."
-            )
-        if self.context_mask_range < 1:
-            raise UsageError(
-                f"blanks.context_mask_range is {self.context_mask_range}, but must be at least 1."
-            )
+        )
+        validation.fraction(
+            "blanks", self, "mask_ratio", "sentence_mask_ratio", zero=False, one=False
+        )
+        validation.positive("blanks", self, "mean_span_length")
+        validation.at_least("blanks", self, 2, "max_span_length")  # exclusive
+        validation.at_least("blanks", self, 1, "context_mask_range")
 
     @property
-    def proportions(self) -> tuple[float, float, float]:
-        """The proportions of token, sentence and document examples, adding up to 1."""
-        total = self.token + self.sentence + self.document
-        return self.token / total, self.sentence / total, self.document / total
+    def proportions(self) -> Mapping[Objective, float]:
+        """The proportion of each objective's examples, in order; they add up to 1."""
+        weights = {kind: getattr(self, kind.label) for kind in MIXED_OBJECTIVES}
+        total = sum(weights.values())
+        return {kind: weight / total for kind, weight in weights.items()}
 
     @property
     def first_objective(self) -> Objective:
-        """The first objective that is mixed in, token before sentence before document."""
-        return next(
-            kind for kind, share in zip(Objective, self.proportions, strict=False) if share > 0
-        )
-
-    def mask_ids(self, special: Mapping[str, int]) -> tuple[int, int, int]:
-        """The mask token of each objective, by the value of `Objective`.
-
-        Raises:
-          UsageError: task masks are asked of a tokenizer that has none.
-        """
-        names = ("MASK", "sMASK", "gMASK") if self.task_masks else ("MASK",) * 3
-        for name in names:
-            if name not in special:
-                raise UsageError(
-                    f"blanks.task_masks is True, but the tokenizer has no token {name}; "
-                    "expected one made with task_mask=True."
-                )
-        return special[names[0]], special[names[1]], special[names[2]]
-
-    def check_special(self, special: Mapping[str, int]) -> None:
-        """Raises UsageError if the tokenizer lacks a token that these blanks need."""
-        self.mask_ids(special)
-        for name in ("block_mask_probability", "context_mask_ratio"):
-            if getattr(self, name) > 0 and "dBLOCK" not in special:
-                raise UsageError(
-                    f"blanks.{name} is above 0, but the tokenizer has no token dBLOCK; "
-                    "expected one made with decoder_mask=True."
-                )
-        if self.sentinels and not num_sentinels(special):
-            raise UsageError(
-                "blanks.sentinels is True, but the tokenizer has no token MASK1; "
-                "expected one made with sentinels."
-            )
+        """The first objective that is mixed in, in the order of `Objective`."""
+        return next(kind for kind, share in self.proportions.items() if share > 0)
 
 
 def num_sentinels(special: Mapping[str, int]) -> int:

@@ -4,7 +4,8 @@ The samplers take whole batches, in which every text has a length of its own. Ra
 from `randomness.uniforms`: an example's spans depend on its text, the seed and its index only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -12,7 +13,7 @@ import tensorflow as tf
 from jaxtyping import Bool, Int32, Int64
 
 from glm_jax.data.blanks.config import BlankConfig
-from glm_jax.data.blanks.objectives import span_length_distribution
+from glm_jax.data.blanks.span_lengths import span_length_distribution
 from glm_jax.data.blanks.structure import find_documents, find_sentences
 from glm_jax.data.randomness import Stream, integers, uniforms
 
@@ -25,32 +26,48 @@ class Spans(NamedTuple):
     unidirectional: Bool[tf.Tensor, "B"]  # the only span is the text's tail, without eop
 
 
-def sample_token_spans(
-    text: Int32[tf.Tensor, "B T"],
-    text_length: Int32[tf.Tensor, "B"],
-    example: Int64[tf.Tensor, "B"],
-    *,
-    config: BlankConfig,
-    special: Mapping[str, int],
-    seed: int,
-    most: Int32[tf.Tensor, "B"],
-    single_span: Bool[tf.Tensor, "B"],
-) -> Spans:
+class SpanTexts(NamedTuple):
+    """The texts of a batch that one sampler draws spans of."""
+
+    text: Int32[tf.Tensor, "B T"]  # T is static
+    text_length: Int32[tf.Tensor, "B"]  # tokens of each text
+    example: Int64[tf.Tensor, "B"]  # example indices
+    max_spans: Int32[tf.Tensor, "B"]  # that the sequence has room for
+    single_span: Bool[tf.Tensor, "B"]  # examples that get one span only (token objective)
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """What is the same for all examples of a run.
+
+    Attributes:
+      config: ratios and lengths of spans.
+      special: ids of the special tokens.
+      sentence_end: by token id, whether it ends a sentence.
+      seed: the run's data seed.
+    """
+
+    config: BlankConfig
+    special: Mapping[str, int]
+    sentence_end: Bool[np.ndarray, "V"]
+    seed: int
+
+
+Sampler = Callable[[SpanTexts, SamplingSettings], Spans]
+
+
+def sample_token_spans(texts: SpanTexts, settings: SamplingSettings) -> Spans:
     """Token objective: short spans, never across documents, never adjacent.
 
     Span lengths are drawn until they cover `config.mask_ratio` of the text (a text too short for
     that gets one span). Documents are served from the shortest to the longest: the shorter ones
     get spans up to that part of their own length, the longest takes the rest, as many as fit.
-    Spans that do not fit are dropped.
-
-    Args:
-      text_length: how many tokens of each text count.
-      example: example indices.
-      most: of longer draws only so many spans are kept.
-      single_span: examples that get one span only.
+    Spans that do not fit, and those beyond `max_spans`, are dropped.
     """
+    text, text_length, example, max_spans, single_span = texts
+    config, special, seed = settings.config, settings.special, settings.seed
     drawn, count = _draw_lengths(text, text_length, example, config, seed)
-    count = tf.minimum(tf.where(single_span, 1, count), most)
+    count = tf.minimum(tf.where(single_span, 1, count), max_spans)
     drawn = drawn[:, : tf.reduce_max(tf.concat([count, [1]], 0))]  # as many as any example needs
     number = tf.range(tf.shape(drawn)[1])[None, :]  # [1, S]
 
@@ -71,30 +88,22 @@ def sample_token_spans(
     return Spans(spans, placed, tf.zeros_like(placed, tf.bool))
 
 
-def sample_sentence_spans(
-    text: Int32[tf.Tensor, "B T"],
-    text_length: Int32[tf.Tensor, "B"],
-    example: Int64[tf.Tensor, "B"],
-    *,
-    config: BlankConfig,
-    special: Mapping[str, int],
-    sentence_end: Bool[np.ndarray, "V"],
-    seed: int,
-    most: Int32[tf.Tensor, "B"],
-) -> Spans:
+def sample_sentence_spans(texts: SpanTexts, settings: SamplingSettings) -> Spans:
     """Sentence objective: whole sentences in random order until they cover their mask ratio.
 
     A sentence ends with a token that contains a sentence end, or with the text; what a document
-    has after its last sentence end is no sentence. Arguments as for `sample_token_spans`.
+    has after its last sentence end is no sentence.
     """
-    first, stop = find_sentences(text, text_length, special, sentence_end)
+    text, text_length, example, max_spans, _ = texts
+    config, seed = settings.config, settings.seed
+    first, stop = find_sentences(text, text_length, settings.special, settings.sentence_end)
     order = tf.argsort(uniforms(seed, Stream.SENTENCE_ORDER, example, tf.shape(first)[1]), axis=1)
     first, stop = tf.gather(first, order, batch_dims=1), tf.gather(stop, order, batch_dims=1)
     size = stop - first
     before = tf.cumsum(size, axis=1, exclusive=True)
     goal = _part(config.sentence_mask_ratio, text, text_length)
     taken = (size > 0) & (before < tf.maximum(goal, 1)[:, None])
-    taken &= tf.cumsum(tf.cast(taken, tf.int32), axis=1) <= most[:, None]
+    taken &= tf.cumsum(tf.cast(taken, tf.int32), axis=1) <= max_spans[:, None]
     count = tf.reduce_sum(tf.cast(taken, tf.int32), axis=1)
     order = tf.argsort(tf.cast(~taken, tf.int32), axis=1, stable=True)
     spans = tf.gather(tf.stack([first, stop], axis=2), order, batch_dims=1)
@@ -102,22 +111,16 @@ def sample_sentence_spans(
     return Spans(spans, count, tf.zeros_like(count, tf.bool))
 
 
-def sample_document_spans(
-    text: Int32[tf.Tensor, "B T"],
-    text_length: Int32[tf.Tensor, "B"],
-    example: Int64[tf.Tensor, "B"],
-    *,
-    config: BlankConfig,
-    special: Mapping[str, int],
-    seed: int,
-) -> Spans:
+def sample_document_spans(texts: SpanTexts, settings: SamplingSettings) -> Spans:
     """Document objective: one long span, anywhere in the text or its tail.
 
     Its length is uniform between `config.minimum_document_ratio` of the text and all of it but 2
     tokens. A text of several documents always gives its tail; of the others,
     `config.unidirectional_probability` do. Texts have at least 3 tokens.
     """
-    uniform = uniforms(seed, Stream.DOCUMENT, example, 3)
+    text, text_length, example = texts.text, texts.text_length, texts.example
+    config, special = settings.config, settings.special
+    uniform = uniforms(settings.seed, Stream.DOCUMENT, example, 3)
     inner = tf.range(tf.shape(text)[1])[None, :] < text_length[:, None] - 1
     several = tf.reduce_any(tf.equal(text, special["eos"]) & inner, axis=1)
     tail = several | (uniform[:, 0] < config.unidirectional_probability)
@@ -132,10 +135,10 @@ def sample_document_spans(
 
 def merge_spans(rows: Sequence[Int64[tf.Tensor, "rows"]], parts: Sequence[Spans]) -> Spans:
     """One batch out of parts; `rows[i]` says to which examples of the batch `parts[i]` belongs."""
-    most = tf.reduce_max([tf.shape(part.spans)[1] for part in parts])
+    max_spans = tf.reduce_max([tf.shape(part.spans)[1] for part in parts])
 
     def padded(spans: tf.Tensor) -> tf.Tensor:
-        missing = most - tf.shape(spans)[1]
+        missing = max_spans - tf.shape(spans)[1]
         return tf.pad(spans, tf.scatter_nd([[1, 1]], [missing], [3, 2]))
 
     rows = [tf.cast(row, tf.int32) for row in rows]
@@ -167,9 +170,9 @@ def _draw_lengths(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Span lengths [B,S] and how many of them are needed [B] to reach the mask ratio."""
     goal = tf.maximum(_part(config.mask_ratio, text, text_length), 1)
-    most = max(int(config.mask_ratio * _width(text)), 1)  # were all spans one token long
+    max_spans = max(int(config.mask_ratio * _width(text)), 1)  # were all spans one token long
     distribution = span_length_distribution(config.mean_span_length, config.max_span_length)
-    uniform = uniforms(seed, Stream.SPAN_LENGTH, example, most)
+    uniform = uniforms(seed, Stream.SPAN_LENGTH, example, max_spans)
     drawn = 1 + tf.searchsorted(
         tf.constant(np.cumsum(distribution)[:-1]), tf.reshape(uniform, [-1]), side="right"
     )

@@ -128,9 +128,9 @@ def _arrange(example: Mapping[str, np.ndarray], tokenizer: TokenNames, crop: int
 
 
 def _caption(example: Mapping[str, np.ndarray], scene: _Scene) -> str:
-    objective = Objective(int(example["objective"])).name.lower()
+    objective = Objective(int(example["objective"])).label
     return (
-        f"{objective} objective. DecodeState look at columns; grey is not seen. "
+        f"{objective} objective. Rows attend to columns; grey is not seen. "
         f"All see Part A's {scene.prefix} tokens; "
         f"Part B's {scene.length - scene.prefix} are seen by themselves and those after them."
     )

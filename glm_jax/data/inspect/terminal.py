@@ -34,7 +34,7 @@ def render_example(example: Mapping[str, np.ndarray], tokenizer: TokenNames) -> 
     targets = readable_pieces(example["targets"][:length], tokenizer)
     learned = int((example["loss_mask"] > 0).sum())
     title = Text.assemble(
-        (f"{Objective(int(example['objective'])).name.lower()} objective", "bold"),
+        (f"{Objective(int(example['objective'])).label} objective", "bold"),
         f": Part A {prefix} tokens, Part B {length - prefix} in {len(blocks)} "
         f"{'block' if len(blocks) == 1 else 'blocks'}, {learned} targets learned, "
         f"{len(example['tokens']) - length} padding",

@@ -8,7 +8,7 @@ so a token may come twice before another comes once.
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -28,6 +28,7 @@ _LEAST_ROOM = 2  # for another document: ENC and a token
 _START, _BACKWARDS, _DOCUMENTS = range(3)
 
 
+@runtime_checkable
 class DocumentStream(TokenStream, Protocol):
     """A split of which it is known where documents begin."""
 

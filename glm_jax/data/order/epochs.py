@@ -168,7 +168,7 @@ def kinds_of(config: BlankConfig, sequence_length: int) -> tuple[Kind, ...]:
     single = config.single_span_probability
     parts = [
         (kind, False, (1 - single) * share)
-        for kind, share in zip(Objective, config.proportions, strict=False)
+        for kind, share in config.proportions.items()
         if share > 0
     ]
     parts.append((config.first_objective, config.token > 0, single))

@@ -5,14 +5,14 @@ sequence. So the objective is known before the text is chosen.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Int32, Int64
 
 from glm_jax.data.blanks.config import SPAN_COST, BlankConfig, Objective
-from glm_jax.data.blanks.objectives import expected_text_length
+from glm_jax.data.blanks.objectives import OBJECTIVES, expected_text_length
 
 
 class Texts(NamedTuple):
@@ -24,6 +24,7 @@ class Texts(NamedTuple):
     single_span: Bool[tf.Tensor, "B"]
 
 
+@runtime_checkable
 class TokenStream(Protocol):
     """The part of a token store's split that texts are read from."""
 
@@ -62,6 +63,7 @@ class PythonCalls:
         return tf.numpy_function(guarded, arguments, types)
 
 
+@runtime_checkable
 class TextSource(Protocol):
     """Texts by example index: a pure function of the index, whatever else is in the batch."""
 
@@ -82,8 +84,13 @@ def sized_text_length(
 
 
 def text_lengths(config: BlankConfig, sequence_length: int) -> list[list[int]]:
-    """`sized_text_length` by objective, and by whether the example has a single span."""
+    """`sized_text_length` by objective, and by whether the example has a single span.
+
+    0 where texts of an objective are not sized here.
+    """
     return [
         [sized_text_length(kind, single, config, sequence_length) for single in (False, True)]
-        for kind in (Objective.TOKEN, Objective.SENTENCE, Objective.DOCUMENT)
+        if kind in OBJECTIVES
+        else [0, 0]
+        for kind in Objective
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from glm_jax.data.sources.workers import ordered_map
 NumberedShard = tuple[str, Shard]
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Does pieces of work that don't depend on each other, anywhere and in any order.
 

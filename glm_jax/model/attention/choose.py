@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int
 
@@ -17,6 +17,7 @@ ATTENTION_KINDS = ("xla", "by_head", "flash", "cudnn")
 _PLATFORMS = {"flash": "tpu", "cudnn": "gpu"}
 
 
+@runtime_checkable
 class Attention(Protocol):
     """Attention under the prefix mask on the arrays of one device.
 

@@ -1,11 +1,12 @@
 """The settings of blanks validate themselves."""
 
+import dataclasses
 import math
 
 import pytest
 
-from glm_jax.data.blanks.config import BlankConfig, Objective, num_sentinels
-from glm_jax.data.blanks.objectives import expected_text_length
+from glm_jax.data.blanks.config import MIXED_OBJECTIVES, BlankConfig, Objective, num_sentinels
+from glm_jax.data.blanks.objectives import OBJECTIVES, check_special, expected_text_length, mask_ids
 from glm_jax.errors import UsageError
 
 
@@ -31,21 +32,31 @@ from glm_jax.errors import UsageError
     ],
 )
 def test_impossible_values(settings, field):
-    with pytest.raises(UsageError, match=rf"blanks\.{field}\b.*\.$") as error:
+    with pytest.raises(UsageError, match=rf"blanks\.{field}\b.*; expected ") as error:
         BlankConfig(**settings)
     assert "\n" not in str(error.value)
 
 
 def test_proportions_need_not_add_up_to_one():
-    assert BlankConfig(token=5, sentence=3, document=2).proportions == (0.5, 0.3, 0.2)
+    assert BlankConfig(token=5, sentence=3, document=2).proportions == {
+        Objective.TOKEN: 0.5,
+        Objective.SENTENCE: 0.3,
+        Objective.DOCUMENT: 0.2,
+    }
+
+
+def test_every_mixed_objective_is_in_the_table_and_has_a_proportion():
+    assert tuple(OBJECTIVES) == MIXED_OBJECTIVES
+    fields = {field.name for field in dataclasses.fields(BlankConfig)}
+    assert {kind.label for kind in OBJECTIVES} <= fields
 
 
 def test_mask_tokens_by_objective(special):
-    assert BlankConfig().mask_ids(special) == (special["MASK"],) * 3
-    by_task = (special["MASK"], special["sMASK"], special["gMASK"])
-    assert BlankConfig(task_masks=True).mask_ids(special) == by_task
+    assert mask_ids(BlankConfig(), special) == (special["MASK"],) * 4
+    by_task = (special["MASK"], special["sMASK"], special["gMASK"], special["MASK"])
+    assert mask_ids(BlankConfig(task_masks=True), special) == by_task
     with pytest.raises(UsageError, match="no token sMASK"):
-        BlankConfig(task_masks=True).mask_ids({"MASK": 5})
+        mask_ids(BlankConfig(task_masks=True), {"MASK": 5})
 
 
 @pytest.mark.parametrize(
@@ -60,8 +71,8 @@ def test_mask_tokens_by_objective(special):
 def test_settings_need_their_tokens(settings, missing):
     plain = {"MASK": 5, "sop": 6, "eop": 7}
     with pytest.raises(UsageError, match=f"no token {missing};"):
-        BlankConfig(**settings).check_special(plain)
-    BlankConfig().check_special(plain)
+        check_special(BlankConfig(**settings), plain)
+    check_special(BlankConfig(), plain)
 
 
 def test_sentinels_are_pairs(special):
@@ -73,9 +84,7 @@ def test_sentinels_are_pairs(special):
 @pytest.mark.parametrize("length", [32, 64, 512, 1024])
 def test_expected_text_lengths_leave_room(length):
     mixed = BlankConfig(token=1, sentence=1, document=1)
-    token, sentence, document = (
-        expected_text_length(kind, mixed, length) for kind in list(Objective)[:3]
-    )
+    token, sentence, document = (expected_text_length(kind, mixed, length) for kind in OBJECTIVES)
     assert document == length - 2
     assert 0.75 * length < token <= length - 2
     assert 0.75 * length < sentence <= length - 2

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm_jax.data.blanks.config import BlankConfig
-from glm_jax.data.blanks.objectives import most_spans, span_length_distribution
+from glm_jax.data.blanks.span_lengths import max_num_spans, span_length_distribution
 from glm_jax.data.blanks.spans import (
+    SamplingSettings,
+    SpanTexts,
     in_text_order,
     sample_document_spans,
     sample_sentence_spans,
@@ -27,17 +29,19 @@ RUNS = {
 }
 
 
+SAMPLERS = {"sentence": sample_sentence_spans, "gpt": sample_document_spans}
+
+
 def sample(run, texts, lengths, special, sentence_end, seed=11, most=WIDTH):
-    settings = {"config": RUNS[run], "special": special, "seed": seed}
-    example = tf.range(len(texts), dtype=tf.int64)
-    arguments = (tf.constant(texts, tf.int32), tf.constant(lengths, tf.int32), example)
-    most = tf.fill([len(texts)], most)
-    if run == "sentence":
-        return sample_sentence_spans(*arguments, most=most, sentence_end=sentence_end, **settings)
-    if run == "gpt":
-        return sample_document_spans(*arguments, **settings)
-    single = tf.fill([len(texts)], run == "single_span")
-    return sample_token_spans(*arguments, most=most, single_span=single, **settings)
+    rows = SpanTexts(
+        tf.constant(texts, tf.int32),
+        tf.constant(lengths, tf.int32),
+        tf.range(len(texts), dtype=tf.int64),
+        tf.fill([len(texts)], most),
+        tf.fill([len(texts)], run == "single_span"),
+    )
+    sampler = SAMPLERS.get(run, sample_token_spans)
+    return sampler(rows, SamplingSettings(RUNS[run], special, sentence_end, seed))
 
 
 def spans_of(sampled, row):
@@ -182,11 +186,11 @@ def test_blocks_in_the_order_of_the_text(special, sentence_end):
 
 
 @pytest.mark.parametrize(("mean", "goal"), [(3.0, 70), (3.0, 5), (8.0, 200)])
-def test_most_spans_is_the_quantile_of_drawn_counts(mean, goal):
+def test_max_num_spans_is_the_quantile_of_drawn_counts(mean, goal):
     random = np.random.default_rng(5)
     distribution = span_length_distribution(mean, 40)
     drawn = random.choice(np.arange(1, 40), (20_000, goal), p=distribution)
     count = (np.cumsum(drawn, axis=1) < goal).sum(axis=1) + 1
-    most = most_spans(mean, 40, goal, 0.9)
+    most = max_num_spans(mean, 40, goal, 0.9)
     assert (count <= most).mean() > 0.9 - 0.01
     assert (count <= most - 1).mean() < 0.9 + 0.01

@@ -16,7 +16,8 @@ from scipy.stats import chi2_contingency
 
 from glm_jax.data.batches.batch import make_batch
 from glm_jax.data.blanks.config import BlankConfig, Objective
-from glm_jax.data.blanks.objectives import draw_objectives, span_length_distribution
+from glm_jax.data.blanks.objectives import draw_objectives
+from glm_jax.data.blanks.span_lengths import span_length_distribution
 from tests.conftest import SHARED
 
 SAMPLES = 24_000
