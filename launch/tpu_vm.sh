@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pretrains on TPU VMs: asks for them in the queue, waits, runs, and with --spot asks again whenever
-# they are taken away. Started again, it goes on with what it finds.
+# they are taken away. Started again, it uses the VMs that it finds.
 #
 #   launch/tpu_vm.sh --name=N --zone=Z --accelerator_type=TYPE --image=IMAGE [--spot]
 #                    --gin_file=FILE [--gin.X=Y ...] [-- FLAG ...]
@@ -105,7 +105,7 @@ while true; do
     NONE)
       ((creations < max_creations)) || give_up "asked for $name $creations times in vain"
       ((creations += 1))
-      echo "asking for $name, time $creations of at most $max_creations"
+      echo "asking for $name, attempt $creations of at most $max_creations"
       "${create_command[@]}"
       ;;
     ACTIVE)

@@ -22,7 +22,7 @@ from glm_jax.checkpoints.async_save import (
     open_manager,
 )
 from glm_jax.checkpoints.checksums import find_damage, record_sum
-from glm_jax.cluster.agree import any_process, first_said, wait_for_all
+from glm_jax.cluster.agree import any_process, first_message, wait_for_all
 from glm_jax.errors import RunError, UsageError
 
 # Names the shapes and axis order of the parameters, so that later layouts can tell them apart.
@@ -99,7 +99,7 @@ class Checkpoints:
         """
         while (step := self.latest_step()) is not None:
             folder = self._folder / str(step)
-            damage = first_said(_damage(folder))
+            damage = first_message(_damage(folder))
             if damage is None:
                 return step
             aside = _free_name(folder)

@@ -40,7 +40,7 @@ GIN_PREFIX = "--gin."
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises its complaint, so that it is told like every other."""
+    """Raises the parser's error, so that it is reported like every other."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -48,7 +48,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 bad usage."""
-    # TensorFlow only moves integers here, and would log about oneDNN before it can be told not to.
+    # TensorFlow only moves integers here, and would log about oneDNN before it can be silenced.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except BrokenPipeError:
-        # The reader of our output has gone; there is nobody to tell.
+        # The reader of our output has gone; there is nobody to report to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -92,7 +92,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         command.set_defaults(run=module.run, takes_gin=hasattr(module, "TAKES_GIN"))
     if not arguments or arguments[0] not in commands.choices:
         parser.parse_args(arguments)  # shows the help, or complains
-    # Intermixed, so that flags may stand between a command's arguments.
+    # Intermixed, so that flags may be given between a command's arguments.
     parsed, rest = commands.choices[arguments[0]].parse_known_intermixed_args(arguments[1:])
     parsed.bindings = []
     for argument in rest:

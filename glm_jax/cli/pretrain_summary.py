@@ -1,7 +1,8 @@
-"""What a pretraining run shows at its end."""
+"""The summary that a pretraining run prints at its end."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from glm_jax.train.pretrain import Outcome
 
 
 def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, examples: bool) -> None:
-    """Prints the result, filled blanks of a finished run, and where everything lies."""
+    """Prints the result, filled blanks of a finished run, and the paths of its files."""
     folder = Path(config.train.run_folder)
 
     def say(line: str) -> None:
@@ -41,17 +42,16 @@ def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, exampl
     if outcome.finished and trained and examples and config.evaluation.fill_examples:
         _show_filled(folder, config, console)
     say(f"run folder  {folder}")
-    say(f"picture     {folder / 'loss.png'}")
+    say(f"loss plot   {folder / 'loss.png'}")
     num_steps = 2 * outcome.steps if outcome.finished else config.train.num_steps
     say(f"continue    {continue_command(folder, num_steps)}")
 
 
 def continue_command(run_folder: Path, num_steps: int) -> str:
-    """What to type to go on to `num_steps`, by the name that the command was started with."""
+    """The shell command that resumes the run up to `num_steps`."""
     program = sys.argv[0] if Path(sys.argv[0]).name == "glm-jax" else "glm-jax"
-    return (
-        f"{program} pretrain --gin_file={run_folder}/config.gin --gin.train.num_steps={num_steps}"
-    )
+    gin_file = f"--gin_file={run_folder}/config.gin"
+    return shlex.join([program, "pretrain", gin_file, f"--gin.train.num_steps={num_steps}"])
 
 
 def _show_filled(folder: Path, config: RunConfig, console: Console) -> None:
@@ -59,7 +59,7 @@ def _show_filled(folder: Path, config: RunConfig, console: Console) -> None:
     tokenizer = load_tokenizer(str(folder))
     model, params = load_glm(folder)
     validation = open_store(config.data.main_store).split("validation")
-    max_tokens = model.config.max_sequence_length - 2  # ENC and eos stand around a text
+    max_tokens = model.config.max_sequence_length - 2  # ENC and eos surround a text
     blanks = held_out_blanks(validation, tokenizer, config.evaluation.fill_examples, max_tokens)
     if not blanks:
         return

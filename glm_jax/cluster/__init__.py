@@ -1,1 +1,1 @@
-"""The processes of one run: joining, watching, agreeing, stopping."""
+"""The processes of one run: how they join, watch each other, agree, and stop."""

@@ -1,1 +1,1 @@
-"""Train steps compiled for TPUs that are not there, and what their programs cost."""
+"""Train steps compiled for TPUs ahead of time, without the hardware, and their costs."""
