@@ -81,7 +81,7 @@ if [[ $dry_run == true ]]; then
   quoted "${state_command[@]}"
   quoted "${train_command[@]}"
   if [[ $spot == true ]]; then
-    echo "# if the VMs were taken away, then from the start again, $max_creations times at most:"
+    echo "# if the VMs were preempted, then from the start again, $max_creations times at most:"
     quoted "${delete_command[@]}"
   fi
   if [[ $delete == true ]]; then
@@ -116,7 +116,7 @@ while true; do
         [[ $status == 0 ]] || give_up "the run failed with exit code $status on VMs that are still there"
         break
       fi
-      echo "the VMs of $name were taken away"
+      echo "the VMs of $name were preempted"
       ;;
     SUSPENDED | FAILED)
       [[ $spot == true ]] || give_up "$name is $current"

@@ -91,12 +91,12 @@ def test_the_news_tell_every_token_in_order():
         engine.start([filling])
     received: dict[ActiveFill, list[list[int]]] = {filling: [[]] for filling in fills}
     while engine.num_active:
-        for news in engine.advance(3):
-            assert len(received[news.active]) == news.blank + 1
-            assert news.token is not None
-            received[news.active][-1].append(news.token)
-            if news.closes and news.blank + 1 < len(news.active.prompt.masks):
-                received[news.active].append([])
+        for event in engine.advance(3):
+            assert len(received[event.active]) == event.blank + 1
+            assert event.token is not None
+            received[event.active][-1].append(event.token)
+            if event.closes and event.blank + 1 < len(event.active.prompt.masks):
+                received[event.active].append([])
     assert list(received.values()) == ids_of(fills)
 
 
