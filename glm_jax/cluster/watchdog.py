@@ -74,9 +74,11 @@ class Peer:
 
 def end_process(sentence: str, code: int) -> NoReturn:
     """Ends this process at once: threads that wait for a lost one would keep it alive."""
-    print(f"glm-jax: {sentence}", file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(code)
+    try:
+        print(f"glm-jax: {sentence}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    finally:
+        os._exit(code)  # even if nothing reads the output any more
 
 
 class Peers:
