@@ -118,20 +118,20 @@ def glm_jax_run(prompt: int) -> tuple[Run, Callable[[int, int], tuple[int, float
 
     def run(batch_size: int, tokens: int) -> Measured:
         sampling = Sampling(max_blank_length=tokens)
-        fillings = [
+        fills = [
             ActiveFill(Prompt(draw.integers(2, WORDS, prompt).tolist(), [prompt // 2]), sampling)
             for _ in range(batch_size)
         ]
-        num_slots = max(slots_needed(filling.prompt, tokens) for filling in fillings)
+        num_slots = max(slots_needed(active.prompt, tokens) for active in fills)
         engine = Engine(decoder, num_rows=batch_size, num_slots=num_slots)
         started = time.perf_counter()
-        for filling in fillings:
-            engine.start([filling])
+        for active in fills:
+            engine.start([active])
         engine.advance(1)
         first = time.perf_counter()
         while engine.num_active:
             engine.advance()
-        assert all(len(filling.blanks[0].ids) == tokens for filling in fillings)
+        assert all(len(active.blanks[0].ids) == tokens for active in fills)
         return Measured(first - started, time.perf_counter() - first)
 
     def compile_programs(batch_size: int, tokens: int) -> tuple[int, float]:

@@ -1,10 +1,10 @@
 # What the scripts of this folder share: sourced by them, no command of its own.
 # shellcheck shell=bash
-# `launch_arguments` becomes what goes on to `glm-jax pretrain`, `dry_run` true or false.
+# `launch_arguments` holds the arguments for `glm-jax pretrain`; `dry_run` is true or false.
 launch_arguments=()
 dry_run=false
 
-# Says what is wrong in one sentence and ends: bad usage.
+# Prints what is wrong in one sentence and exits: bad usage.
 fail() {
   echo "$(basename "$0"): $1" >&2
   exit 2
@@ -25,6 +25,11 @@ quoted() {
     line+=" $argument"
   done
   printf '%s\n' "${line# }"
+}
+
+# Gives the processes of a run a secret by which they know each other.
+export_run_token() {
+  export GLM_JAX_RUN_TOKEN="${GLM_JAX_RUN_TOKEN:-$(od -An -N16 -tx8 /dev/urandom | tr -d ' ')}"
 }
 
 # Runs a command, or only prints it.

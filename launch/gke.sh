@@ -10,12 +10,12 @@
 #   --image=IMAGE            made from the Dockerfile, in a registry that the cluster can read
 #   --num_slices=K           slices (1)
 #   --project=P, --zone=Z    of the cluster; gcloud's defaults if left out
-#   --max_restarts=R         how often the run is begun again after a lost host or slice (50)
+#   --max_restarts=R         how often the run is restarted after a lost host or slice (50)
 #   --dry-run                print the command and do nothing
 #   -- FLAG ...              further flags of `glm-jax pretrain`
 #
 # FILE is a path in the image, such as configs/runs/glm_10b.gin. The run folder must be in storage
-# that all hosts mount (`xpk storage`); a run begun again goes on from its newest checkpoint.
+# that all hosts mount (`xpk storage`); a restarted run resumes from its newest checkpoint.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

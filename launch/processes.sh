@@ -4,7 +4,7 @@
 #   launch/processes.sh --num_processes=N --gin_file=FILE [--gin.X=Y ...] [-- FLAG ...]
 #
 #   --num_processes=N  how many
-#   --port=P           port of process 0, where the others meet (12355)
+#   --port=P           port of process 0, to which the others connect (12355)
 #   --dry-run          print the commands and do nothing
 #   -- FLAG ...        further flags of `glm-jax pretrain`
 #
@@ -17,6 +17,7 @@ num_processes="" port=12355
 parse "num_processes port" "" "$@"
 need num_processes
 need_counts num_processes port
+export_run_token
 
 processes=()
 signalled=false

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Submits a pretraining run to Slurm. Submit it again to go on: jobs of one name follow each other.
+# Submits a pretraining run to Slurm. Submit it again to resume: jobs of one name follow each other.
 #
 #   launch/slurm.sh --nodes=N [--gpus_per_node=G] --gin_file=FILE [--gin.X=Y ...] [-- FLAG ...]
 #
@@ -24,6 +24,8 @@ need_counts nodes save_seconds
 
 # One process that fails ends the others' job step at once.
 step="exec srun --kill-on-bad-exit=1 $(quoted glm-jax pretrain --distributed "${launch_arguments[@]}")"
+# sbatch passes the environment on to every process.
+export_run_token
 # sbatch starts the wrapped line with sh; the signal goes to the processes of the step.
 command=(sbatch "--job-name=$job_name" "--nodes=$nodes" "--ntasks-per-node=${gpus_per_node:-1}"
   "--signal=TERM@$save_seconds" --dependency=singleton --requeue

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pretrains on TPU VMs: asks for them in the queue, waits, runs, and with --spot asks again whenever
-# they are taken away. Started again, it goes on with what it finds.
+# they are taken away. Started again, it uses the VMs that it finds.
 #
 #   launch/tpu_vm.sh --name=N --zone=Z --accelerator_type=TYPE --image=IMAGE [--spot]
 #                    --gin_file=FILE [--gin.X=Y ...] [-- FLAG ...]
@@ -81,7 +81,7 @@ if [[ $dry_run == true ]]; then
   quoted "${state_command[@]}"
   quoted "${train_command[@]}"
   if [[ $spot == true ]]; then
-    echo "# if the VMs were taken away, then from the start again, $max_creations times at most:"
+    echo "# if the VMs were preempted, then from the start again, $max_creations times at most:"
     quoted "${delete_command[@]}"
   fi
   if [[ $delete == true ]]; then
@@ -105,7 +105,7 @@ while true; do
     NONE)
       ((creations < max_creations)) || give_up "asked for $name $creations times in vain"
       ((creations += 1))
-      echo "asking for $name, time $creations of at most $max_creations"
+      echo "asking for $name, attempt $creations of at most $max_creations"
       "${create_command[@]}"
       ;;
     ACTIVE)
@@ -116,7 +116,7 @@ while true; do
         [[ $status == 0 ]] || give_up "the run failed with exit code $status on VMs that are still there"
         break
       fi
-      echo "the VMs of $name were taken away"
+      echo "the VMs of $name were preempted"
       ;;
     SUSPENDED | FAILED)
       [[ $spot == true ]] || give_up "$name is $current"

@@ -31,7 +31,7 @@ from glm_jax.checkpoints.record import (
     read_any_record,
     read_record,
 )
-from glm_jax.cluster.agree import any_process, first_said, wait_for_all
+from glm_jax.cluster.agree import any_process, first_message, wait_for_all
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.paths import ORBAX_SCHEMES, resolve_path, scheme_of
 
@@ -108,7 +108,7 @@ class Checkpoints:
         """
         while (step := self.latest_step()) is not None:
             folder = self._folder / str(step)
-            damage = first_said(_damage(folder))
+            damage = first_message(_damage(folder))
             if damage is None:
                 return step
             aside = _free_name(folder)

@@ -1,15 +1,15 @@
-"""Compile the train step of a run for TPUs that are not there, and say what it costs.
+"""Compile the train step of a run for TPUs ahead of time, without the hardware.
 
     glm-jax compile --gin_file=configs/runs/glm_10b.gin --topology=v5p:4x4x4
     glm-jax compile --gin_file=F --topology=v5e:16x16 --num_slices=2 --json=step.json
     glm-jax compile --topology=v5p:4x4x4 --compare full.gin minimal.gin
 
 Nothing runs and no data are needed: the real TPU compiler (`pip install libtpu`, Linux on x86-64)
-compiles the very step that `glm-jax pretrain` would run. Told are the memory it needs per chip,
-its operations and transfers, and bounds of its time. Exits with 1 where it does not fit.
+compiles the same step that `glm-jax pretrain` runs. Reports the memory per chip, operations,
+transfers and bounds of the step time. The exit code is 1 if the step does not fit.
 
---compare sets configurations side by side, each with its ratio to the first; a .json file that
---json wrote earlier stands for itself. Every --gin.SECTION.NAME=VALUE goes for all gin files. The
+--compare compares configurations, each with its ratio to the first; a .json file that --json wrote
+may take the place of a gin file. --gin.SECTION.NAME=VALUE applies to all gin files. The
 compiler's flags are those of launch/ for the generation; --compiler_option adds to them.
 """
 

@@ -2,7 +2,7 @@
 
     glm-jax evaluate runs/demo --num_batches=200
 
-Prints loss in nats per target and accuracy, in all and per objective, beside the unigram entropy of
+Prints loss in nats per target and accuracy, in total and per objective, and the unigram entropy of
 the same targets. --gin.SECTION.NAME=VALUE overrides the run's own configuration, for instance
 --gin.data.store=OTHER to evaluate on another store of the same tokenizer (with
 --gin.data.stores={} too, where the run mixed several).

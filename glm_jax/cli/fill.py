@@ -5,7 +5,7 @@
     glm-jax fill path/to/blocklm-10b --tokenizer=gpt2 --tokenizer_files=vocabs/ --task_mask
     glm-jax fill runs/demo
 
-[MASK] stands for a few words, [sMASK] for a sentence, [gMASK] at the end for what comes next. A
+[MASK] is a blank of a few words, [sMASK] for a sentence, [gMASK] at the end for what comes next. A
 text without any of them is written on. Without TEXT, one text a line is read from standard input;
 in a terminal, a conversation begins that shows every token as it comes.
 """
@@ -54,7 +54,7 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         type=partial(resolve_path, name="CHECKPOINT"),
         help="a run folder, a checkpoint of the original code, or a Hugging Face folder",
     )
-    checkpoint = parser.add_argument_group("what a checkpoint of others does not tell")
+    checkpoint = parser.add_argument_group("what a checkpoint of other software does not record")
     checkpoint.add_argument("--tokenizer", metavar="T", help=TOKENIZER_HELP)
     add_kind_arguments(checkpoint)
     checkpoint.add_argument(

@@ -21,7 +21,7 @@ PROMPT = "text> "
 HELP = """Type a text with [MASK], [sMASK] or [gMASK]; one without a blank is written on.
   :set NAME VALUE   changes a setting        :settings   shows them
   :set NAME         takes its default again  :help       shows this
-  :quit             ends (as Ctrl-D does); Ctrl-C stops the filling of a text"""
+  :quit             ends (as Ctrl-D does); Ctrl-C stops filling a text"""
 FILLED = "bold green"
 # Few, so that tokens are shown as they come.
 STEPS = 2
@@ -116,27 +116,27 @@ def show(filler: Filler, text: str, sampling: Sampling, console: Console) -> Non
 
 
 def stream(filler: Filler, text: str, sampling: Sampling, console: Console) -> None:
-    """Fills one text and prints what is known of it from left to right.
+    """Fills one text and prints it from left to right as tokens arrive.
 
     Raises:
       UsageError: the text is too long.
     """
-    ids, (filling,) = filler.start(text, sampling)
+    ids, (active,) = filler.start(text, sampling)
     engine = Engine(
         filler.decoder,
         num_rows=1,
-        num_slots=slots_needed(filling.prompt, filling.sampling.max_blank_length),
+        num_slots=slots_needed(active.prompt, active.sampling.max_blank_length),
     )
-    engine.start([filling])
+    engine.start([active])
     growing = GrowingText(filler.tokenizer)
     parts = list(stretches(ids, mask_ids(filler.tokenizer.special)))
     _print(console, growing.add(*parts[0]))
     while engine.num_active:
-        for news in engine.advance(STEPS):
-            if news.token is not None:
-                _print(console, growing.add(news.token), FILLED)
-            if news.closes:
-                _print(console, growing.add(*parts[news.blank + 1]))
+        for event in engine.advance(STEPS):
+            if event.token is not None:
+                _print(console, growing.add(event.token), FILLED)
+            if event.closes:
+                _print(console, growing.add(*parts[event.blank + 1]))
     _print(console, growing.end())
     console.print()
 
@@ -146,7 +146,7 @@ def _print(console: Console, text: str, style: str = "") -> None:
 
 
 def highlighted(filled: FilledText) -> Text:
-    """A text in which what was put in its blanks stands out."""
+    """A text with the filled blanks highlighted."""
     text = Text(filled.text)
     for begin, end in filled.spans:
         text.stylize(FILLED, begin, end)

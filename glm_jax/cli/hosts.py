@@ -1,16 +1,16 @@
-"""Show how far every process of a run has come, and which of them hangs or lags.
+"""Show the progress of every process of a run, and which of them is silent or behind.
 
     glm-jax hosts runs/glm_10b
 
-Each process rewrites a small file in the run folder every few seconds; this reads them all. It
-exits with 1 where a process is silent or behind.
+Each process rewrites a small file in the run folder every few seconds; this command reads them.
+The exit code is 1 if a process is silent or behind.
 """
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "show how far every process of a run has come"
+HELP = "show the progress of every process of a run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +22,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints a line for each process."""
     import time
 
-    from glm_jax.cluster.heartbeat import lags, read_heartbeats
+    from glm_jax.cluster.heartbeat import lagging, read_heartbeats
 
-    beats = read_heartbeats(arguments.run_folder)
+    statuses = read_heartbeats(arguments.run_folder)
     now = time.time()
-    notes = lags(beats, now)
-    for beat in beats:
-        print(beat.describe(now) + (f"  {notes[beat.process]}" if beat.process in notes else ""))
+    notes = lagging(statuses, now)
+    for status in statuses:
+        note = notes.get(status.process)
+        print(status.describe(now) + (f"  {note}" if note else ""))
     return 1 if notes else 0

@@ -43,7 +43,7 @@ GIN_PREFIX = "--gin."
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises its complaint, so that it is printed like every other."""
+    """Raises the parser's error, so that it is reported like every other."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -130,7 +130,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         command.set_defaults(run=module.run, takes_gin=hasattr(module, "TAKES_GIN"))
     if not arguments or arguments[0] not in commands.choices:
         parser.parse_args(arguments)  # shows the help, or complains
-    # Intermixed: flags may come between a command's arguments.
+    # Intermixed, so that flags may be given between a command's arguments.
     parsed, rest = commands.choices[arguments[0]].parse_known_intermixed_args(arguments[1:])
     parsed.bindings = []
     for argument in rest:

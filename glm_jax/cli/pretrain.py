@@ -1,11 +1,11 @@
-"""Pretrain a GLM, or go on with a run that was stopped.
+"""Pretrain a GLM, or resume a run that was stopped.
 
     glm-jax pretrain --gin_file=configs/runs/demo.gin --gin.optimizer.learning_rate=3e-4
 
 Several --gin_file may be given; later ones win, and --gin.SECTION.NAME=VALUE wins over all files.
-Several processes, each with its own devices, form one run when every one of them is started with
---coordinator, --num_processes and --process_id, or, on a cluster that tells these itself (Slurm,
-Cloud TPU, GKE), with --distributed.
+Several processes, each with its own devices, form one run when each is started with --coordinator,
+--num_processes and --process_id, or, on a cluster from which JAX detects these (Slurm, Cloud TPU,
+GKE), with --distributed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import nullcontext
 
 from glm_jax.errors import UsageError
 
-HELP = "pretrain a GLM from a token store, or go on with a run"
+HELP = "pretrain a GLM from a token store, or resume a run"
 TAKES_GIN = True
 
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_processes", type=int, metavar="N", help="processes in the run")
     parser.add_argument("--process_id", type=int, metavar="I", help="this one's number, from 0")
     parser.add_argument(
-        "--distributed", action="store_true", help="ask the cluster for these three"
+        "--distributed", action="store_true", help="detect these three from the cluster"
     )
     parser.add_argument(
         "--join_timeout",
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Reads the configuration, trains, and shows what the model has learnt."""
+    """Reads the configuration, trains, and prints examples."""
     from rich.console import Console
 
     from glm_jax.configure import read_configuration
@@ -67,11 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def join(arguments: argparse.Namespace):
-    """Connects the processes of a run with several of them; to be entered while it goes on.
+    """Connects the processes of a run; a context manager that watches them.
 
     Raises:
       UsageError: only some of the three flags are given, or they and --distributed.
-      RunError: some processes did not come.
+      RunError: some processes did not join.
     """
     given = [arguments.coordinator, arguments.num_processes, arguments.process_id]
     if all(value is None for value in given) and not arguments.distributed:

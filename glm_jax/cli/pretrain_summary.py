@@ -1,10 +1,12 @@
-"""What a pretraining run shows at its end."""
+"""The summary that a pretraining run prints at its end."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
+from etils import epath
 from rich.console import Console
 from rich.text import Text
 
@@ -20,7 +22,7 @@ from glm_jax.train.pretrain import Outcome
 
 
 def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, examples: bool) -> None:
-    """Prints the result, filled blanks of a finished run, and where everything lies."""
+    """Prints the result, filled blanks of a finished run, and the paths of its files."""
     folder = resolve_path(config.train.run_folder, "train.run_folder")
 
     def say(line: str) -> None:
@@ -30,7 +32,7 @@ def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, exampl
     if not outcome.finished:
         say(f"stopped after step {outcome.steps} of {config.train.num_steps}, and saved")
     elif not trained:
-        say(f"this run is done: all {outcome.steps} steps of {folder}")
+        say(f"this run is done: all {outcome.steps} steps of {config.train.run_folder}")
     validation = [r for r in read_metrics(folder / "metrics.jsonl") if r["kind"] == "validation"]
     if validation:
         last = validation[-1]
@@ -41,26 +43,26 @@ def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, exampl
         )
     if outcome.finished and trained and examples and config.evaluation.fill_examples:
         _show_filled(folder, config, console)
-    say(f"run folder  {folder}")
-    say(f"picture     {folder / 'loss.png'}")
+    shown = config.train.run_folder.rstrip("/")  # as it was given, not as an absolute path
+    say(f"run folder  {shown}")
+    say(f"loss plot   {shown}/loss.png")
     num_steps = 2 * outcome.steps if outcome.finished else config.train.num_steps
-    say(f"continue    {continue_command(folder, num_steps)}")
+    say(f"continue    {continue_command(shown, num_steps)}")
 
 
-def continue_command(run_folder: Path, num_steps: int) -> str:
-    """What to type to go on to `num_steps`, by the name that the command was started with."""
+def continue_command(run_folder: str, num_steps: int) -> str:
+    """The shell command that resumes the run up to `num_steps`."""
     program = sys.argv[0] if Path(sys.argv[0]).name == "glm-jax" else "glm-jax"
-    return (
-        f"{program} pretrain --gin_file={run_folder}/config.gin --gin.train.num_steps={num_steps}"
-    )
+    gin_file = f"--gin_file={run_folder}/config.gin"
+    return shlex.join([program, "pretrain", gin_file, f"--gin.train.num_steps={num_steps}"])
 
 
-def _show_filled(folder: Path, config: RunConfig, console: Console) -> None:
+def _show_filled(folder: epath.Path, config: RunConfig, console: Console) -> None:
     """Held-out sentences with one blank each, filled by the newest checkpoint."""
     tokenizer = load_tokenizer(str(folder))
     model, params = load_glm(folder)
     validation = open_store(config.data.main_store).split("validation")
-    max_tokens = model.config.max_sequence_length - 2  # ENC and eos stand around a text
+    max_tokens = model.config.max_sequence_length - 2  # ENC and eos surround a text
     blanks = held_out_blanks(validation, tokenizer, config.evaluation.fill_examples, max_tokens)
     if not blanks:
         return

@@ -1,4 +1,4 @@
-"""A small file for each process of a run that tells how far it has come, and how to read them."""
+"""The progress of each process of a run, in a small file in the run folder."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ SILENT_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Beat:
-    """What a process last told of itself.
+class ProcessStatus:
+    """What a process last reported.
 
     Attributes:
       process: its number.
-      host: where it runs.
-      started: the step that it last gave to its devices.
-      finished: the step whose results it last had back.
+      host: name of its host.
+      started: the last step that it dispatched to its devices.
+      finished: the last step whose results it received.
       doing: "training", "evaluating", "saving" or "ended".
-      time: when it told, in seconds since 1970 by its host's clock.
+      time: of the report, in seconds since 1970 by its host's clock.
     """
 
     process: int
@@ -43,10 +43,10 @@ class Beat:
     time: float
 
     def describe(self, now: float) -> str:
-        """A line for people; `now` is in seconds since 1970."""
+        """One line of text; `now` is in seconds since 1970."""
         return (
-            f"process {self.process} on {self.host}: {self.doing}, step {self.started} begun, "
-            f"{self.finished} done, told {max(now - self.time, 0):.0f} s ago"
+            f"process {self.process} on {self.host}: {self.doing}, step {self.started} started, "
+            f"{self.finished} finished, reported {max(now - self.time, 0):.0f} s ago"
         )
 
 
@@ -69,7 +69,7 @@ class Heartbeat:
         self._started = self._finished = first_step
         self._doing = "training"
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._write_regularly, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,63 +84,65 @@ class Heartbeat:
         self._write()
 
     def before_step(self, step: int) -> None:
-        """A step is given to the devices."""
+        """A step is dispatched to the devices."""
         self._started, self._doing = step, "training"
 
     def after_step(self, step: int) -> None:
-        """A step's results are back."""
+        """A step's results have been received."""
         self._finished = step
 
     def doing(self, what: str) -> None:
-        """Something other than training goes on."""
+        """The process does something other than training."""
         self._doing = what
 
-    def _beat(self) -> None:
+    def _write_regularly(self) -> None:
         while not self._closing.wait(self._period):
             self._write()
 
     def _write(self) -> None:
-        beat = Beat(
+        status = ProcessStatus(
             self._process, self._host, self._started, self._finished, self._doing, time.time()
         )
         with suppress(OSError):  # a full disk is reported when a checkpoint is saved
-            write_file(self._path, (json.dumps(dataclasses.asdict(beat)) + "\n").encode())
+            write_file(self._path, (json.dumps(dataclasses.asdict(status)) + "\n").encode())
 
 
-def read_heartbeats(run_folder: str | os.PathLike[str]) -> list[Beat]:
-    """The last beats of a run's processes, in their order.
+def read_heartbeats(run_folder: str | os.PathLike[str]) -> list[ProcessStatus]:
+    """The last report of each process of a run, by process number.
 
     Raises:
-      UsageError: the run has none, or a file is none of ours.
+      UsageError: the run has none, or a file cannot be read as one.
     """
     folder = resolve_path(run_folder, "RUN_FOLDER") / FOLDER
     files = folder.iterdir() if folder.is_dir() else []
     paths = sorted(path for path in files if re.fullmatch(r"process_\d+\.json", path.name))
     if not paths:
         raise UsageError(f"{run_folder} holds no heartbeats; expected a run folder")
-    beats = []
+    statuses = []
     for path in paths:
         try:
-            beats.append(Beat(**json.loads(path.read_text())))
+            statuses.append(ProcessStatus(**json.loads(path.read_text())))
         except (OSError, ValueError, TypeError) as error:
-            raise UsageError(f"{path} is no heartbeat: {error}") from error
-    return beats
+            raise UsageError(f"{path} is not a heartbeat file: {error}") from error
+    return statuses
 
 
-def lags(beats: Sequence[Beat], now: float) -> dict[int, str]:
-    """What is wrong with the processes that are silent or behind, by their number.
+def lagging(statuses: Sequence[ProcessStatus], now: float) -> dict[int, str]:
+    """Processes that are silent or behind, by number, with what is wrong.
 
-    Processes work on a step together, so one that is a step behind is the one that others wait for.
+    All processes work on a step together: the others wait for one that is a step behind.
 
     Args:
-      beats: of all processes.
+      statuses: of all processes.
       now: in seconds since 1970.
     """
-    furthest = max(beat.started for beat in beats)
+    furthest = max(status.started for status in statuses)
     notes: dict[int, list[str]] = {}
-    for beat in beats:
-        if beat.doing != "ended" and now - beat.time > SILENT_SECONDS:
-            notes.setdefault(beat.process, []).append("SILENT")
-        if beat.started < furthest:
-            notes.setdefault(beat.process, []).append(f"{furthest - beat.started} step(s) BEHIND")
+    for status in statuses:
+        if status.doing != "ended" and now - status.time > SILENT_SECONDS:
+            notes.setdefault(status.process, []).append("SILENT")
+        if status.started < furthest:
+            notes.setdefault(status.process, []).append(
+                f"{furthest - status.started} step(s) BEHIND"
+            )
     return {process: ", ".join(texts) for process, texts in notes.items()}

@@ -1,4 +1,4 @@
-"""A polite way to end a run: SIGTERM or Ctrl-C asks, the loop answers between two steps."""
+"""Requests to stop a run: SIGTERM and Ctrl-C are noted, and the loop stops between two steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 class StopRequest:
     """Notes SIGTERM and SIGINT while it is entered; a second SIGINT interrupts at once.
 
-    With several processes, one that is asked is enough: all stop after the same step.
+    With several processes, a signal to one of them stops all after the same step.
     """
 
     def __init__(self):

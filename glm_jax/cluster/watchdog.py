@@ -1,11 +1,12 @@
-"""Watching over the processes of a run, so that none waits for one that is lost.
+"""Watches the processes of a run, so that none waits for one that is lost.
 
-Every process but 0 keeps one connection to process 0. Both ends send a beat every few seconds. A
-connection that closes without a farewell, or stays silent too long, is a lost process: process 0
-tells the others, and each ends with a sentence that names it.
+Every process but 0 keeps one connection to process 0, and both ends send a heartbeat every few
+seconds. A process is lost when its connection closes before it reports that it is done, or when
+its heartbeats stop: process 0 informs the others, and each ends with a sentence that names it.
+JAX's own heartbeats need longer, and end in an abort that names no host.
 
-A process that has done its work says farewell and is watched on until all have: JAX's own shutdown
-gives the last to come half a minute, and aborts the others when that has more to do.
+A process that is done is watched until all are: JAX's own shutdown waits half a minute for the
+last, and aborts the others when that takes longer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import selectors
 import signal
 import socket
 import sys
@@ -22,60 +22,63 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
 
 from glm_jax.errors import RunError, UsageError
 
-BEAT_SECONDS = 2.0
-# Silence after which a process counts as lost. Long work that keeps Python's lock delays beats.
+HEARTBEAT_SECONDS = 2.0
+# Without a heartbeat for so long, a process is lost. Work that holds Python's lock delays them.
 SILENCE_SECONDS = 30.0
-# How long a process that fails waits for the news that another one is the cause.
-NEWS_SECONDS = 6.0
-# How long a process waits with another's failure, for it may be about to tell the same itself.
+POLL_SECONDS = 0.2
+# How long a process that fails waits for the report that another one is the cause.
+CAUSE_SECONDS = 6.0
+# How long a process that learns of a failure waits: it may be about to report the same itself.
 FAILURE_SECONDS = 3.0
+MAX_MESSAGE_BYTES = 65536
 # Errors that are a process's own unless they have a cause; any other, and what is caused by one
 # (a save that fails), may be how the loss of another shows itself.
 EXIT_CODES = {RunError: 1, UsageError: 2, KeyboardInterrupt: 130}
 
 
-class Connection:
-    """Lines of JSON between two processes of a run."""
+class Peer:
+    """Another process of the run, and the connection to it, which carries JSON messages."""
 
-    def __init__(self, end: socket.socket, process: int, host: str, num_processes: int):
-        """Args: the socket, then number and host of the process at its other end."""
-        self.end = end
+    def __init__(self, connection: Connection, process: int, host: str, num_processes: int):
+        """Args: the connection; number, host and --num_processes of the process at its other end.
+
+        The connection has been authenticated.
+        """
+        self.connection = connection
         self.process = process
         self.host = host
         self.num_processes = num_processes
-        self.heard = time.monotonic()
-        self._unread = b""
+        self.last_message = time.monotonic()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Sends a message; what no longer arrives is found out when listening."""
+        """Sends a message; a broken connection is found when receiving."""
         with suppress(OSError):
-            self.end.sendall(json.dumps(message).encode() + b"\n")
+            self.connection.send_bytes(json.dumps(message).encode())
 
-    def receive(self) -> list[dict[str, Any]]:
-        """Waits for messages; none when the connection has closed.
+    def receive(self) -> dict[str, Any]:
+        """Waits for a message.
 
         Raises:
-          OSError: the connection is broken, or the socket's timeout has passed.
+          OSError, EOFError: the connection is broken or closed.
+          ValueError: it is not JSON.
         """
-        while True:
-            data = self.end.recv(65536)
-            if not data:
-                return []
-            self.heard = time.monotonic()
-            *lines, self._unread = (self._unread + data).split(b"\n")
-            if lines:
-                return [json.loads(line) for line in lines]
+        message = json.loads(self.connection.recv_bytes(MAX_MESSAGE_BYTES))
+        self.last_message = time.monotonic()
+        return message
 
 
 def end_process(sentence: str, code: int) -> NoReturn:
-    """Ends this process at once: threads that wait for a lost one would never let it go."""
-    print(f"glm-jax: {sentence}", file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(code)
+    """Ends this process at once: threads that wait for a lost one would keep it alive."""
+    try:
+        print(f"glm-jax: {sentence}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    finally:
+        os._exit(code)  # even if nothing reads the output any more
 
 
 class Peers:
@@ -83,33 +86,32 @@ class Peers:
 
     def __init__(
         self,
-        connections: Mapping[int, Connection],
+        peers: Mapping[int, Peer],
         process_id: int,
         *,
         silence: float = SILENCE_SECONDS,
         on_end: Callable[[str, int], Any] = end_process,
     ):
         """Args:
-        connections: by number of the process at their other end.
+        peers: by process number.
         process_id: this process's own number.
-        silence: seconds without a beat after which a process counts as lost.
-        on_end: called with a sentence and an exit code when this process is to end.
+        silence: seconds without a heartbeat after which a process is lost.
+        on_end: called with a sentence and an exit code when this process has to end.
         """
-        self._connections = dict(connections)
+        self._peers = dict(peers)
         self._process_id = process_id
         self._silence = silence
         self._on_end = on_end
-        self._awaited = set(self._connections)
+        self._not_done = set(self._peers)
         self._closing = threading.Event()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._abort_handler = _ABORT_HANDLER(self._aborted)
         self._previous_handler: int | None = None
 
     def __enter__(self) -> Peers:
-        for connection in self._connections.values():
-            connection.end.settimeout(BEAT_SECONDS)
-            connection.heard = time.monotonic()
+        for peer in self._peers.values():
+            peer.last_message = time.monotonic()
         self._thread.start()
         # JAX's coordination service aborts a process that has lost process 0, within moments.
         handler = ctypes.cast(self._abort_handler, ctypes.c_void_p).value
@@ -118,96 +120,84 @@ class Peers:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is None:
-            self._part()
+            self._wait_until_all_are_done()
         else:
             self._fail(error)
         self._closing.set()
         self._thread.join()
         _C_SIGNAL(signal.SIGABRT, self._previous_handler)
         if error is None and self._process_id == 0:
-            self._tell_all({"bye": True})
-        for connection in self._connections.values():
-            connection.end.close()
+            self._broadcast({"done": True})
+        for peer in self._peers.values():
+            peer.connection.close()
 
-    def _part(self) -> None:
-        """Says that the work is done, and waits until it is in all processes.
-
-        Process 0 hears it of all before it tells it, and goes on to watch those who wait.
-        """
+    def _wait_until_all_are_done(self) -> None:
+        """Process 0 answers that all are done, and watches those that wait for it until then."""
         if self._process_id != 0:
-            self._tell_all({"bye": True})
-        while self._awaited and not self._ended.is_set():
-            self._ended.wait(0.05)
+            self._broadcast({"done": True})
+        while self._not_done and not self._ended.is_set():
+            self._ended.wait(POLL_SECONDS / 4)
 
     def _fail(self, error: BaseException) -> None:
         """Ends this process for its own error, unless that comes from the loss of another."""
         sentence, code = str(error), EXIT_CODES.get(type(error))
         foreign = code is None or error.__cause__ is not None
-        if foreign and self._ended.wait(NEWS_SECONDS):
+        if foreign and self._ended.wait(CAUSE_SECONDS):
             return
         if code is None:
             traceback.print_exception(error)
             sentence, code = f"{type(error).__name__}: {error}", 1
         sentence = sentence.strip() or "interrupted"
-        self._tell_all(
-            {"failed": sentence, "process": self._process_id, "host": socket.gethostname()}
-        )
+        host = socket.gethostname()
+        self._broadcast({"failed": sentence, "process": self._process_id, "host": host})
         self._end(sentence, code)
 
     def _watch(self) -> None:
-        selector = selectors.DefaultSelector()
-        for connection in self._connections.values():
-            selector.register(connection.end, selectors.EVENT_READ, connection)
-        last_beat = 0.0
+        last_heartbeat = 0.0
         while not self._closing.is_set():
-            if time.monotonic() - last_beat >= BEAT_SECONDS:
-                last_beat = time.monotonic()
-                self._tell_all({"beat": True})
-            for key, _ in selector.select(timeout=0.2):
-                if not self._listen(key.data):
-                    selector.unregister(key.data.end)
-                    del self._connections[key.data.process]
-            for connection in list(self._connections.values()):
-                if time.monotonic() - connection.heard > self._silence:
-                    self._lost(connection, f"nothing was heard of it for {self._silence:g} s")
-        selector.close()
+            if time.monotonic() - last_heartbeat >= HEARTBEAT_SECONDS:
+                last_heartbeat = time.monotonic()
+                self._broadcast({"heartbeat": True})
+            by_connection = {peer.connection: peer for peer in self._peers.values()}
+            if not by_connection:
+                self._closing.wait(POLL_SECONDS)
+            for connection in wait(list(by_connection), timeout=POLL_SECONDS):
+                self._receive(by_connection[connection])  # pyright: ignore[reportArgumentType]
+            for peer in list(self._peers.values()):
+                if time.monotonic() - peer.last_message > self._silence:
+                    self._lost(peer, f"no heartbeat for {self._silence:g} s")
 
-    def _listen(self, connection: Connection) -> bool:
-        """Handles what a connection holds; returns whether to go on listening."""
+    def _receive(self, peer: Peer) -> None:
+        """Handles a message."""
         try:
-            messages = connection.receive()
-        except TimeoutError:
-            return True
-        except (OSError, ValueError):
-            messages = []
-        if not messages:
-            self._lost(connection, "its connection has closed")
-            return False
-        for message in messages:
-            if "bye" in message:
-                self._awaited.discard(connection.process)
-                if self._process_id != 0:
-                    return False  # process 0 has told it last, and closes the connection
-            if "lost" in message:
-                self._end(str(message["lost"]), 1)
-            if "failed" in message:
-                self._tell_all(message)
-                self._closing.wait(FAILURE_SECONDS)
-                sentence = f"process {message['process']} on {message['host']} has failed"
-                self._end(f"{sentence}: {message['failed']}", 1)
-        return True
+            message = peer.receive()
+        except (OSError, EOFError, ValueError):
+            del self._peers[peer.process]
+            self._lost(peer, "its connection has closed")
+            return
+        if "done" in message:
+            self._not_done.discard(peer.process)
+            if self._process_id != 0:  # it is process 0's last message
+                del self._peers[peer.process]
+        elif "lost" in message:
+            self._end(str(message["lost"]), 1)
+        elif "failed" in message:
+            self._broadcast(message)
+            self._closing.wait(FAILURE_SECONDS)
+            sentence = f"process {message['process']} on {message['host']} has failed"
+            self._end(f"{sentence}: {message['failed']}", 1)
 
-    def _lost(self, connection: Connection, why: str) -> None:
+    def _lost(self, peer: Peer, why: str) -> None:
         sentence = (
-            f"process {connection.process} on {connection.host} is lost ({why}); the run can't go "
-            "on without it, and will go on from its newest checkpoint when it is started again"
+            f"process {peer.process} on {peer.host} is lost ({why}); the run can't continue "
+            "without it: start it again to resume from its newest checkpoint"
         )
-        self._tell_all({"lost": sentence})
+        self._broadcast({"lost": sentence})
         self._end(sentence, 1)
 
-    def _tell_all(self, message: Mapping[str, Any]) -> None:
-        for connection in list(self._connections.values()):
-            connection.send(message)
+    def _broadcast(self, message: Mapping[str, Any]) -> None:
+        for peer in list(self._peers.values()):
+            peer.send(message)
 
     def _end(self, sentence: str, code: int) -> None:
         if not self._ended.is_set():
@@ -216,8 +206,8 @@ class Peers:
 
     def _aborted(self, _number: int) -> None:
         """What a thread that aborts does first: it leaves the sentence to the watching thread."""
-        if self._ended.wait(NEWS_SECONDS):
-            time.sleep(NEWS_SECONDS)  # it is ending this process
+        if self._ended.wait(CAUSE_SECONDS):
+            time.sleep(CAUSE_SECONDS)  # it is ending this process
         _C_SIGNAL(signal.SIGABRT, signal.SIG_DFL)
 
 

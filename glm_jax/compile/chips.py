@@ -14,7 +14,7 @@ class TpuChip:
     """One generation's chip; every bandwidth is in bytes per second.
 
     Attributes:
-      name: the generation, as it stands at the start of a topology's name.
+      name: the generation, as at the start of a topology's name.
       device_kind: what JAX calls it.
       matrix_units: multipliers of the chip, over all its cores.
       matrix_unit_width: rows and columns of one of them.

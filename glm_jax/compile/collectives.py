@@ -79,7 +79,7 @@ def read_slice_transfer(instruction: Instruction, num_slices: int) -> Collective
     """What goes between slices, which a program hands over to its host in a pair of send and recv.
 
     Args:
-      instruction: any; a sum is told by its `send`, everything else by its `recv`.
+      instruction: any; a sum is recognized by its `send`, everything else by its `recv`.
       num_slices: how many take part.
 
     Returns:

@@ -52,7 +52,7 @@ class Costs:
         scatters and what runs on SparseCore, by name.
       collectives: every collective and how often it runs.
       kernels: every Pallas kernel.
-      unknown_loops: loops whose number of rounds can't be told; counted once.
+      unknown_loops: loops whose number of iterations is unknown; counted once.
     """
 
     flops: float

@@ -168,7 +168,7 @@ def read_frames(text: str, own_folder: str = "") -> dict[int, str]:
 
     Args:
       text: of the module.
-      own_folder: a frame is told as the innermost of its callers whose file's path has this in it;
+      own_folder: a frame is named by the innermost of its callers whose file's path has this in it;
         one without such a caller is left out.
     """
     files = {int(n): name for n, name in re.findall(r'^(\d+) "(/.*)"$', text, re.MULTILINE)}
@@ -245,7 +245,7 @@ def _pieces(text: str, separator: str) -> Iterator[str]:
 
 
 def _enclosed(text: str, opening: int) -> str:
-    """What stands between the bracket at `opening` and the one that closes it."""
+    """The text between the bracket at `opening` and the one that closes it."""
     depth = 0
     for position in range(opening, len(text)):
         if text[position] in _CLOSING:
@@ -258,7 +258,7 @@ def _enclosed(text: str, opening: int) -> str:
 
 
 def trip_count(loop: Instruction, module: Module) -> int | None:
-    """How often a `while` runs its body, or None where that can't be told.
+    """How often a `while` runs its body, or None where that is unknown.
 
     A loop over a known number of rounds counts from 0 by 1 up to a constant in its condition, which
     TPU programs don't say otherwise.
@@ -276,5 +276,5 @@ def trip_count(loop: Instruction, module: Module) -> int | None:
     constants = {i.name: i.constant for i in instructions if i.constant is not None}
     if compares[0].operands[-1] in constants:
         return constants[compares[0].operands[-1]]
-    # The comparison stands in a fusion of its own, which the constant comes into from outside.
+    # The comparison is in a fusion of its own, which the constant comes into from outside.
     return next(iter(constants.values())) if len(constants) == 1 else None

@@ -1,4 +1,4 @@
-"""A lowered function through the TPU compiler, and everything that its output tells."""
+"""Compiles a lowered function with the TPU compiler and analyses the output."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def compile_program(
 
 @contextlib.contextmanager
 def _no_compilation_cache() -> Iterator[None]:
-    """Keeps programs for devices that are not there out of JAX's cache, which can't read them back.
+    """Keeps programs for absent devices out of JAX's cache, which can't read them back.
 
     JAX decides once whether it uses the cache, so it is made to decide again before and after.
     """

@@ -27,7 +27,7 @@ class Figure:
     text: str
 
     def show(self, report: StepReport) -> str:
-        """The value as it stands in the table."""
+        """The value as printed in the table."""
         return self.text.format(self.value(report))
 
 

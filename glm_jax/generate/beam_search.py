@@ -75,12 +75,12 @@ def beam_search(
       For every text and blank the complete hypotheses, the best first; never more than beams.
     """
     found: list[list[list[FoundBlank]]] = []
-    most_blanks = power_of_two(max((len(prompt.masks) for prompt in prompts), default=1))
+    max_blanks = power_of_two(max((len(prompt.masks) for prompt in prompts), default=1))
     num_slots = max((slots_needed(p, sampling.max_blank_length) for p in prompts), default=0)
     for first in range(0, len(prompts), num_texts):
         group = prompts[first : first + num_texts]
         results = _search_group(
-            decoder, group, sampling, num_texts, num_slots, most_blanks, first_length
+            decoder, group, sampling, num_texts, num_slots, max_blanks, first_length
         )
         found += [
             [_read_hypotheses(results, text, blank) for blank in range(len(prompt.masks))]
@@ -95,7 +95,7 @@ def _search_group(
     sampling: Sampling,
     num_texts: int,
     num_slots: int,
-    most_blanks: int,
+    max_blanks: int,
     first_length: int,
 ) -> Hypotheses:
     num_rows = num_texts * sampling.beams
@@ -116,7 +116,7 @@ def _search_group(
     with decoder.on_mesh():
         results, _ = _run_searches(
             decoder.model,
-            (sampling.beams, most_blanks, power_of_two(sampling.max_blank_length)),
+            (sampling.beams, max_blanks, power_of_two(sampling.max_blank_length)),
             decoder.params,
             cache,
             rows,
@@ -152,14 +152,14 @@ def _run_searches(
     settings: BeamSettings,
 ) -> tuple[Hypotheses, Cache]:
     """Steps until all blanks of all texts are filled."""
-    num_beams, most_blanks, most_tokens = sizes
+    num_beams, max_blanks, max_tokens = sizes
     num_texts = rows.length.shape[0] // num_beams
-    found = no_hypotheses(num_texts, num_beams, most_tokens)
-    results = jax.tree.map(lambda a: jnp.repeat(a[:, None], most_blanks, axis=1), found)
+    found = no_hypotheses(num_texts, num_beams, max_tokens)
+    results = jax.tree.map(lambda a: jnp.repeat(a[:, None], max_blanks, axis=1), found)
     start = Search(
         cache,
         jax.tree.map(jnp.asarray, rows),
-        first_beams(num_texts, num_beams, most_tokens),
+        first_beams(num_texts, num_beams, max_tokens),
         found,
         jnp.zeros(num_texts, bool),
         results,
@@ -168,10 +168,10 @@ def _run_searches(
     def step(search: Search) -> Search:
         return _step(model, params, search, begin, ends, settings)
 
-    def goes_on(search: Search) -> Bool[Array, ""]:
+    def should_continue(search: Search) -> Bool[Array, ""]:
         return jnp.any(search.rows.current < search.rows.count)
 
-    end = jax.lax.while_loop(goes_on, step, start)
+    end = jax.lax.while_loop(should_continue, step, start)
     return end.results, end.cache  # which takes the place of the one given
 
 
@@ -253,10 +253,10 @@ def _move_on(search: Search, closes: Bool[Array, "N"], begin: Int[Array, ""]) ->
         current=all_rows(texts.current + (opens | (closes & ~resets))),
         taken=all_rows(taken),
     )
-    most_tokens = search.beams.tokens.shape[2]
+    max_tokens = search.beams.tokens.shape[2]
     fresh = (
-        first_beams(num_texts, num_beams, most_tokens),
-        no_hypotheses(num_texts, num_beams, most_tokens),
+        first_beams(num_texts, num_beams, max_tokens),
+        no_hypotheses(num_texts, num_beams, max_tokens),
     )
     beams, found = _where(opens, fresh, (search.beams, search.found))
     forced = (search.forced | resets) & ~opens

@@ -62,25 +62,25 @@ class Candidates(NamedTuple):
     token: Int[Array, "N C"]
 
 
-def no_hypotheses(num_texts: int, num_beams: int, most_tokens: int) -> Hypotheses:
+def no_hypotheses(num_texts: int, num_beams: int, max_tokens: int) -> Hypotheses:
     """Room for the hypotheses of a blank."""
     shape = (num_texts, num_beams)
     return Hypotheses(
         score=jnp.full(shape, -jnp.inf),
         length=jnp.zeros(shape, jnp.int32),
         ended=jnp.zeros(shape, bool),
-        tokens=jnp.zeros((*shape, most_tokens), jnp.int32),
-        log_probs=jnp.zeros((*shape, most_tokens + 1)),
+        tokens=jnp.zeros((*shape, max_tokens), jnp.int32),
+        log_probs=jnp.zeros((*shape, max_tokens + 1)),
     )
 
 
-def first_beams(num_texts: int, num_beams: int, most_tokens: int) -> Beams:
+def first_beams(num_texts: int, num_beams: int, max_tokens: int) -> Beams:
     """One open hypothesis without tokens a text; the others come with the first token."""
     shape = (num_texts, num_beams)
     return Beams(
         total=jnp.full(shape, -jnp.inf).at[:, 0].set(0.0),
-        tokens=jnp.zeros((*shape, most_tokens), jnp.int32),
-        log_probs=jnp.zeros((*shape, most_tokens + 1)),
+        tokens=jnp.zeros((*shape, max_tokens), jnp.int32),
+        log_probs=jnp.zeros((*shape, max_tokens + 1)),
     )
 
 

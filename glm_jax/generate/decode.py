@@ -20,7 +20,7 @@ from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import PAGE_SIZE, Cache
 
 # Most steps of one call: results wait on the device until it ends.
-MOST_STEPS = 32
+MAX_STEPS = 32
 
 
 class RowSettings(NamedTuple):
@@ -77,10 +77,10 @@ def run_rows(
     rows: DecodeState,
     begin: Int[Array, ""],
     ends: Int[Array, "E"],
-    most_steps: Int[Array, ""],
-    least_active: Int[Array, ""],
+    max_steps: Int[Array, ""],
+    min_active: Int[Array, ""],
 ) -> tuple[Cache, DecodeState, Int[Array, ""], Emitted]:
-    """Steps until `most_steps` are done or fewer than `least_active` rows have work left.
+    """Steps until `max_steps` are done or fewer than `min_active` rows have work left.
 
     Args:
       model, params: the network.
@@ -88,17 +88,17 @@ def run_rows(
       cache: of the rows, with Part A read; it is used up.
       rows: where they are.
       begin, ends: tokens that begin and end a blank.
-      most_steps: at most `MOST_STEPS`.
-      least_active: at least 1.
+      max_steps: at most `MAX_STEPS`.
+      min_active: at least 1.
 
     Returns:
       The cache, the rows, the number of steps done, and what they gave.
     """
 
-    def goes_on(state: tuple) -> Bool[Array, ""]:
+    def should_continue(state: tuple) -> Bool[Array, ""]:
         _, rows, step, _ = state
         active = jnp.sum(rows.current < rows.count)
-        return (step < most_steps) & (active >= least_active)
+        return (step < max_steps) & (active >= min_active)
 
     def run_step(state: tuple) -> tuple:
         cache, rows, step, emitted = state
@@ -108,16 +108,16 @@ def run_rows(
         total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         log_prob = jnp.take_along_axis(logits, token[:, None], axis=-1) - total
         top_logits, top_tokens = jax.lax.top_k(logits, num_top)
-        news = Emitted(token, log_prob[:, 0], kept, closes, top_tokens, top_logits - total)
-        emitted = jax.tree.map(lambda all_, new: all_.at[step].set(new), emitted, news)
+        new_tokens = Emitted(token, log_prob[:, 0], kept, closes, top_tokens, top_logits - total)
+        emitted = jax.tree.map(lambda all_, new: all_.at[step].set(new), emitted, new_tokens)
         return cache, rows, step + 1, emitted
 
-    shape = (MOST_STEPS, rows.length.shape[0])
+    shape = (MAX_STEPS, rows.length.shape[0])
     number, truth = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool)
     top = jnp.zeros((*shape, num_top), jnp.int32)
     empty = Emitted(number, jnp.zeros(shape), truth, truth, top, top.astype(jnp.float32))
     state = (cache, rows, jnp.int32(0), empty)
-    return jax.lax.while_loop(goes_on, run_step, state)
+    return jax.lax.while_loop(should_continue, run_step, state)
 
 
 def next_logits(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from glm_jax.generate.decode import MOST_STEPS, DecodeState, Emitted, RowSettings, run_rows
+from glm_jax.generate.decode import MAX_STEPS, DecodeState, Emitted, RowSettings, run_rows
 from glm_jax.generate.decoder import Decoder, cache_size
 from glm_jax.generate.prompt import Prompt
 from glm_jax.generate.settings import Sampling
@@ -61,14 +61,14 @@ class TokenEvent(NamedTuple):
     """One token of one text.
 
     Attributes:
-      filling: the text, already up to date with all tokens of the same call.
+      active: the text, already up to date with all tokens of the same call.
       blank: which blank it belongs to.
       token: the token; None where the blank ends instead.
       log_prob: the log-probability of the token, or of the end.
       closes: whether the blank is filled.
     """
 
-    filling: ActiveFill
+    active: ActiveFill
     blank: int
     token: int | None
     log_prob: float
@@ -97,48 +97,48 @@ class Engine:
         self.num_slots = cache_size(num_slots)
         self._cache = decoder.new_cache(num_rows, self.num_slots)
         self._rows = empty_decode_state(num_rows, self.num_slots)
-        self._fillings: list[ActiveFill | None] = [None] * num_rows
+        self._fills: list[ActiveFill | None] = [None] * num_rows
 
     @property
     def num_free(self) -> int:
         """Rows without a text."""
-        return sum(filling is None for filling in self._fillings)
+        return sum(active is None for active in self._fills)
 
     @property
     def num_active(self) -> int:
         """Rows with a text."""
-        return len(self._fillings) - self.num_free
+        return len(self._fills) - self.num_free
 
-    def start(self, fillings: Sequence[ActiveFill]) -> None:
+    def start(self, fills: Sequence[ActiveFill]) -> None:
         """Puts texts with the same Part A into free rows; it is read once for all.
 
         Args:
-          fillings: no more than there are free rows.
+          fills: no more than there are free rows.
         """
-        free = [row for row, filling in enumerate(self._fillings) if filling is None]
-        chosen = np.zeros(len(self._fillings), bool)
-        chosen[free[: len(fillings)]] = True
-        self._cache = self._decoder.read(self._cache, fillings[0].prompt.ids, chosen)
-        for row, filling in zip(free, fillings, strict=False):
-            self._fillings[row] = filling
-            filling.blanks.append(FilledBlank())
-            put_text(self._rows, row, filling.prompt, self._decoder.begin)
-            put_settings(self._rows.settings, row, filling.sampling, filling.sample)
+        free = [row for row, active in enumerate(self._fills) if active is None]
+        chosen = np.zeros(len(self._fills), bool)
+        chosen[free[: len(fills)]] = True
+        self._cache = self._decoder.read(self._cache, fills[0].prompt.ids, chosen)
+        for row, active in zip(free, fills, strict=False):
+            self._fills[row] = active
+            active.blanks.append(FilledBlank())
+            put_text(self._rows, row, active.prompt, self._decoder.begin)
+            put_settings(self._rows.settings, row, active.sampling, active.sample)
 
-    def stop(self, filling: ActiveFill) -> None:
+    def stop(self, active: ActiveFill) -> None:
         """Frees the row of a text that nobody waits for any more."""
-        for row, other in enumerate(self._fillings):
-            if other is filling:
+        for row, other in enumerate(self._fills):
+            if other is active:
                 self._free(row)
 
-    def advance(self, steps: int = MOST_STEPS, *, until_one_ends: bool = False) -> list[TokenEvent]:
+    def advance(self, steps: int = MAX_STEPS, *, until_one_ends: bool = False) -> list[TokenEvent]:
         """Takes some steps and gives their tokens, in order.
 
         Args:
-          steps: at most `MOST_STEPS`; fewer are taken where all texts are filled before.
+          steps: at most `MAX_STEPS`; fewer are taken where all texts are filled before.
           until_one_ends: come back as soon as one text is filled.
         """
-        least_active = self.num_active if until_one_ends else 1
+        min_active = self.num_active if until_one_ends else 1
         with self._decoder.on_mesh():
             self._cache, rows, num_steps, emitted = run_rows(
                 self._decoder.model,
@@ -148,25 +148,25 @@ class Engine:
                 self._rows,
                 np.int32(self._decoder.begin),
                 np.asarray(self._decoder.ends, np.int32),
-                np.int32(min(steps, MOST_STEPS)),
-                np.int32(least_active),
+                np.int32(min(steps, MAX_STEPS)),
+                np.int32(min_active),
             )
         # Arrays from devices may not be written to.
         self._rows = jax.tree.map(np.array, jax.device_get(rows))
         emitted = jax.device_get(emitted)
-        news = []
+        events = []
         for step in range(int(num_steps)):
             now = jax.tree.map(lambda array, step=step: array[step], emitted)
             for row in np.flatnonzero(now.kept | now.closes).tolist():
-                news.append(self._note(row, Emitted(*(array[row] for array in now))))
-        return news
+                events.append(self._note(row, Emitted(*(array[row] for array in now))))
+        return events
 
     def _note(self, row: int, now: Emitted) -> TokenEvent:
         """Adds what a step gave for a row to its text."""
-        filling = self._fillings[row]
-        assert filling is not None
-        number = len(filling.blanks) - 1
-        blank = filling.blanks[number]
+        active = self._fills[row]
+        assert active is not None
+        number = len(active.blanks) - 1
+        blank = active.blanks[number]
         if self._num_top:
             pairs = zip(now.top_tokens.tolist(), now.top_log_probs.tolist(), strict=True)
             blank.top.append([TopToken(*pair) for pair in pairs])
@@ -176,31 +176,31 @@ class Engine:
         else:
             blank.end_log_prob = float(now.log_prob)
         if now.closes:
-            if number + 1 == len(filling.prompt.masks):
+            if number + 1 == len(active.prompt.masks):
                 self._free(row)
             else:
-                filling.blanks.append(FilledBlank())
+                active.blanks.append(FilledBlank())
         token = int(now.token) if now.kept else None
-        return TokenEvent(filling, number, token, float(now.log_prob), bool(now.closes))
+        return TokenEvent(active, number, token, float(now.log_prob), bool(now.closes))
 
     def _free(self, row: int) -> None:
-        self._fillings[row] = None
+        self._fills[row] = None
         self._rows.count[row] = self._rows.current[row] = 0
 
 
-def fill_all(decoder: Decoder, fillings: Sequence[ActiveFill], num_rows: int) -> None:
+def fill_all(decoder: Decoder, fills: Sequence[ActiveFill], num_rows: int) -> None:
     """Fills texts, as many at a time as there are rows.
 
     Args:
       decoder: the network.
-      fillings: the texts; those of one prompt side by side share its reading.
+      fills: the texts; those of one prompt side by side share its reading.
       num_rows: rows of the batch.
     """
-    if not fillings:
+    if not fills:
         return
-    num_slots = max(slots_needed(f.prompt, f.sampling.max_blank_length) for f in fillings)
+    num_slots = max(slots_needed(f.prompt, f.sampling.max_blank_length) for f in fills)
     engine = Engine(decoder, num_rows=num_rows, num_slots=num_slots)
-    waiting = deque(fillings)
+    waiting = deque(fills)
     while waiting or engine.num_active:
         while waiting and engine.num_free:
             engine.start(_same_prompt(waiting, engine.num_free))

@@ -162,7 +162,7 @@ class Filler:
             ]
         drawn = draw(self.decoder, prompts, sampling)
         return [
-            best_first([self.filled(ids, filling.blanks) for filling in samples])
+            best_first([self.filled(ids, active.blanks) for active in samples])
             for ids, samples in zip(encoded, drawn, strict=True)
         ]
 
@@ -238,13 +238,13 @@ def limited(sampling: Sampling, max_sequence_length: int) -> Sampling:
 
 def draw(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[ActiveFill]]:
     """All samples of every text."""
-    fillings = [
+    fills = [
         [ActiveFill(prompt, sampling, number) for number in range(sampling.samples)]
         for prompt in prompts
     ]
-    together = [filling for samples in fillings for filling in samples]
+    together = [active for samples in fills for active in samples]
     fill_all(decoder, together, min(ROWS_AT_ONCE, power_of_two(len(together))))
-    return fillings
+    return fills
 
 
 def search(

@@ -47,16 +47,16 @@ class Endpoints:
     async def fill(self, request: Request) -> Response:
         """`POST /v1/fill`."""
         asked = parse_fill(await read_json(request, self._settings.max_body), self._settings)
-        ids, fillings = await run_in_threadpool(self._prepare, asked)
+        ids, fills = await run_in_threadpool(self._prepare, asked)
         mailbox = Mailbox()
         if asked.sampling.beams > 1:
             job = BlockingJob(mailbox.put, partial(self._search, asked))
             finish = partial(searched_answer, self._filler, ids)
         else:
-            job = FillJob(mailbox.put, fillings, asked.stream)
+            job = FillJob(mailbox.put, fills, asked.stream)
             finish = partial(filled_answer, self._filler, ids, top=asked.top)
         if asked.stream:
-            text = StreamedText(self._filler, ids, len(fillings))
+            text = StreamedText(self._filler, ids, len(fills))
             return EventStream(self._worker, job, mailbox, text, finish)
         result = await result_of(self._worker, job, mailbox, request.receive)
         return JSONResponse(await run_in_threadpool(finish, result))
@@ -96,15 +96,15 @@ class Endpoints:
 
     def _prepare(self, asked: FillRequest) -> tuple[list[int], list[ActiveFill]]:
         """The ids of a text, and its samples; refused if they do not fit."""
-        ids, fillings = self._start(asked.text, asked.sampling)
-        longest = fillings[0].sampling.max_blank_length
-        self._check_slots(slots_needed(fillings[0].prompt, longest), "text")
-        return ids, fillings
+        ids, fills = self._start(asked.text, asked.sampling)
+        longest = fills[0].sampling.max_blank_length
+        self._check_slots(slots_needed(fills[0].prompt, longest), "text")
+        return ids, fills
 
     def _check_answers(self, asked: ScoreRequest) -> None:
         """Refuses answers that do not fit the text or the server."""
-        _, [filling] = self._start(asked.text, Sampling())
-        prompt = filling.prompt
+        _, [active] = self._start(asked.text, Sampling())
+        prompt = active.prompt
         try:
             [answers] = check_answers([asked.text], [asked.answers], [len(prompt.masks)])
         except UsageError as error:

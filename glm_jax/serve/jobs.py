@@ -37,7 +37,7 @@ class Tokens(NamedTuple):
 
 
 class Done(NamedTuple):
-    """The job is done: its fillings are complete, or this is what its function gave."""
+    """The job is done: its fills are complete, or this is what its function gave."""
 
     result: Any
 
@@ -78,13 +78,13 @@ class FillJob(Job):
     """One text, in one row for each sample.
 
     Attributes:
-      fillings: the samples.
+      fills: the samples.
       streams: whether every token is told.
       num_started: samples that have got a row.
       num_filled: samples that are complete.
     """
 
-    fillings: list[ActiveFill]
+    fills: list[ActiveFill]
     streams: bool
     num_started: int = dataclasses.field(default=0, init=False)
     num_filled: int = dataclasses.field(default=0, init=False)

@@ -15,20 +15,20 @@ from glm_jax.tokenizer.streaming import text_in_place, texts_in_place, without_i
 
 
 def filled_answer(
-    filler: Filler, ids: Sequence[int], fillings: Sequence[ActiveFill], top: int
+    filler: Filler, ids: Sequence[int], fills: Sequence[ActiveFill], top: int
 ) -> dict[str, Any]:
     """The answer to a request whose samples are complete.
 
     Args:
       filler: the model.
       ids: the text with its masks.
-      fillings: the samples.
+      fills: the samples.
       top: how many of the most probable tokens to tell at every place.
     """
-    samples = [filler.filled(ids, filling.blanks) for filling in fillings]
+    samples = [filler.filled(ids, active.blanks) for active in fills]
     answers = [
-        _text_answer(filler, ids, sample, filling.blanks if top else [], top)
-        for sample, filling in zip(samples, fillings, strict=True)
+        _text_answer(filler, ids, sample, active.blanks if top else [], top)
+        for sample, active in zip(samples, fills, strict=True)
     ]
     number = max(range(len(samples)), key=lambda number: samples[number].log_prob)
     return {**answers[number], "samples": answers if len(answers) > 1 else []}

@@ -1,4 +1,4 @@
-"""The one thread that uses the device: rows for fillings, and jobs that block between steps."""
+"""The one thread that uses the device: rows for fills, and jobs that block between steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections import deque
 
 from glm_jax.errors import UsageError
-from glm_jax.generate.decode import MOST_STEPS
+from glm_jax.generate.decode import MAX_STEPS
 from glm_jax.generate.decoder import prompt_size
 from glm_jax.generate.engine import ActiveFill, Engine, TokenEvent
 from glm_jax.generate.fill import Filler
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """Does jobs in the order of their coming, fillings side by side."""
+    """Runs jobs in order of arrival, several fills at a time."""
 
     def __init__(self, filler: Filler, settings: ServeSettings, metrics: Metrics):
         """Takes what `start` then uses.
@@ -149,9 +149,9 @@ class Worker:
     def _take_turn(self) -> None:
         if self._engine is None:
             self._engine = self._new_engine()
-        for filling in [filling for filling, job in self._running.items() if job.ended]:
-            self._engine.stop(filling)
-            del self._running[filling]
+        for active in [active for active, job in self._running.items() if job.ended]:
+            self._engine.stop(active)
+            del self._running[active]
         blocking = self._start_waiting(self._engine)
         if blocking is not None:
             self._do(blocking)
@@ -168,9 +168,9 @@ class Worker:
                     return job
                 if not isinstance(job, FillJob) or not engine.num_free:
                     return None
-                begun = job.fillings[job.num_started :][: engine.num_free]
+                begun = job.fills[job.num_started :][: engine.num_free]
                 job.num_started += len(begun)
-                if job.num_started == len(job.fillings):
+                if job.num_started == len(job.fills):
                     self._waiting.popleft()
             self._running.update(dict.fromkeys(begun, job))
             engine.start(begun)
@@ -191,43 +191,43 @@ class Worker:
         waits = bool(self._waiting)
         watched = waits or any(job.streams for job in self._running.values())
         seconds = SECONDS_OF_STEPS_WATCHED if watched else SECONDS_OF_STEPS_ALONE
-        steps = max(1, min(MOST_STEPS, int(seconds / self._step_seconds)))
+        steps = max(1, min(MAX_STEPS, int(seconds / self._step_seconds)))
         begin = time.perf_counter()
-        news = engine.advance(steps, until_one_ends=waits)
+        events = engine.advance(steps, until_one_ends=waits)
         seconds = time.perf_counter() - begin
-        by_filling: dict[ActiveFill, list[TokenEvent]] = {}
-        for one in news:
-            by_filling.setdefault(one.filling, []).append(one)
+        by_fill: dict[ActiveFill, list[TokenEvent]] = {}
+        for one in events:
+            by_fill.setdefault(one.active, []).append(one)
         # A row that has work left has news in every step.
-        steps_done = max(map(len, by_filling.values()))
+        steps_done = max(map(len, by_fill.values()))
         self._step_seconds = seconds / steps_done
         self._metrics.step.observe(self._step_seconds)
-        self._metrics.tokens.inc(sum(one.token is not None for one in news))
-        for filling, its_news in by_filling.items():
-            self._tell(self._running[filling], filling, its_news)
+        self._metrics.tokens.inc(sum(one.token is not None for one in events))
+        for active, its_events in by_fill.items():
+            self._report(self._running[active], active, its_events)
 
-    def _tell(self, job: FillJob, filling: ActiveFill, news: list[TokenEvent]) -> None:
-        first_news = filling.sample == 0 and news[0].blank == 0
+    def _report(self, job: FillJob, active: ActiveFill, events: list[TokenEvent]) -> None:
+        is_first = active.sample == 0 and events[0].blank == 0
         tokens = [
             Token(
-                filling.sample,
+                active.sample,
                 one.blank,
                 one.token,
                 None if one.token is None else one.log_prob,
                 one.closes,
             )
-            for one in news
+            for one in events
         ]
-        if first_news and len(news) == _num_places(filling):
+        if is_first and len(events) == _num_slots(active):
             self._metrics.first_token.observe(time.monotonic() - job.submitted)
         if job.streams and not job.ended:
             job.tell(Tokens(tokens))
-        last = news[-1]
-        if last.closes and last.blank + 1 == len(filling.prompt.masks):
-            del self._running[filling]
+        last = events[-1]
+        if last.closes and last.blank + 1 == len(active.prompt.masks):
+            del self._running[active]
             job.num_filled += 1
-            if job.num_filled == len(job.fillings):
-                self._end(job, Done(job.fillings))
+            if job.num_filled == len(job.fills):
+                self._end(job, Done(job.fills))
                 self._note_end()
 
     def _note_end(self) -> None:
@@ -256,9 +256,9 @@ class Worker:
         )
 
 
-def _num_places(filling: ActiveFill) -> int:
+def _num_slots(active: ActiveFill) -> int:
     """Tokens that a text has got so far, the ends of its blanks included."""
-    return sum(len(blank.ids) + (blank.end_log_prob is not None) for blank in filling.blanks)
+    return sum(len(blank.ids) + (blank.end_log_prob is not None) for blank in active.blanks)
 
 
 def _warm_up(engine: Engine, filler: Filler) -> None:

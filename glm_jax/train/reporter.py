@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
-from etils import epath
 
 from glm_jax.checkpoints.async_save import FinishedSave
 from glm_jax.errors import RunError
@@ -42,7 +42,7 @@ class RunReporter:
 
     def __init__(
         self,
-        run_folder: epath.Path,
+        run_folder: str | os.PathLike[str],
         first_step: int,
         skipped: int,
         line: ProgressLine,

@@ -66,7 +66,7 @@ def test_pretrain_shows_progress_and_ends_with_what_it_learnt(finished_run):
         "held-out sentences",
         "filled: ",
         f"run folder  {run_folder}",
-        f"picture     {run_folder / 'loss.png'}",
+        f"loss plot   {run_folder / 'loss.png'}",
         f"continue    glm-jax pretrain --gin_file={run_folder}/config.gin",
     ):
         assert part in output

@@ -1,37 +1,42 @@
-"""Every process tells how far it has come, and one sees which lags."""
+"""Every process reports its progress, and the one that is behind is named."""
 
 import time
 
 import pytest
 
 from glm_jax.cli.main import main
-from glm_jax.cluster.heartbeat import Beat, Heartbeat, lags, read_heartbeats
+from glm_jax.cluster.heartbeat import Heartbeat, ProcessStatus, lagging, read_heartbeats
 from glm_jax.errors import UsageError
 
 
-def test_a_process_tells_where_it_is_until_it_ends(tmp_path):
+def test_a_process_reports_its_step_until_it_ends(tmp_path):
     with Heartbeat(tmp_path, 3, first_step=10, period=0.02) as heartbeat:
         heartbeat.before_step(11)
         heartbeat.doing("saving")
         time.sleep(0.3)
-        (beat,) = read_heartbeats(tmp_path)
-        assert (beat.process, beat.started, beat.finished, beat.doing) == (3, 11, 10, "saving")
-        assert abs(time.time() - beat.time) < 30 and beat.host
+        (status,) = read_heartbeats(tmp_path)
+        assert (status.process, status.started, status.finished, status.doing) == (
+            3,
+            11,
+            10,
+            "saving",
+        )
+        assert abs(time.time() - status.time) < 30 and status.host
         heartbeat.after_step(11)
-    (beat,) = read_heartbeats(tmp_path)
-    assert (beat.finished, beat.doing) == (11, "ended")
+    (status,) = read_heartbeats(tmp_path)
+    assert (status.finished, status.doing) == (11, "ended")
 
 
 def test_the_one_that_others_wait_for_is_seen():
     now = 1000.0
-    beats = [
-        Beat(0, "a", 12, 11, "training", now - 2),
-        Beat(1, "b", 11, 11, "training", now - 40),
-        Beat(2, "c", 12, 11, "ended", now - 4000),
+    statuses = [
+        ProcessStatus(0, "a", 12, 11, "training", now - 2),
+        ProcessStatus(1, "b", 11, 11, "training", now - 40),
+        ProcessStatus(2, "c", 12, 11, "ended", now - 4000),
     ]
-    assert lags(beats, now) == {1: "SILENT, 1 step(s) BEHIND"}
-    assert beats[0].describe(now) == (
-        "process 0 on a: training, step 12 begun, 11 done, told 2 s ago"
+    assert lagging(statuses, now) == {1: "SILENT, 1 step(s) BEHIND"}
+    assert statuses[0].describe(now) == (
+        "process 0 on a: training, step 12 started, 11 finished, reported 2 s ago"
     )
 
 
@@ -40,7 +45,7 @@ def test_a_folder_without_heartbeats_is_refused(tmp_path):
         read_heartbeats(tmp_path)
     (tmp_path / "heartbeats").mkdir()
     (tmp_path / "heartbeats" / "process_00000.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"process_00000\.json is no heartbeat"):
+    with pytest.raises(UsageError, match=r"process_00000\.json is not a heartbeat file"):
         read_heartbeats(tmp_path)
 
 

@@ -34,13 +34,13 @@ def everything(params) -> dict:
     prompts = [
         Prompt(draw.integers(4, 128, length).tolist(), [1, length - 1]) for length in range(5, 14)
     ]
-    fillings = [ActiveFill(prompt, Sampling(max_blank_length=6)) for prompt in prompts]
-    fill_all(decoder, fillings, ROWS)
+    fills = [ActiveFill(prompt, Sampling(max_blank_length=6)) for prompt in prompts]
+    fill_all(decoder, fills, ROWS)
     found = beam_search(decoder, prompts[:4], Sampling(max_blank_length=4, beams=4), num_texts=2)
     scores = score_answers(decoder, prompts[:3], [[[[5, 6], [7]]] * 3] * 3, num_rows=ROWS)
     engine = Engine(decoder, num_rows=ROWS, num_slots=100)
     return {
-        "greedy": [[blank.ids for blank in filling.blanks] for filling in fillings],
+        "greedy": [[blank.ids for blank in filling.blanks] for filling in fills],
         "beams": [[[h.blank.ids for h in blank] for blank in text] for text in found],
         "scores": [score.log_prob for of_text in scores for score in of_text],
         "cache_part": engine._cache[0].key.addressable_shards[0].data.shape,

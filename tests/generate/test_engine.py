@@ -21,14 +21,14 @@ NO_END = 40
 TOLERANCE = 1e-5
 
 
-def ids_of(fillings: list[ActiveFill]) -> list[list[list[int]]]:
-    return [[blank.ids for blank in filling.blanks] for filling in fillings]
+def ids_of(fills: list[ActiveFill]) -> list[list[list[int]]]:
+    return [[blank.ids for blank in filling.blanks] for filling in fills]
 
 
 def filled(texts, sampling: Sampling, num_rows: int, ends=(NO_END,)) -> list[ActiveFill]:
-    fillings = [ActiveFill(text, sampling) for text in texts]
-    fill_all(decoder_that_ends_with(ends), fillings, num_rows)
-    return fillings
+    fills = [ActiveFill(text, sampling) for text in texts]
+    fill_all(decoder_that_ends_with(ends), fills, num_rows)
+    return fills
 
 
 @given(
@@ -60,12 +60,12 @@ def test_log_probabilities_are_those_of_full_recomputation_at_every_step(texts, 
     decoder = decoder_that_ends_with(padded, params)
     num_slots = max(slots_needed(text, 5) for text in texts)
     engine = Engine(decoder, num_rows=4, num_slots=num_slots, num_top=40)
-    fillings = [ActiveFill(text, sampling) for text in texts]
-    for filling in fillings:
+    fills = [ActiveFill(text, sampling) for text in texts]
+    for filling in fills:
         engine.start([filling])
     while engine.num_active:
         engine.advance(3)
-    for filling in fillings:
+    for filling in fills:
         _, expected = plain_loop(filling.prompt, ends, 5, params)
         steps = [step for blank in filling.blanks for step in blank.top]
         assert len(steps) == len(expected)
@@ -86,18 +86,18 @@ def test_log_probabilities_are_those_of_full_recomputation_at_every_step(texts, 
 def test_the_news_tell_every_token_in_order():
     texts = [prompt_of([2, 3, 4, 5], {1, 2}), prompt_of([7, 8, 9], {0})]
     engine = Engine(decoder_that_ends_with([NO_END]), num_rows=2, num_slots=100)
-    fillings = [ActiveFill(text, Sampling(max_blank_length=4)) for text in texts]
-    for filling in fillings:
+    fills = [ActiveFill(text, Sampling(max_blank_length=4)) for text in texts]
+    for filling in fills:
         engine.start([filling])
-    told: dict[ActiveFill, list[list[int]]] = {filling: [[]] for filling in fillings}
+    received: dict[ActiveFill, list[list[int]]] = {filling: [[]] for filling in fills}
     while engine.num_active:
-        for news in engine.advance(3):
-            assert len(told[news.filling]) == news.blank + 1
-            assert news.token is not None
-            told[news.filling][-1].append(news.token)
-            if news.closes and news.blank + 1 < len(news.filling.prompt.masks):
-                told[news.filling].append([])
-    assert list(told.values()) == ids_of(fillings)
+        for event in engine.advance(3):
+            assert len(received[event.active]) == event.blank + 1
+            assert event.token is not None
+            received[event.active][-1].append(event.token)
+            if event.closes and event.blank + 1 < len(event.active.prompt.masks):
+                received[event.active].append([])
+    assert list(received.values()) == ids_of(fills)
 
 
 def test_a_text_that_is_stopped_frees_its_row_for_another():
@@ -121,9 +121,9 @@ def test_samples_of_one_text_differ_and_depend_on_nothing_else():
     decoder = decoder_that_ends_with([NO_END])
 
     def draw(texts, num_rows):
-        fillings = [ActiveFill(t, sampling, number) for t in texts for number in range(3)]
-        fill_all(decoder, fillings, num_rows)
-        return ids_of([filling for filling in fillings if filling.prompt is text])
+        fills = [ActiveFill(t, sampling, number) for t in texts for number in range(3)]
+        fill_all(decoder, fills, num_rows)
+        return ids_of([filling for filling in fills if filling.prompt is text])
 
     alone = draw([text], 1)
     assert len({str(sample) for sample in alone}) == 3

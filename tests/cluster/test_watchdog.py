@@ -1,0 +1,110 @@
+"""Two watches in one process: losses, failures and the end."""
+
+import threading
+import time
+from multiprocessing import Pipe
+
+import pytest
+
+from glm_jax.cluster import watchdog
+from glm_jax.cluster.watchdog import Peer, Peers
+from glm_jax.errors import RunError, UsageError
+
+
+@pytest.fixture
+def pair(monkeypatch):
+    """Two processes' watches in this one, and what each would end with."""
+    monkeypatch.setattr(watchdog, "HEARTBEAT_SECONDS", 0.2)
+    one, other = Pipe()
+    ended = {0: [], 1: []}
+    watches = [
+        Peers(
+            {1 - number: Peer(end, 1 - number, f"host{1 - number}", 2)},
+            number,
+            silence=1.0,
+            on_end=lambda sentence, code, number=number: ended[number].append((sentence, code)),
+        )
+        for number, end in enumerate((one, other))
+    ]
+    yield watches, ended, (one, other)
+    one.close()
+    other.close()
+
+
+def part(watch) -> threading.Thread:
+    """Lets a process come to its end in a thread; returns that once it is there."""
+    watched = threading.Event()
+
+    def work() -> None:
+        with watch:
+            watched.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert watched.wait(5)
+    return thread
+
+
+@pytest.mark.parametrize("early", [0, 1])
+def test_processes_end_together(pair, early):
+    watches, ended, _ = pair
+    thread = part(watches[early])
+    with watches[1 - early]:
+        time.sleep(1.5)  # longer than silence: who waits sends heartbeats
+        assert thread.is_alive()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert ended == {0: [], 1: []}
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_process_that_waits_for_the_end_of_a_lost_one_ends(pair, waiting):
+    watches, ended, ends = pair
+    thread = part(watches[waiting])
+    ends[1 - waiting].close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert [code for _, code in ended[waiting]] == [1]
+    assert f"process {1 - waiting} on host{1 - waiting} is lost" in ended[waiting][0][0]
+
+
+def test_silence_is_a_loss(pair):
+    (first, _), ended, _ = pair
+    with first:
+        time.sleep(2)
+    assert len(ended[0]) == 1
+    sentence, code = ended[0][0]
+    assert code == 1 and "process 1 on host1 is lost (no heartbeat for 1 s)" in sentence
+
+
+def test_a_closed_connection_is_a_loss(pair):
+    (first, _), ended, (_, end) = pair
+    with first:
+        end.close()
+        time.sleep(0.6)
+    assert "process 1 on host1 is lost (its connection has closed)" in ended[0][0][0]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(RunError("bad loss"), 1), (UsageError("bad mesh"), 2)]
+)
+def test_an_error_of_ones_own_is_reported_to_the_others(pair, error, code):
+    (_, second), ended, (end, _) = pair
+    with pytest.raises(type(error)), second:
+        raise error
+    assert ended[1] == [(str(error), code)]
+    peer, received = Peer(end, 1, "host1", 2), []
+    while end.poll():
+        try:
+            received.append(peer.receive())
+        except EOFError:
+            break
+    assert [message["failed"] for message in received if "failed" in message] == [str(error)]
+
+
+def test_an_error_that_the_loss_of_another_has_caused_is_not_reported(pair):
+    (_, second), ended, (end, _) = pair
+    with pytest.raises(RunError), second:
+        end.close()
+        raise RunError("saving failed") from ValueError("connection reset by peer")
+    assert len(ended[1]) == 1 and "process 0 on host0 is lost" in ended[1][0][0]
