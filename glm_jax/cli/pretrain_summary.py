@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from etils import epath
 from rich.console import Console
 from rich.text import Text
 
@@ -47,7 +48,7 @@ def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, exampl
     say(f"continue    {continue_command(folder, num_steps)}")
 
 
-def continue_command(run_folder: Path, num_steps: int) -> str:
+def continue_command(run_folder: epath.Path, num_steps: int) -> str:
     """What to type to go on to `num_steps`, by the name that the command was started with."""
     program = sys.argv[0] if Path(sys.argv[0]).name == "glm-jax" else "glm-jax"
     return (
@@ -55,7 +56,7 @@ def continue_command(run_folder: Path, num_steps: int) -> str:
     )
 
 
-def _show_filled(folder: Path, config: RunConfig, console: Console) -> None:
+def _show_filled(folder: epath.Path, config: RunConfig, console: Console) -> None:
     """Held-out sentences with one blank each, filled by the newest checkpoint."""
     tokenizer = load_tokenizer(str(folder))
     model, params = load_glm(folder)

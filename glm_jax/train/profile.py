@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
 
 import jax
+from etils import epath
 
 from glm_jax.errors import UsageError
 
@@ -37,7 +37,7 @@ def parse_profile_steps(text: str) -> ProfileSteps:
 class Profiler:
     """Traces the steps of a window into a folder; leaving it as a context ends a trace begun."""
 
-    def __init__(self, folder: Path, steps: ProfileSteps | None):
+    def __init__(self, folder: epath.Path, steps: ProfileSteps | None):
         """Traces nothing where there are no steps to trace."""
         self._folder = folder
         self._steps = steps

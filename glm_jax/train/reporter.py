@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import jax
 
@@ -22,7 +22,7 @@ class RunReporter:
 
     def __init__(
         self,
-        run_folder: Path,
+        run_folder: str | os.PathLike[str],
         first_step: int,
         line: ProgressLine,
         utilisation: Callable[[float], float | None],
