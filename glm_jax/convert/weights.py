@@ -53,13 +53,16 @@ class WeightSource(Protocol):
     """An open checkpoint; a context manager that closes its files.
 
     Attributes:
-      path: what the user named.
       kind: "original", "huggingface" or "native".
     """
 
-    path: Path | epath.Path
     kind: str
     facts: SourceMetadata
+
+    @property
+    def path(self) -> Path | epath.Path:
+        """What the user named, as an absolute path or URL."""
+        ...
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:

@@ -11,7 +11,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from etils import epath
 
@@ -117,11 +117,17 @@ class FsspecPath(epath.Path):
         for name in self._system().ls(str(self), detail=False):
             yield self / posixpath.basename(name.rstrip("/"))
 
-    def resolve(self, strict: bool = False) -> FsspecPath:
+    def resolve(self, strict: bool = False) -> Self:
         """Itself: a URL is absolute."""
         return self
 
-    absolute = expanduser = resolve
+    def absolute(self) -> Self:
+        """Itself."""
+        return self
+
+    def expanduser(self) -> Self:
+        """Itself."""
+        return self
 
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
         """Makes the folder and those above it."""
@@ -142,12 +148,14 @@ class FsspecPath(epath.Path):
         """Opens the file."""
         return self._system().open(str(self), mode, **options)
 
-    def replace(self, target: str | os.PathLike[str]) -> FsspecPath:
+    def replace(self, target: str | os.PathLike[str]) -> Self:
         """Moves it over `target`."""
         self._system().mv(str(self), os.fspath(target), recursive=True)
         return type(self)(os.fspath(target))
 
-    rename = replace
+    def rename(self, target: str | os.PathLike[str]) -> Self:
+        """Moves it to `target`."""
+        return self.replace(target)
 
 
 def key_value_store(folder: str | os.PathLike[str]) -> str | dict[str, str]:

@@ -55,7 +55,7 @@ def run_engine(
       inputs: what to run it on.
     """
     if engine == OURS:
-        return run_ours(source.path, config.num_attention_heads, inputs)
+        return run_ours(Path(source.path), config.num_attention_heads, inputs)
     from glm_jax.parity.torch_engine import run_torch
 
     assert isinstance(config, GLMConfig)
