@@ -6,7 +6,7 @@ import os
 import pydoc_data.topics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import hypothesis
@@ -109,6 +109,20 @@ def tiny_run(write_tiny_run, tmp_path) -> Path:
     return write_tiny_run(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def without_xla_flags() -> Iterator[None]:
+    """For tests of the TPU's compiler, which ends its process at flags of XLA for CPUs.
+
+    This process has read the flags before: its programs for CPUs are compiled as elsewhere.
+    """
+    import jax
+
+    jax.devices("cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("XLA_FLAGS", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def process_environment() -> Callable[[int], dict[str, str]]:
     """The environment of a process of our code on some number of virtual CPU devices."""
@@ -119,7 +133,7 @@ def process_environment() -> Callable[[int], dict[str, str]]:
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-            + os.environ["XLA_FLAGS"],
+            + os.environ.get("XLA_FLAGS", ""),
         }
 
     return environment

@@ -10,6 +10,9 @@ import pytest
 from glm_jax.compile.tpu_flags import FLAGS, compiler_options, libtpu_init_args
 from glm_jax.errors import UsageError
 
+# A program here loads the compiler of TPUs.
+pytestmark = pytest.mark.usefixtures("without_xla_flags")
+
 
 @pytest.mark.parametrize("generation", FLAGS)
 def test_both_forms_hold_the_same_flags(generation):
