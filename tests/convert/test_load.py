@@ -18,6 +18,7 @@ from glm_jax.convert.dimensions import Dimensions
 from glm_jax.convert.load import load
 from glm_jax.convert.names import find, to_native
 from glm_jax.errors import UsageError
+from glm_jax.io.files import copy_folder, remove_folder
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.relative import RelativeGLM
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
@@ -65,6 +66,17 @@ def test_every_kind_loads_bit_for_bit(folder):
         {"params": params}, jnp.ones((1, 3), jnp.int32), positions, jnp.array([3])
     )
     assert logits.shape == (1, 3, 24) and jnp.isfinite(logits).all()
+
+
+def test_every_kind_loads_by_url_and_through_dots(folder, tmp_path, monkeypatch):
+    url = f"memory://{tmp_path.name}/a run"
+    copy_folder(folder, url)
+    assert_params(load(url, num_attention_heads=HEADS)[1], tiny_tensors())
+    remove_folder(url)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    relative = f"../{folder.name}/"
+    assert_params(load(relative, num_attention_heads=HEADS)[1], tiny_tensors())
 
 
 @pytest.mark.parametrize("stored", [BFLOAT16, np.float32], ids=str)
