@@ -88,8 +88,8 @@ def test_a_wrong_setting_is_one_sentence(tiny_run, bindings, message):
 
 
 def test_stores_of_different_tokenizers_are_not_mixed(tiny_run, tiny_store, tmp_path):
-    from glm_jax.data.store.store import write_store
     from glm_jax.tokenizer import train_sentencepiece
+    from tests.data.store.writing import write_store
 
     tokenizer = train_sentencepiece(["some other text " * 50], tmp_path / "t", vocab_size=300)
     ids = [tokenizer.special["ENC"], *tokenizer.encode_text("other text " * 50)]
@@ -100,8 +100,8 @@ def test_stores_of_different_tokenizers_are_not_mixed(tiny_run, tiny_store, tmp_
 
 
 def test_a_split_that_is_too_short_is_named(tiny_run, tiny_store, tmp_path):
-    from glm_jax.data.store.store import write_store
     from glm_jax.tokenizer import load_tokenizer
+    from tests.data.store.writing import write_store
 
     tokenizer = load_tokenizer(str(tiny_store / "tokenizer"))
     special = tokenizer.special

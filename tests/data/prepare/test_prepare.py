@@ -11,10 +11,11 @@ import pytest
 from glm_jax.data.prepare.prepare import prepare
 from glm_jax.data.prepare.runner import LocalRunner
 from glm_jax.data.sources import pieces
-from glm_jax.data.store.store import open_store, write_store
+from glm_jax.data.store.store import open_store
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.files import read_file
 from tests.data.prepare.stores import TEXTS, files_below, stored_documents, write_jsonl
+from tests.data.store.writing import write_store
 
 
 def test_every_document_is_stored_between_enc_and_eos(corpus, tokenizer, tmp_path):
