@@ -18,10 +18,10 @@ class DataConfig:
       sequence_length: positions per example, Part A and Part B together.
       batch_size: examples per step over all devices and micro-batches.
       store: folder of the token store.
-      stores: in place of `store`, folders of several and the weights in which their examples are
-        mixed; each store goes through epochs of its own, in training as in held-out evaluation.
-      order: which texts examples are cut from: "epochs", every token once before any comes again,
-        or "documents", documents by length, from random sentences on, as the original does.
+      stores: instead of `store`, folders of several and the weights in which their examples are
+        mixed; each store goes through its own epochs, in training as in held-out evaluation.
+      order: how texts are sampled: "epochs", every token once before any comes again,
+        or "documents", documents by length, starting at random sentences, as the original does.
       supervised: .jsonl file of supervised cloze examples that are mixed into training; "" for
         none.
       supervised_share: part of the training examples that are supervised ones.

@@ -76,7 +76,7 @@ class SpecialTokens:
     padding_text: str = TEXT_OF_SPECIAL_TOKEN["eos"]
 
     def text_to_id(self) -> dict[str, int]:
-        """The id that each special token's text stands for."""
+        """The id of each special token's text."""
         return {self._text(name): id for name, id in self.ids.items()}
 
     def id_to_text(self) -> dict[int, str]:
@@ -152,7 +152,7 @@ def chinese_special_tokens(num_pieces: int, options: SpecialTokenOptions) -> Spe
     """Special tokens of the original's Chinese vocabulary (source: the original code's tables).
 
     Id ``num_pieces + 5`` names nothing, and without ``fix_command_token`` it isn't counted either:
-    what follows eop then begins at eop's own id, and where nothing follows, eop's id is the
+    what follows eop then starts at eop's own id, and where nothing follows, eop's id is the
     vocabulary's size, just outside the count.
     """
     offsets = {"pad": 0, "eos": 0, "sep": 1, "ENC": 2, "MASK": 3, "unk": 4}

@@ -15,7 +15,7 @@ class TextModel(Protocol):
 
     Attributes:
       size: number of pieces.
-      piece_ids: ids by piece, where special tokens may stand among the pieces.
+      piece_ids: ids by piece, where special tokens may be among the pieces.
       files: what the model was made of, by the names under which it is saved.
     """
 
@@ -32,7 +32,7 @@ class TextModel(Protocol):
         ...
 
     def decode(self, ids: Sequence[int], special: Mapping[int, str]) -> str:
-        """The text of ids, of which those in ``special`` stand for the text given there."""
+        """The text of ids, of which those in ``special`` have the text given there."""
         ...
 
     def piece(self, id: int) -> str:

@@ -12,8 +12,8 @@ from glm_jax.tokenizer.text_model import FastEncodingModel
 VOCABULARY_FILE = "vocab.txt"
 CONTINUATION = "##"
 _UNKNOWN = "[UNK]"
-# Longer words are unknown as a whole (source: BERT's own code).
-_LONGEST_WORD = 100
+# Longer words are one unknown token (source: BERT's own code).
+_MAX_WORD_CHARACTERS = 100
 
 
 class WordPieceModel(FastEncodingModel):
@@ -40,7 +40,9 @@ class WordPieceModel(FastEncodingModel):
         self._pieces = lines
         self._tokenizer = Tokenizer(
             models.WordPiece(
-                dict(self.piece_ids), unk_token=_UNKNOWN, max_input_chars_per_word=_LONGEST_WORD
+                dict(self.piece_ids),
+                unk_token=_UNKNOWN,
+                max_input_chars_per_word=_MAX_WORD_CHARACTERS,
             )
         )
         self._tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)  # pyright: ignore[reportAttributeAccessIssue]

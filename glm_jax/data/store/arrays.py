@@ -22,7 +22,7 @@ def create_array(location: str, data_type: str, length: int) -> None:
 
 
 def write_part(location: str, start: int, values: np.ndarray) -> None:
-    """Write one whole shard (the last may be short) of an array made before."""
+    """Write one shard (the last may be short) of an array made before."""
     spec = {
         "driver": "zarr3",
         "kvstore": key_value_store(location),

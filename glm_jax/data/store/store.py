@@ -2,7 +2,7 @@
 
 A store is a folder:
 
-    metadata.json           what is inside; written last, so a store without it is not finished
+    metadata.json           sizes and vocabulary; written last: a store without it is incomplete
     report.json report.png  how it was prepared (where ``prepare`` made it)
     tokenizer/              the tokenizer that made the ids
     SPLIT/tokens/           uint16 or uint32 ids, documents one after the other
@@ -34,7 +34,7 @@ _CACHE_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class StoreMetadata:
-    """What a store says about itself; ``splits`` maps a name to num_tokens and num_documents."""
+    """Description of a store; ``splits`` maps a name to num_tokens and num_documents."""
 
     tokenizer_fingerprint: str
     special: Mapping[str, int]
@@ -62,7 +62,7 @@ class Split:
         self._starts = open_array(f"{folder}/document_starts", self.num_documents, context)
 
     def read(self, starts: Int64[np.ndarray, "B"], length: int) -> Int32[np.ndarray, "B length"]:
-        """The windows of ``length`` tokens that begin at ``starts``, in any order.
+        """The windows of ``length`` tokens that start at ``starts``, in any order.
 
         Raises:
           UsageError: a window reaches outside the split.
