@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from glm_jax import validation
 from glm_jax.errors import UsageError
 
 ORDERS = ("epochs", "documents")
@@ -38,9 +39,7 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("sequence_length", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"data.{name} is {getattr(self, name)}; expected at least 1")
+        validation.at_least("data", self, 1, "sequence_length", "batch_size")
         if bool(self.store) == bool(self.stores):
             raise UsageError(
                 f"data.store is {self.store!r} and data.stores is {dict(self.stores)}; "
@@ -49,12 +48,8 @@ class DataConfig:
         for store, weight in self.stores.items():
             if not 0 < weight < float("inf"):
                 raise UsageError(f"data.stores gives {store} weight {weight}; expected above 0")
-        if self.order not in ORDERS:
-            raise UsageError(f"data.order is {self.order!r}; expected one of {', '.join(ORDERS)}")
-        if not 0 <= self.supervised_share < 1:
-            raise UsageError(
-                f"data.supervised_share is {self.supervised_share}; expected at least 0, below 1"
-            )
+        validation.choice("data", self, "order", ORDERS)
+        validation.fraction("data", self, "supervised_share", one=False)
         if bool(self.supervised) != (self.supervised_share > 0):
             raise UsageError(
                 f"data.supervised is {self.supervised!r} and data.supervised_share is "

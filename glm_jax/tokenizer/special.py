@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from glm_jax import validation
 from glm_jax.errors import UsageError
 
 TEXT_OF_SPECIAL_TOKEN: Mapping[str, str] = {
@@ -46,8 +47,7 @@ class SpecialTokenOptions:
     blocks: bool = True
 
     def __post_init__(self) -> None:
-        if self.sentinels < 0:
-            raise UsageError(f"sentinels is {self.sentinels}; expected 0 or more")
+        validation.at_least("tokenizer", self, 0, "sentinels")
         if not self.blocks and (self.task_mask or self.decoder_mask or self.sentinels):
             raise UsageError("special tokens without sop and eop can have no further mask tokens")
 

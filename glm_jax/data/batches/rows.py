@@ -8,12 +8,12 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Int32, Int64
 
+from glm_jax import validation
 from glm_jax.data.batches.batch import Batch, make_batch
 from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.data.blanks.objectives import check_special
 from glm_jax.data.order.mixture import assign_streams, rows_of
 from glm_jax.data.order.texts import PythonCalls, TextSource
-from glm_jax.errors import UsageError
 
 MIN_SEQUENCE_LENGTH = 16
 
@@ -64,11 +64,8 @@ class RowMaker:
     def __post_init__(self) -> None:
         """Raises UsageError if the settings do not fit together."""
         check_special(self.blanks, self.special)
-        if self.sequence_length < MIN_SEQUENCE_LENGTH:
-            raise UsageError(
-                f"the sequence length is {self.sequence_length}, "
-                f"but must be at least {MIN_SEQUENCE_LENGTH} to hold text and blanks."
-            )
+        # Shorter sequences have no room for text and blanks.
+        validation.at_least("data", self, MIN_SEQUENCE_LENGTH, "sequence_length")
 
     def choose(self, example: Int64[tf.Tensor, "B"]) -> tuple:
         """The texts, the index of each in `texts`, and which rows they and the others are."""

@@ -78,7 +78,7 @@ def test_supervised_examples_are_mixed_into_training_only(tiny_run, tmp_path):
         (["data.order=random"], "'random'; expected one of epochs, documents"),
         (["data.supervised=a.jsonl"], "a file and a share above 0, or neither"),
         (["data.supervised_share=0.5"], "a file and a share above 0, or neither"),
-        (["data.supervised_share=1.0"], "expected at least 0, below 1"),
+        (["data.supervised_share=1.0"], "expected a number in [0, 1)"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(tiny_run, bindings, message):
