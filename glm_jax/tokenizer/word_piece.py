@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from glm_jax.errors import UsageError
-from glm_jax.tokenizer.text_model import FastEncodingModel
+from glm_jax.tokenizer.text_model import FastEncodingModel, vocabulary_lines
 
 VOCABULARY_FILE = "vocab.txt"
 CONTINUATION = "##"
@@ -29,7 +29,7 @@ class WordPieceModel(FastEncodingModel):
           UsageError: it is no text, or has no piece for unknown words.
         """
         try:
-            lines = vocabulary.decode().splitlines()
+            lines = vocabulary_lines(vocabulary)
         except UnicodeDecodeError as error:
             raise UsageError("the tokenizer's vocab.txt is not UTF-8 text") from error
         self.piece_ids: Mapping[str, int] = {line: id for id, line in enumerate(lines)}

@@ -49,7 +49,7 @@ def prose(text: str) -> str:
     lines: list[str] = []
     previous = ""
     in_session = False
-    for line in map(str.rstrip, text.strip().splitlines()):
+    for line in map(str.rstrip, text.strip().split("\n")):
         in_session = line.lstrip().startswith(">>>") or (in_session and line != "")
         if in_session:
             continue
