@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Finds or trains the tokenizer, writes the store, reports."""
     from rich.console import Console
 
-    from glm_jax.data.prepare.prepare import check_destination, prepare
+    from glm_jax.data.prepare.run import check_destination, prepare
 
     console = Console()
     check_destination(arguments.out, arguments.overwrite)
