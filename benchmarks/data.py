@@ -47,7 +47,7 @@ def main() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
     from glm_jax.data.blanks.config import BlankConfig
-    from glm_jax.data.store.store import write_store
+    from tests.data.store.writing import write_store
 
     mixture = BlankConfig(
         token=0.5, sentence=0.3, document=0.2, block_mask_probability=0.1, task_masks=True

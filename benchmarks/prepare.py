@@ -131,7 +131,7 @@ def proportional_memory(process: int) -> int:
 
 def prepare_corpus(folder: Path, processes: int) -> None:
     """What is measured: the whole of preparing, start of the workers included."""
-    from glm_jax.data.prepare.prepare import prepare
+    from glm_jax.data.prepare.run import prepare
     from glm_jax.data.prepare.runner import LocalRunner
     from glm_jax.tokenizer import load_tokenizer
 

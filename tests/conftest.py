@@ -77,8 +77,8 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory) -> Path:
     """A small token store of real prose with a tokenizer of 400 pieces."""
-    from glm_jax.data.store.store import write_store
     from glm_jax.tokenizer import train_sentencepiece
+    from tests.data.store.writing import write_store
 
     folder = tmp_path_factory.mktemp("store")
     texts = [text for _, text in sorted(pydoc_data.topics.topics.items())]

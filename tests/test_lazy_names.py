@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-PACKAGES = ["cluster", "compile", "generate", "serve"]
+DATA = ["batches", "blanks", "inspect", "order", "prepare", "sources", "store"]
+PACKAGES = ["cluster", "compile", "generate", "serve", *(f"data.{name}" for name in DATA)]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -18,7 +19,7 @@ def test_every_public_name_is_there(package):
         _ = module.nothing
 
 
-def test_packages_are_imported_without_jax():
+def test_packages_are_imported_without_jax_and_tensorflow():
     imports = "".join(f"import glm_jax.{package}; " for package in PACKAGES)
-    code = f"{imports}import sys; sys.exit('jax' in sys.modules)"
+    code = f"{imports}import sys; sys.exit(bool({{'jax', 'tensorflow'}} & {{*sys.modules}}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -130,7 +130,8 @@ def read_texts(arguments: argparse.Namespace) -> list[str] | None:
         if arguments.texts:
             raise UsageError("give TEXT arguments or --file, not both")
         try:
-            lines = arguments.file.read_text(encoding="utf-8").splitlines()
+            # Not splitlines: a text may contain U+2028, at which that splits.
+            lines = arguments.file.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--file {arguments.file} can't be read: {error}") from error
     elif arguments.texts:

@@ -10,7 +10,7 @@ both also as .gz, .bz2, .xz and .zst, or .parquet (a document a row); tfds:NAME[
 that TensorFlow Datasets has prepared before; or embedded, the English prose that comes with Python
 and its packages.
 
-A run that was killed goes on where it was when the same command is given again.
+A run that was killed resumes when the same command is given again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _add_tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
         help=TOKENIZER_HELP,
     )
     tokenizer.add_argument(
-        "--train_tokenizer", type=int, metavar="PIECES", help="train one with so many pieces"
+        "--train_tokenizer", type=int, metavar="PIECES", help="train one with this many pieces"
     )
     add_kind_arguments(parser)
 
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Finds or trains the tokenizer, writes the store, reports."""
     from rich.console import Console
 
-    from glm_jax.data.prepare.prepare import check_destination, prepare
+    from glm_jax.data.prepare.run import check_destination, prepare
 
     console = Console()
     check_destination(arguments.out, arguments.overwrite)
@@ -127,7 +127,7 @@ def find_runner(arguments: argparse.Namespace):
         return LocalRunner(number_of_cores() if arguments.workers is None else arguments.workers)
     if arguments.workers is not None:
         raise UsageError(
-            f"--workers is for this machine; --runner={arguments.runner} has options of its own "
+            f"--workers is for this machine; --runner={arguments.runner} has its own options "
             "(--beam_options)"
         )
     try:

@@ -1,4 +1,4 @@
-"""Train a tokenizer of one's own, or look at what any tokenizer does.
+"""Train a tokenizer, or look at what any tokenizer does.
 
     glm-jax tokenizer train my_texts/ more.jsonl.gz --out=tokenizers/mine --vocab_size=32000
     glm-jax tokenizer show tokenizers/mine "A text with a [MASK]."
@@ -86,10 +86,8 @@ def train(arguments: argparse.Namespace) -> int:
     from glm_jax.tokenizer import train_sentencepiece
     from glm_jax.tokenizer.held_out import HeldOutLines
 
-    incidents, held_out, size = ReadStats(), HeldOutLines(), Size()
-    source = documents(
-        arguments.arguments, text_key=arguments.text_key or "text", incidents=incidents
-    )
+    stats, held_out, size = ReadStats(), HeldOutLines(), Size()
+    source = documents(arguments.arguments, text_key=arguments.text_key or "text", stats=stats)
     start = time.perf_counter()
     try:
         with Console(stderr=True).status(f"training {arguments.vocab_size:,} pieces"):
@@ -102,7 +100,7 @@ def train(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise RunError(f"the tokenizer can't be written to {arguments.out}: {error}") from error
     print(f"text        {size.documents:,} documents, {size.num_bytes / 1e6:.1f} MB")
-    for line in incidents.lines():
+    for line in stats.lines():
         print(f"            {line}")
     print(f"trained     in {time.perf_counter() - start:.1f} s")
     print_size(tokenizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from glm_jax import validation
 from glm_jax.errors import UsageError
 
 ORDERS = ("epochs", "documents")
@@ -18,10 +19,10 @@ class DataConfig:
       sequence_length: positions per example, Part A and Part B together.
       batch_size: examples per step over all devices and micro-batches.
       store: folder of the token store.
-      stores: in place of `store`, folders of several and the weights in which their examples are
-        mixed; each store goes through epochs of its own, in training as in held-out evaluation.
-      order: which texts examples are cut from: "epochs", every token once before any comes again,
-        or "documents", documents by length, from random sentences on, as the original does.
+      stores: instead of `store`, folders of several and the weights in which their examples are
+        mixed; each store goes through its own epochs, in training as in held-out evaluation.
+      order: how texts are sampled: "epochs", every token once before any comes again,
+        or "documents", documents by length, starting at random sentences, as the original does.
       supervised: .jsonl file of supervised cloze examples that are mixed into training; "" for
         none.
       supervised_share: part of the training examples that are supervised ones.
@@ -38,9 +39,7 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("sequence_length", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"data.{name} is {getattr(self, name)}; expected at least 1")
+        validation.at_least("data", self, 1, "sequence_length", "batch_size")
         if bool(self.store) == bool(self.stores):
             raise UsageError(
                 f"data.store is {self.store!r} and data.stores is {dict(self.stores)}; "
@@ -49,12 +48,8 @@ class DataConfig:
         for store, weight in self.stores.items():
             if not 0 < weight < float("inf"):
                 raise UsageError(f"data.stores gives {store} weight {weight}; expected above 0")
-        if self.order not in ORDERS:
-            raise UsageError(f"data.order is {self.order!r}; expected one of {', '.join(ORDERS)}")
-        if not 0 <= self.supervised_share < 1:
-            raise UsageError(
-                f"data.supervised_share is {self.supervised_share}; expected at least 0, below 1"
-            )
+        validation.choice("data", self, "order", ORDERS)
+        validation.fraction("data", self, "supervised_share", one=False)
         if bool(self.supervised) != (self.supervised_share > 0):
             raise UsageError(
                 f"data.supervised is {self.supervised!r} and data.supervised_share is "

@@ -1,8 +1,8 @@
 """Random numbers that are a pure function of (seed, stream, example, index).
 
-TensorFlow's stateless generators take one seed per call, so numbers of their own for every
+TensorFlow's stateless generators take one seed per call, so independent numbers for every
 example of a batch would cost one call per example (some 20 microseconds each). SplitMix64 (Steele,
-Lea and Flood 2014) is counter-based: the numbers of a whole batch are a few elementwise operations.
+Lea and Flood 2014) is counter-based: the numbers of a batch are a few elementwise operations.
 """
 
 from enum import IntEnum
@@ -17,13 +17,13 @@ _SHIFTS = (30, 27, 31)
 _UINT64 = 2**64 - 1
 
 
-class Stream(IntEnum):
+class RandomStream(IntEnum):
     """What a number is drawn for; every purpose has its own independent numbers."""
 
     OBJECTIVE = 0
     SPAN_LENGTH = 1
     LENGTH_ORDER = 2
-    PLACE = 3
+    SPAN_POSITION = 3
     BLOCK_ORDER = 4
     SENTENCE_ORDER = 5
     DOCUMENT = 6
@@ -54,7 +54,7 @@ def _mix_tensor(value: tf.Tensor) -> tf.Tensor:
 
 
 def uniforms(
-    seed: int, stream: Stream, example: Int64[tf.Tensor, "B"], count: int | tf.Tensor
+    seed: int, stream: RandomStream, example: Int64[tf.Tensor, "B"], count: int | tf.Tensor
 ) -> Float64[tf.Tensor, "B count"]:
     """Independent numbers, uniform in [0, 1), with 53 random bits each.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from glm_jax.errors import UsageError
-from glm_jax.tokenizer.text_model import FastEncodingModel, decode_runs
+from glm_jax.tokenizer.text_model import FastEncodingModel, decode_runs, vocabulary_lines
 
 VOCABULARY_FILE = "vocab.json"
 MERGES_FILE = "merges.txt"
@@ -25,7 +25,7 @@ class BytePairModel(FastEncodingModel):
         """
         try:
             ids = json.loads(vocabulary)
-            lines = merges.decode().splitlines()
+            lines = vocabulary_lines(merges)
             pairs = [tuple(line.split(" ")) for line in lines if line and line[:9] != "#version:"]
             model = models.BPE(ids, pairs)  # pyright: ignore[reportArgumentType]
         except Exception as error:  # the library raises bare exceptions

@@ -22,7 +22,7 @@ DESCRIPTION_FILE = "glm_tokenizer.json"
 
 
 class GLMTokenizer:
-    """Encodes text, in which special tokens may stand, and decodes it.
+    """Encodes text, which may contain special tokens, and decodes it.
 
     Mask tokens take the whitespace to their left with them, as in the original.
     """

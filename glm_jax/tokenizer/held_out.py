@@ -28,13 +28,13 @@ class Compression:
 class HeldOutLines:
     """Takes one line in a hundred out of texts, and remembers a sample of them.
 
-    Which lines are taken depends on nothing but what they say: a line that stands in many texts is
+    Which lines are taken depends on nothing but their text: a line that occurs in many texts is
     taken from all of them or from none.
     """
 
-    def __init__(self, most: int = 10_000) -> None:
-        """``most`` lines are remembered, drawn evenly from those that are taken out."""
-        self._sample = Sample(most)
+    def __init__(self, max_lines: int = 10_000) -> None:
+        """``max_lines`` lines are remembered, drawn evenly from those that are taken out."""
+        self._sample = Sample(max_lines)
 
     def taken_from(self, texts: Iterable[str]) -> Iterator[str]:
         """The texts without the lines that are taken out."""
@@ -73,9 +73,9 @@ class Sample:
         self._generator = random.Random(_SEED)
 
     def add(self, text: str) -> None:
-        """Takes the text, perhaps in place of another, or lets it go."""
+        """Takes the text, perhaps replacing another, or drops it."""
         self._seen += 1
         if len(self.items) < self._size:
             self.items.append(text)
-        elif (place := int(self._generator.random() * self._seen)) < self._size:
-            self.items[place] = text
+        elif (index := int(self._generator.random() * self._seen)) < self._size:
+            self.items[index] = text

@@ -27,7 +27,7 @@ class HuggingFaceModel(FastEncodingModel):
             raise UsageError(f"the tokenizer's tokenizer.json can't be read: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        # "<s>" in a text is three characters; only GLM's own special texts stand for tokens.
+        # "<s>" in a text is three characters; only GLM's own special texts are tokens.
         self._tokenizer.encode_special_tokens = True
         self.files: Mapping[str, bytes] = {FILE: description}
         self.piece_ids: Mapping[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)

@@ -44,7 +44,7 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``, in which special tokens such as "[MASK]" stand for their own ids."""
+        """Ids of ``text``, in which special tokens such as "[MASK]" have their own ids."""
         ...
 
     def encode_text(self, text: str) -> list[int]:
@@ -56,7 +56,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text that ``ids`` stand for, special tokens included."""
+        """The text of ``ids``, special tokens included."""
         ...
 
     def piece(self, id: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from glm_jax import validation
 from glm_jax.errors import UsageError
 
 TEXT_OF_SPECIAL_TOKEN: Mapping[str, str] = {
@@ -46,8 +47,7 @@ class SpecialTokenOptions:
     blocks: bool = True
 
     def __post_init__(self) -> None:
-        if self.sentinels < 0:
-            raise UsageError(f"sentinels is {self.sentinels}; expected 0 or more")
+        validation.at_least("tokenizer", self, 0, "sentinels")
         if not self.blocks and (self.task_mask or self.decoder_mask or self.sentinels):
             raise UsageError("special tokens without sop and eop can have no further mask tokens")
 
@@ -76,7 +76,7 @@ class SpecialTokens:
     padding_text: str = TEXT_OF_SPECIAL_TOKEN["eos"]
 
     def text_to_id(self) -> dict[str, int]:
-        """The id that each special token's text stands for."""
+        """The id of each special token's text."""
         return {self._text(name): id for name, id in self.ids.items()}
 
     def id_to_text(self) -> dict[int, str]:
@@ -152,7 +152,7 @@ def chinese_special_tokens(num_pieces: int, options: SpecialTokenOptions) -> Spe
     """Special tokens of the original's Chinese vocabulary (source: the original code's tables).
 
     Id ``num_pieces + 5`` names nothing, and without ``fix_command_token`` it isn't counted either:
-    what follows eop then begins at eop's own id, and where nothing follows, eop's id is the
+    what follows eop then starts at eop's own id, and where nothing follows, eop's id is the
     vocabulary's size, just outside the count.
     """
     offsets = {"pad": 0, "eos": 0, "sep": 1, "ENC": 2, "MASK": 3, "unk": 4}

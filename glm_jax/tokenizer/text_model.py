@@ -15,7 +15,7 @@ class TextModel(Protocol):
 
     Attributes:
       size: number of pieces.
-      piece_ids: ids by piece, where special tokens may stand among the pieces.
+      piece_ids: ids by piece, where special tokens may be among the pieces.
       files: what the model was made of, by the names under which it is saved.
     """
 
@@ -32,7 +32,7 @@ class TextModel(Protocol):
         ...
 
     def decode(self, ids: Sequence[int], special: Mapping[int, str]) -> str:
-        """The text of ids, of which those in ``special`` stand for the text given there."""
+        """The text of ids, of which those in ``special`` have the text given there."""
         ...
 
     def piece(self, id: int) -> str:
@@ -56,6 +56,21 @@ def decode_runs(
         members = list(run)
         texts += [decode(members)] if is_piece else [special.get(id, "") for id in members]
     return "".join(texts)
+
+
+def vocabulary_lines(content: bytes) -> list[str]:
+    """The lines of a vocabulary's file, without a byte order mark.
+
+    A piece may contain U+2028 or another character at which `str.splitlines` splits: only "\\n"
+    and "\\r\\n" end a line.
+
+    Raises:
+      UnicodeDecodeError: ``content`` is not UTF-8 text.
+    """
+    lines = content.decode("utf-8-sig").split("\n")
+    if not lines[-1]:
+        lines.pop()  # after the newline at the end of the file
+    return [line.removesuffix("\r") for line in lines]
 
 
 def without_surrogates(text: str) -> str:

@@ -90,13 +90,13 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
 def _explained(error: RuntimeError, vocab_size: int) -> UsageError | RunError:
     """The trainer's failure as one sentence."""
     message = str(error)
-    if most := re.search(r"Vocabulary size too high.*<= (\d+)", message):
+    if too_high := re.search(r"Vocabulary size too high.*<= (\d+)", message):
         return UsageError(
-            f"vocab_size is {vocab_size}, but this text gives at most {most[1]} pieces"
+            f"vocab_size is {vocab_size}, but this text gives at most {too_high[1]} pieces"
         )
-    if least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+    if too_low := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
         return UsageError(
             f"vocab_size is {vocab_size}, but the bytes and characters of this text alone "
-            f"need {least[1]} pieces"
+            f"need {too_low[1]} pieces"
         )
     return RunError(f"SentencePiece could not train a tokenizer: {message}")

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from glm_jax.errors import UsageError
-from glm_jax.tokenizer.text_model import FastEncodingModel
+from glm_jax.tokenizer.text_model import FastEncodingModel, vocabulary_lines
 
 VOCABULARY_FILE = "vocab.txt"
 CONTINUATION = "##"
 _UNKNOWN = "[UNK]"
-# Longer words are unknown as a whole (source: BERT's own code).
-_LONGEST_WORD = 100
+# Longer words are one unknown token (source: BERT's own code).
+_MAX_WORD_CHARACTERS = 100
 
 
 class WordPieceModel(FastEncodingModel):
@@ -29,7 +29,7 @@ class WordPieceModel(FastEncodingModel):
           UsageError: it is no text, or has no piece for unknown words.
         """
         try:
-            lines = vocabulary.decode().splitlines()
+            lines = vocabulary_lines(vocabulary)
         except UnicodeDecodeError as error:
             raise UsageError("the tokenizer's vocab.txt is not UTF-8 text") from error
         self.piece_ids: Mapping[str, int] = {line: id for id, line in enumerate(lines)}
@@ -40,7 +40,9 @@ class WordPieceModel(FastEncodingModel):
         self._pieces = lines
         self._tokenizer = Tokenizer(
             models.WordPiece(
-                dict(self.piece_ids), unk_token=_UNKNOWN, max_input_chars_per_word=_LONGEST_WORD
+                dict(self.piece_ids),
+                unk_token=_UNKNOWN,
+                max_input_chars_per_word=_MAX_WORD_CHARACTERS,
             )
         )
         self._tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)  # pyright: ignore[reportAttributeAccessIssue]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import json
 import re
@@ -138,3 +139,12 @@ def test_a_mistake_does_not_end_a_conversation(filler, monkeypatch, capsys, tmp_
     shown = converse(filler, monkeypatch, capsys, tmp_path, line, ":set top_k", "a [MASK]")
     (filled,) = filler.fill(["a [MASK]"], Sampling(max_blank_length=4))
     assert said in shown and f"{filled.text}\n" in shown
+
+
+def test_only_newlines_end_a_text_of_a_file(tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_bytes("\ufeffa\u2028b [MASK]\r\n\nc [MASK]".encode())
+    assert command.read_texts(argparse.Namespace(file=file, texts=[])) == [
+        "a\u2028b [MASK]",
+        "c [MASK]",
+    ]

@@ -203,8 +203,8 @@ def test_a_changed_model_does_not_resume(begun, tiny_run, binding, message):
 
 
 def test_a_store_of_another_tokenizer_does_not_resume(begun, tiny_run, tmp_path):
-    from glm_jax.data.store.store import write_store
     from glm_jax.tokenizer import train_sentencepiece
+    from tests.data.store.writing import write_store
 
     tokenizer = train_sentencepiece(["some other text " * 50], tmp_path / "t", vocab_size=300)
     ids = [tokenizer.special["ENC"], *tokenizer.encode_text("other text " * 50)]

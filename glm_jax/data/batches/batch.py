@@ -18,7 +18,7 @@ from glm_jax.data.blanks.spans import (
     in_text_order,
     merge_spans,
 )
-from glm_jax.data.randomness import Stream, uniforms
+from glm_jax.data.randomness import RandomStream, uniforms
 
 Batch = dict[str, np.ndarray]  # tokens, targets, loss_mask, position_ids, prefix_length, objective
 
@@ -39,10 +39,10 @@ def make_batch(
     """A batch in the form of contract C1: Part A and Part B of every text, then padding.
 
     The blanks are drawn for exactly that text, but never more of them than the sequence has room
-    for. A text that leaves no room for one is cut at its end.
+    for. A text that leaves no room for one is truncated.
 
     Args:
-      text: begins with ENC; T is static.
+      text: starts with ENC; T is static.
       text_length: how many tokens of each row the example has.
       example: example indices; an example depends on its text, `seed` and its index only.
       objective, single_span: of each example, as `draw_objectives` gives them.
@@ -114,7 +114,7 @@ def _build(
         mask_id, sop = _sentinel_ids(special, mask_id, tf.shape(chosen.spans)[1])
     block_masked = None
     if config.block_mask_probability > 0:
-        uniform = uniforms(seed, Stream.BLOCK_MASK, example, sequence_length)
+        uniform = uniforms(seed, RandomStream.BLOCK_MASK, example, sequence_length)
         block_masked = uniform < config.block_mask_probability
         block_masked &= tf.equal(objective, int(Objective.TOKEN))[:, None]
     has_tails = any(
@@ -162,17 +162,17 @@ def _ablated(
 ) -> Blanks:
     """The settings that change examples after they are built, where they are on.
 
-    As in the original, tails have ordinary positions and whole contexts.
+    As in the original, tails have ordinary positions and complete contexts.
     """
     if config.context_mask_ratio > 0:
         near = ablations.near_blanks(blanks, config.context_mask_range)
         count = tf.cast(tf.cast(text_length, tf.float64) * config.context_mask_ratio, tf.int32)
         count = tf.where(chosen.unidirectional, 0, count)
-        uniform = uniforms(seed, Stream.CONTEXT_MASK, example, sequence_length)
+        uniform = uniforms(seed, RandomStream.CONTEXT_MASK, example, sequence_length)
         blanks = blanks | ablations.hide(blanks, near, count, uniform, special["dBLOCK"])
     if config.random_position:
         first = ablations.draw_first_position(
-            uniforms(seed, Stream.FIRST_POSITION, example, 1)[:, 0],
+            uniforms(seed, RandomStream.FIRST_POSITION, example, 1)[:, 0],
             blanks["prefix_length"],
             sequence_length,
         )

@@ -16,7 +16,7 @@ from glm_jax.tokenizer import Tokenizer
 from glm_jax.tokenizer.special import MASK_NAMES, TEXT_OF_SPECIAL_TOKEN
 
 _SUFFIXES = tuple(f".jsonl{end}" for end in ("", *COMPRESSED))
-_BLOCK_BYTES = 1 << 20  # encoded at once, on all cores
+_BLOCK_BYTES = 1 << 20  # encoded together, on all cores
 
 
 class ClozeExample(NamedTuple):
@@ -39,19 +39,19 @@ def read_examples(
     A line is {"context": "The capital of France is [MASK].", "answer": "Paris"}, or has several
     masks, of any kind, and "answers". Part A is what the context is as a prompt of generation: ENC,
     the context, and eos unless it ends in gMASK. Answers are literal text; as in the original, one
-    begins with a space, but not where the mask stands directly behind other text.
+    starts with a space, but not where the mask directly follows other text.
 
     What is too long for a sequence loses the ends of its context, and of these first the longer
-    one. What stands between masks is kept, and so are the answers.
+    one. The text between masks is kept, and so are the answers.
 
     Args:
       source: the files may be compressed (.gz, .bz2, .xz, .zst).
-      tokenizer: has the masks that stand in the contexts.
+      tokenizer: has the masks of the contexts.
       sequence_length: positions of Part A and Part B together.
 
     Raises:
       UsageError: there is no such file, or a line can't be used: it is no such object, has not one
-        answer for each mask, or is too long even when cut.
+        answer for each mask, or is too long even when truncated.
     """
     for file in find_files(source, _SUFFIXES):
         number = 0
@@ -119,7 +119,7 @@ def _example(
     special = tokenizer.special
     names = [name for name in MASK_NAMES if name in special]
     mask_ids = {special[name] for name in names}
-    masks = [place for place, id in enumerate(ids) if id in mask_ids]
+    masks = [index for index, id in enumerate(ids) if id in mask_ids]
     texts = "|".join(re.escape(TEXT_OF_SPECIAL_TOKEN[name]) for name in names)
     behind_text = [
         match.start() > 0 and not context[match.start() - 1].isspace()
@@ -140,16 +140,16 @@ def _example(
         raise _UnusableError("has an empty answer")
     ends = [] if ids[-1] == special.get("gMASK") else [special["eos"]]
     room = sequence_length - 1 - len(ends) - sum(len(answer) + 1 for answer in encoded)
-    first, stop = _cut(len(ids), masks[0], masks[-1], room)
+    first, stop = _context_range(len(ids), masks[0], masks[-1], room)
     part_a = [special["ENC"], *ids[first:stop], *ends]
-    return ClozeExample(part_a, [1 + place - first for place in masks], encoded)
+    return ClozeExample(part_a, [1 + index - first for index in masks], encoded)
 
 
-def _cut(length: int, first_mask: int, last_mask: int, room: int) -> tuple[int, int]:
-    """Where to begin and end a context of `length` tokens, so that at most `room` are left.
+def _context_range(length: int, first_mask: int, last_mask: int, room: int) -> tuple[int, int]:
+    """Start and end of a context of `length` tokens, so that at most `room` are left.
 
     Raises:
-      _UnusableError: the masks, and what stands between them, take more.
+      _UnusableError: the masks, and the text between them, take more.
     """
     before, behind = first_mask, length - 1 - last_mask
     kept = min(room - (last_mask + 1 - first_mask), before + behind)

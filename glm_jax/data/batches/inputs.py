@@ -23,7 +23,7 @@ from glm_jax.errors import UsageError
 from glm_jax.parallel.batches import Batch, process_rows, to_devices
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
 
-BATCHES_AHEAD = 2  # on the devices, beside the one in use
+BATCHES_AHEAD = 2  # on the devices, in addition to the one in use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Inputs:
         return MixedIn(source, self.data.supervised_share)
 
     def _texts(self, split: str) -> TextSource:
-        """Texts of all stores; every one is shuffled by a seed of its own."""
+        """Texts of all stores; every one is shuffled by its own seed."""
         sources = [
             self._texts_of(store, split, self.data.seed + number)
             for number, store in enumerate(self.stores)

@@ -33,7 +33,7 @@ def batches(
     Args:
       make: makes the rows.
       batch_size: examples of a step, over all readers.
-      num_steps: how many batches; None goes on for ever.
+      num_steps: how many batches; None is unlimited.
       rows: which rows of each step's batch to make; None makes all.
       threads: how many threads prepare batches ahead of their use.
 
@@ -109,14 +109,14 @@ Item = TypeVar("Item")
 
 
 class Prefetched(Generic[Item], Iterator[Item]):
-    """The items of an iterator, made by a thread of its own while earlier ones are in use.
+    """The items of an iterator, made by its own thread while earlier ones are in use.
 
     The thread makes one item after the other and never more than were asked for, so that nothing
     keeps the interpreter from ending.
     """
 
     def __init__(self, items: Iterator[Item], ahead: int) -> None:
-        """Begin at once to make `ahead` >= 1 items."""
+        """Start making `ahead` >= 1 items immediately."""
         self._items = items
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
         self._made = deque(self._thread.submit(next, items) for _ in range(ahead))

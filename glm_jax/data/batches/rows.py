@@ -8,14 +8,14 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Int32, Int64
 
+from glm_jax import validation
 from glm_jax.data.batches.batch import Batch, make_batch
 from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.data.blanks.objectives import check_special
 from glm_jax.data.order.mixture import assign_streams, rows_of
 from glm_jax.data.order.texts import PythonCalls, TextSource
-from glm_jax.errors import UsageError
 
-SHORTEST_SEQUENCE = 16
+MIN_SEQUENCE_LENGTH = 16
 
 
 @runtime_checkable
@@ -42,13 +42,13 @@ class RowMaker:
     `choose` reads, and `blank` computes: called one after the other they make the rows.
 
     Attributes:
-      texts: what the examples are cut from.
-      blanks: how blanks are cut.
+      texts: the texts of the examples.
+      blanks: how blanks are sampled.
       special: ids of the special tokens.
       sentence_end: by token id, whether it ends a sentence.
       sequence_length: L.
       seed: data seed.
-      mixed_in: further examples, beside those of `texts`.
+      mixed_in: further examples, in addition to those of `texts`.
       calls: what goes wrong in reading is kept here.
     """
 
@@ -64,21 +64,22 @@ class RowMaker:
     def __post_init__(self) -> None:
         """Raises UsageError if the settings do not fit together."""
         check_special(self.blanks, self.special)
-        if self.sequence_length < SHORTEST_SEQUENCE:
-            raise UsageError(
-                f"the sequence length is {self.sequence_length}, "
-                f"but must be at least {SHORTEST_SEQUENCE} to hold text and blanks."
-            )
+        # Shorter sequences have no room for text and blanks.
+        validation.at_least("data", self, MIN_SEQUENCE_LENGTH, "sequence_length")
 
     def choose(self, example: Int64[tf.Tensor, "B"]) -> tuple:
         """The texts, the index of each in `texts`, and which rows they and the others are."""
         if self.mixed_in is None:
             return self.texts(example, self.calls), example
-        stream, own = assign_streams(example, [1 - self.mixed_in.share, self.mixed_in.share])
-        of_texts = tf.gather(own, rows_of(0, stream))
-        return self.texts(of_texts, self.calls), of_texts, stream, own
+        stream, index_in_stream = assign_streams(
+            example, [1 - self.mixed_in.share, self.mixed_in.share]
+        )
+        of_texts = tf.gather(index_in_stream, rows_of(0, stream))
+        return self.texts(of_texts, self.calls), of_texts, stream, index_in_stream
 
-    def blank(self, chosen: tuple, example: tf.Tensor, *dealt: tf.Tensor) -> dict[str, tf.Tensor]:
+    def blank(
+        self, chosen: tuple, example: tf.Tensor, *assigned: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """A batch in the form of contract C1 from what was chosen."""
         text, length, objective, single_span = chosen
         made = make_batch(
@@ -87,9 +88,14 @@ class RowMaker:
             sequence_length=self.sequence_length, seed=self.seed,
         )  # fmt: skip
         if self.mixed_in is not None:
-            stream, own = dealt
+            stream, index_in_stream = assigned
             made = add_rows(
-                made, self.mixed_in.source, stream, own, self.sequence_length, self.calls
+                made,
+                self.mixed_in.source,
+                stream,
+                index_in_stream,
+                self.sequence_length,
+                self.calls,
             )
         return {
             name: tf.ensure_shape(made[name], [None, *shape])
@@ -101,14 +107,14 @@ def add_rows(
     made: dict[str, tf.Tensor],
     source: RowSource,
     stream: Int32[tf.Tensor, "B"],
-    own: Int64[tf.Tensor, "B"],
+    index_in_stream: Int64[tf.Tensor, "B"],
     sequence_length: int,
     calls: PythonCalls,
 ) -> dict[str, tf.Tensor]:
-    """A whole batch, of the rows that are made (stream 0) and those of a source (stream 1).
+    """A complete batch, of the rows that are made (stream 0) and those of a source (stream 1).
 
     Args:
-      stream, own: of all rows of the batch, as `assign_streams` gives them.
+      stream, index_in_stream: of all rows of the batch, as `assign_streams` gives them.
       sequence_length: L.
     """
     form = batch_form(sequence_length)
@@ -117,11 +123,11 @@ def add_rows(
         found = source.rows(example)
         return [found[name] for name in form]
 
-    places = [rows_of(number, stream) for number in (0, 1)]
+    indices = [rows_of(number, stream) for number in (0, 1)]
     kinds = [kind for _, kind in form.values()]
-    found = calls.call(read, [tf.gather(own, places[1])], kinds)
+    found = calls.call(read, [tf.gather(index_in_stream, indices[1])], kinds)
     return {
-        name: tf.dynamic_stitch(places, [made[name], rows])
+        name: tf.dynamic_stitch(indices, [made[name], rows])
         for name, rows in zip(form, found, strict=True)
     }
 

@@ -1,8 +1,8 @@
-"""Supervised cloze examples as rows of a batch: contexts with masks, and what belongs there.
+"""Supervised cloze examples as rows of a batch: contexts with masks, and their answers.
 
-They are mixed into pretraining where a model is to learn tasks beside filling in its blanks (GLM
-paper, section 2.2). Part A is the context as generation prompts it; Part B are the answers, from
-left to right.
+They are mixed into pretraining where a model is to learn tasks in addition to filling in its blanks
+(GLM paper, section 2.2). Part A is the context as generation prompts it; Part B are the answers,
+from left to right.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read_supervised(
 ) -> SupervisedExamples:
     """The examples of a .jsonl file, or of a folder, glob pattern or URL of such files.
 
-    See ``cloze_lines.read_examples`` for what a line is, how it is cut and what is refused.
+    See ``cloze_lines.read_examples`` for what a line is, how it is shortened and what is refused.
 
     Args:
       sequence_length: L, Part A and Part B together.
@@ -94,9 +94,9 @@ class SupervisedExamples:
             "prefix_length": np.zeros(number, np.int32),
             "objective": np.full(number, int(Objective.OTHER), np.int32),
         }
-        epochs, places = np.divmod(example, self.num_examples)
-        for row, (epoch, place) in enumerate(zip(epochs.tolist(), places.tolist(), strict=True)):
-            packed = self._packed(int(self._order(epoch)[place]))
+        epochs, indices = np.divmod(example, self.num_examples)
+        for row, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist(), strict=True)):
+            packed = self._packed(int(self._order(epoch)[index]))
             self._write(packed, {name: values[row] for name, values in batch.items()})
             batch["prefix_length"][row] = len(packed.part_a)
         return batch
@@ -113,10 +113,10 @@ class SupervisedExamples:
         prefix = len(packed.part_a)
         size = packed.answer_lengths + 1
         end = np.cumsum(size)  # of every block, in Part B
-        begin = end - size
+        start = end - size
         block = np.repeat(np.arange(len(size)), size)
-        place = np.arange(len(block))
-        is_first, is_last = place == begin[block], place + 1 == end[block]
+        index = np.arange(len(block))
+        is_first, is_last = index == start[block], index + 1 == end[block]
 
         part_b = slice(prefix, prefix + len(block))
         tokens, targets = row["tokens"], row["targets"]
@@ -126,12 +126,12 @@ class SupervisedExamples:
         row["loss_mask"][part_b] = 1
         row["position_ids"][0, :prefix] = np.arange(prefix)
         row["position_ids"][0, part_b] = packed.masks[block]
-        row["position_ids"][1, part_b] = place - begin[block] + 1
+        row["position_ids"][1, part_b] = index - start[block] + 1
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """One example; the answers stand behind one another."""
+    """One example; the answers are concatenated."""
 
     part_a: Int32[np.ndarray, "prefix"]
     masks: Int32[np.ndarray, "blocks"]

@@ -10,7 +10,7 @@ import tensorflow as tf
 from jaxtyping import Bool, Float64, Int32, Int64
 
 from glm_jax.data.blanks.build import Blanks
-from glm_jax.data.randomness import Stream, integers, uniforms
+from glm_jax.data.randomness import RandomStream, integers, uniforms
 
 
 def without_block_positions(blanks: Blanks) -> Blanks:
@@ -21,26 +21,26 @@ def without_block_positions(blanks: Blanks) -> Blanks:
 
 
 def at_one_position(
-    blanks: Blanks, place: int, unchanged: Bool[tf.Tensor, "B"] | None = None
+    blanks: Blanks, shared: int, unchanged: Bool[tf.Tensor, "B"] | None = None
 ) -> Blanks:
-    """All of Part B at one position: its tokens are told by sentinels which mask they fill.
+    """All of Part B at one position: sentinels identify the mask that its tokens fill.
 
     Args:
-      place: the position, behind those of every text; the original takes the sequence's length.
+      shared: the position, behind those of every text; the original takes the sequence's length.
       unchanged: examples whose positions stay.
     """
     position, block_position = tf.unstack(blanks["position_ids"], axis=1)
     moved = block_position > 0
     if unchanged is not None:
         moved &= tf.logical_not(unchanged)[:, None]
-    return {"position_ids": tf.stack([tf.where(moved, place, position), block_position], axis=1)}
+    return {"position_ids": tf.stack([tf.where(moved, shared, position), block_position], axis=1)}
 
 
 def with_positions_from(blanks: Blanks, first: Int32[tf.Tensor, "B"]) -> Blanks:
-    """Positions that begin at `first` in place of 0."""
+    """Positions that start at `first` instead of 0."""
     position, block_position = tf.unstack(blanks["position_ids"], axis=1)
-    place = tf.range(tf.shape(position)[1])[None, :]
-    is_used = (place < blanks["prefix_length"][:, None]) | (block_position > 0)
+    index = tf.range(tf.shape(position)[1])[None, :]
+    is_used = (index < blanks["prefix_length"][:, None]) | (block_position > 0)
     position += tf.where(is_used, first[:, None], 0)
     return {"position_ids": tf.stack([position, block_position], axis=1)}
 
@@ -48,7 +48,7 @@ def with_positions_from(blanks: Blanks, first: Int32[tf.Tensor, "B"]) -> Blanks:
 def draw_first_position(
     uniform: Float64[tf.Tensor, "B"], prefix_length: Int32[tf.Tensor, "B"], num_positions: int
 ) -> Int32[tf.Tensor, "B"]:
-    """Where positions begin, uniform over what keeps Part A below `num_positions`.
+    """The first position, uniform over the values that keep Part A below `num_positions`.
 
     As recorded from the original: positions of the last token of Part A reach `num_positions` - 1
     or, where the sequence has no room to move, stay.
@@ -57,18 +57,18 @@ def draw_first_position(
 
 
 def near_blanks(blanks: Blanks, mask_range: int) -> Bool[tf.Tensor, "B L"]:
-    """Places of Part A within `mask_range` of a mask on either side, or of Part A's end.
+    """Indices of Part A within `mask_range` of a mask on either side, or of Part A's end.
 
-    As the places recorded from the original show. Masks themselves are not among them.
+    As the indices recorded from the original show. Masks themselves are not among them.
     """
     position, block_position = tf.unstack(blanks["position_ids"], axis=1)
-    place = tf.range(tf.shape(position)[1])[None, :]
-    rows = tf.range(tf.shape(position)[0])[:, None] + tf.zeros_like(place)
-    in_prefix = place < blanks["prefix_length"][:, None]
-    begins = tf.equal(block_position, 1)
-    indices = tf.stack([rows[begins], position[begins]], axis=1)
+    index = tf.range(tf.shape(position)[1])[None, :]
+    rows = tf.range(tf.shape(position)[0])[:, None] + tf.zeros_like(index)
+    in_prefix = index < blanks["prefix_length"][:, None]
+    is_block_start = tf.equal(block_position, 1)
+    indices = tf.stack([rows[is_block_start], position[is_block_start]], axis=1)
     is_mask = tf.scatter_nd(indices, tf.ones_like(indices[:, 0]), tf.shape(position)) > 0
-    is_border = is_mask | tf.equal(place, blanks["prefix_length"][:, None])
+    is_border = is_mask | tf.equal(index, blanks["prefix_length"][:, None])
     width = tf.shape(position)[1]
     near = tf.zeros_like(is_mask)
     for distance in range(1, mask_range + 1):
@@ -84,7 +84,7 @@ def hide(
     uniform: Float64[tf.Tensor, "B L"],
     hidden_id: int,
 ) -> Blanks:
-    """`count` of the candidate places, or all where there are fewer, show `hidden_id`.
+    """`count` of the candidate indices, or all where there are fewer, show `hidden_id`.
 
     The targets keep the tokens.
     """
@@ -94,7 +94,7 @@ def hide(
     return {"tokens": tf.where(chosen, hidden_id, blanks["tokens"])}
 
 
-_SHORTEST = 32  # tokens of a piece, as in the original
+_MIN_PIECE_LENGTH = 32  # tokens of a piece, as in the original
 
 
 def shorten_texts(
@@ -108,36 +108,38 @@ def shorten_texts(
     sequence_length: int,
     seed: int,
 ) -> tuple[Int32[tf.Tensor, "B T"], Int32[tf.Tensor, "B"]]:
-    """Texts and their lengths, of which some are cut to a piece.
+    """Texts and their lengths, some of them shortened to a piece.
 
-    A piece's length is drawn uniformly from 32 to `sequence_length` - 2 tokens. It begins at a
-    random place, moved back to the beginning of its sentence, and ends with a sentence if one ends
-    in it. Like every text it begins with ENC.
+    A piece's length is drawn uniformly from 32 to `sequence_length` - 2 tokens. It starts at a
+    random index, moved back to the start of its sentence, and ends with a sentence if one ends in
+    it. Like every text it starts with ENC.
     """
-    uniform = uniforms(seed, Stream.SHORT_SEQUENCE, example, 3)
-    size = _SHORTEST + integers(uniform[:, 1], max(sequence_length - 1 - _SHORTEST, 1))
+    uniform = uniforms(seed, RandomStream.SHORT_SEQUENCE, example, 3)
+    size = _MIN_PIECE_LENGTH + integers(
+        uniform[:, 1], max(sequence_length - 1 - _MIN_PIECE_LENGTH, 1)
+    )
     is_short = (uniform[:, 0] < probability) & (size < text_length - 1)
     row = tf.where(is_short)[:, 0]
     size, length, uniform = (tf.gather(x, row) for x in (size, text_length, uniform))
     short = tf.gather(text, row)
 
-    place = tf.range(tf.shape(text)[1])[None, :]
+    index = tf.range(tf.shape(text)[1])[None, :]
     ends = tf.gather(tf.constant(sentence_end), short) | tf.equal(short, special["eos"])
-    ends |= tf.equal(place, 0)  # of ENC
+    ends |= tf.equal(index, 0)  # of ENC
     start = 1 + integers(uniform[:, 2], length - size)
-    start = _last(ends & (place < start[:, None]), place) + 1
+    start = _last(ends & (index < start[:, None]), index) + 1
     start += tf.cast(tf.equal(tf.gather(short, start, batch_dims=1), special["ENC"]), tf.int32)
     stop = tf.minimum(start + size, length)
-    sentence = _last(ends & (place >= start[:, None]) & (place < stop[:, None]), place) + 1
+    sentence = _last(ends & (index >= start[:, None]) & (index < stop[:, None]), index) + 1
     stop = tf.where(sentence > start, sentence, stop)
 
-    source = tf.minimum(start[:, None] + place - 1, tf.shape(text)[1] - 1)
+    source = tf.minimum(start[:, None] + index - 1, tf.shape(text)[1] - 1)
     piece = tf.gather(short, tf.maximum(source, 0), batch_dims=1)
-    piece = tf.where(tf.equal(place, 0), special["ENC"], piece)
+    piece = tf.where(tf.equal(index, 0), special["ENC"], piece)
     text = tf.tensor_scatter_nd_update(text, row[:, None], piece)
     return text, tf.tensor_scatter_nd_update(text_length, row[:, None], stop - start + 1)
 
 
-def _last(flags: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-    """The last place of each row where the flag is set; 0 where none is."""
-    return tf.reduce_max(tf.where(flags, place, 0), axis=1)
+def _last(flags: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """The last index of each row where the flag is set; 0 where none is."""
+    return tf.reduce_max(tf.where(flags, index, 0), axis=1)

@@ -1,9 +1,8 @@
 """Chosen spans -> Part A and Part B with their positions and targets (contract C3).
 
 GLM paper, section 2.1, and what the original code records for given spans. Sampling the spans is
-`spans.py`'s work. Everything is computed for a whole batch at once: the few spans of each example
-cut its sequence into segments, and every place of the sequence is looked up in the segment it lies
-in.
+`spans.py`'s work. Everything is computed for a batch in one pass: the few spans of each example
+divide its sequence into segments, and every index of the sequence is looked up in its segment.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from jaxtyping import Bool, Integer
 
 Blanks = dict[str, tf.Tensor]
 
-_BEYOND = 2**30  # a place beyond every text
+_BEYOND = 2**30  # an index beyond every text
 
 
 def build_blanks(
@@ -34,7 +33,7 @@ def build_blanks(
 ) -> Blanks:
     """Part A with each span replaced by one mask, then Part B with the spans to be generated.
 
-    Position row 0 is the place in Part A, where tokens of Part B carry their mask's place; row 1
+    Position row 0 is the index in Part A; tokens of Part B carry the index of their mask. Row 1
     is 0 in Part A and 1, 2, ..., length + 1 inside a block. What does not fill the sequence is
     padding at its end: id 0, target 0, loss 0, positions 0.
 
@@ -48,11 +47,11 @@ def build_blanks(
       num_spans: how many of `spans` count.
       mask_id: the mask token of each block, or one for all blocks of an example, or one for all.
       sop: start-of-piece token of each block, or one for all. eop: end-of-piece token.
-      sequence_length: L. An example that needs more is cut off at L.
+      sequence_length: L. An example that needs more is truncated to L.
       unidirectional: examples whose only span is the text's tail, generated without eop
         (document objective). Only here `text_loss_mask` counts.
       text_loss_mask: 0 for text tokens that are not learned, 1 for the rest.
-      block_masked: places of the sequence where the input of Part B, unless it is sop, is
+      block_masked: indices of the sequence where the input of Part B, unless it is sop, is
         `block_mask_id` (dBLOCK).
 
     Returns:
@@ -61,35 +60,35 @@ def build_blanks(
     """
     tokens, text_length = _tensor(text, tf.int32), _tensor(text_length, tf.int32)
     start, length, is_span = _padded_spans(spans, num_spans)
-    parts = _cut(text_length, start, length, is_span, sequence_length, tf.shape(tokens)[1])
-    block, place = parts.block, tf.range(sequence_length, dtype=tf.int32)[None, :]  # [1, L]
+    parts = _segments(text_length, start, length, is_span, sequence_length, tf.shape(tokens)[1])
+    block, index = parts.block, tf.range(sequence_length, dtype=tf.int32)[None, :]  # [1, L]
 
     end = parts.block_end[:, -1]
     if unidirectional is not None:  # the position that would learn eop is left out
         end -= _tensor(unidirectional, tf.int32)
-    in_prefix = place < parts.prefix_length[:, None]
-    in_text = place < end[:, None]
+    in_prefix = index < parts.prefix_length[:, None]
+    in_text = index < end[:, None]
 
     masks = _per_block(mask_id, tf.shape(start))
     with_special = tf.concat([tokens, masks, tf.fill([tf.shape(tokens)[0], 1], eop)], axis=1)
     targets = tf.where(in_text, _take(with_special, parts.source), 0)
 
-    begin = _take(parts.block_end - length - 1, block)
-    is_first = tf.equal(place, begin)
+    block_start = _take(parts.block_end - length - 1, block)
+    is_first = tf.equal(index, block_start)
     inputs = tf.pad(targets[:, :-1], [[0, 0], [1, 0]])  # a block's input is its target before
     if block_masked is not None:
-        assert block_mask_id is not None, "block_masked needs the token to put in place"
+        assert block_mask_id is not None, "block_masked needs the token that it puts there"
         inputs = tf.where(_tensor(block_masked, tf.bool), block_mask_id, inputs)
-    begins = sop if isinstance(sop, int) else tf.gather(_tensor([*sop, 0], tf.int32), block)
-    inputs = tf.where(is_first, begins, inputs)
+    block_sop = sop if isinstance(sop, int) else tf.gather(_tensor([*sop, 0], tf.int32), block)
+    inputs = tf.where(is_first, block_sop, inputs)
 
     learned = in_text & tf.logical_not(in_prefix)
     if unidirectional is not None and text_loss_mask is not None:
         text_learned = tf.not_equal(_take(_tensor(text_loss_mask, tf.int32), parts.source), 0)
         learned &= text_learned | tf.logical_not(_tensor(unidirectional, tf.bool))[:, None]
 
-    position = tf.where(in_prefix, place, _take(parts.mask_place, block))
-    block_position = tf.where(in_prefix, 0, place - begin + 1)
+    position = tf.where(in_prefix, index, _take(parts.mask_index, block))
+    block_position = tf.where(in_prefix, 0, index - block_start + 1)
     return {
         "tokens": tf.where(in_prefix, targets, tf.where(in_text, inputs, 0)),
         "targets": targets,
@@ -120,17 +119,17 @@ def mask_spans(
     start, length, _ = _padded_spans(spans, num_spans)
     order = tf.argsort(start, axis=1, stable=True)
     start, length = (tf.gather(x, order, batch_dims=1) for x in (start, length))
-    place = tf.range(sequence_length, dtype=tf.int32)[None, :]
+    index = tf.range(sequence_length, dtype=tf.int32)[None, :]
     borders = _interleaved(start, start + length)
-    passed = tf.searchsorted(borders, _rows(place, tokens), side="right")
+    passed = tf.searchsorted(borders, _rows(index, tokens), side="right")
     masked = tf.equal(passed % 2, 1)
-    in_text = place < text_length[:, None]
-    targets = tf.where(in_text, _take(tokens, _rows(place, tokens)), 0)
-    position = tf.where(in_text, place, 0)
+    in_text = index < text_length[:, None]
+    targets = tf.where(in_text, _take(tokens, _rows(index, tokens)), 0)
+    position = tf.where(in_text, index, 0)
     masked &= in_text
     learned = masked
     if text_loss_mask is not None:
-        text_learned = _take(_tensor(text_loss_mask, tf.int32), _rows(place, tokens))
+        text_learned = _take(_tensor(text_loss_mask, tf.int32), _rows(index, tokens))
         learned &= tf.not_equal(text_learned, 0)
     return {
         "tokens": tf.where(masked, mask_id, targets),
@@ -144,18 +143,18 @@ def mask_spans(
 class _Parts(NamedTuple):
     """How Part A and Part B lie in the sequence.
 
-    The text, the masks of its blocks and eop stand behind each other for `source` [B,L]: the place
-    of each target there. `block` [B,L] is the block that each place of Part B lies in.
+    `source` [B,L] is the index of each target in the concatenation of the text, the masks of its
+    blocks and eop. `block` [B,L] is the block of each index of Part B.
     """
 
     source: tf.Tensor
     block: tf.Tensor
     prefix_length: tf.Tensor  # [B]
-    mask_place: tf.Tensor  # [B, S+1], of each block's mask in Part A
+    mask_index: tf.Tensor  # [B, S+1], of each block's mask in Part A
     block_end: tf.Tensor  # [B, S+1]
 
 
-def _cut(
+def _segments(
     text_length: tf.Tensor,
     start: tf.Tensor,
     length: tf.Tensor,
@@ -164,45 +163,45 @@ def _cut(
     text_width: tf.Tensor,
 ) -> _Parts:
     """Cuts the sequence into segments: text, mask, text, mask, ..., block, eop, block, eop, ..."""
-    most = tf.shape(start)[1]  # S + 1
+    max_spans = tf.shape(start)[1]  # S + 1
     prefix_length = text_length - tf.reduce_sum(tf.where(is_span, length - 1, 0), axis=1)
     border = prefix_length[:, None]
 
     order = tf.argsort(start, axis=1, stable=True)
     in_text_order = tf.gather(start, order, batch_dims=1)
-    # A span of n tokens moves everything after its mask n - 1 places to the left.
+    # A span of n tokens moves everything after its mask n - 1 indices to the left.
     moves = tf.gather(tf.where(is_span, length - 1, 0), order, batch_dims=1)
     moved = tf.cumsum(moves, axis=1, exclusive=True)
     masks = in_text_order - moved  # ascending; those of unused spans lie beyond the sequence
-    mask_place = tf.gather(masks, tf.argsort(order, axis=1), batch_dims=1)
+    mask_index = tf.gather(masks, tf.argsort(order, axis=1), batch_dims=1)
 
     block_end = border + tf.cumsum(tf.where(is_span, length + 1, 0), axis=1)
-    eop_place = block_end - tf.cast(is_span, tf.int32)
+    eop_index = block_end - tf.cast(is_span, tf.int32)
     ends = tf.concat(
         [
             _interleaved(tf.minimum(masks, border), tf.minimum(masks + 1, border)),
-            _interleaved(eop_place, block_end),
+            _interleaved(eop_index, block_end),
         ],
         axis=1,
     )
     to_source = tf.concat(
         [
             _interleaved(moved, text_width + order - masks),
-            _interleaved(start - block_end + length + 1, text_width + most - eop_place),
+            _interleaved(start - block_end + length + 1, text_width + max_spans - eop_index),
             tf.zeros_like(border),
         ],
         axis=1,
     )
-    place = _rows(tf.range(sequence_length, dtype=tf.int32)[None, :], start)
-    segment = tf.searchsorted(ends, place, side="right")  # [B, L]
-    block = tf.minimum(tf.maximum(segment // 2 - most, 0), most - 1)
-    return _Parts(place + _take(to_source, segment), block, prefix_length, mask_place, block_end)
+    index = _rows(tf.range(sequence_length, dtype=tf.int32)[None, :], start)
+    segment = tf.searchsorted(ends, index, side="right")  # [B, L]
+    block = tf.minimum(tf.maximum(segment // 2 - max_spans, 0), max_spans - 1)
+    return _Parts(index + _take(to_source, segment), block, prefix_length, mask_index, block_end)
 
 
 def _padded_spans(spans: Any, num_spans: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """start, length and is_span, [B, S+1] each.
 
-    One unused span is added at the end, for places after the last block to fall on. Unused spans
+    One unused span is added at the end, for indices after the last block. Unused spans
     are empty and lie beyond every text, so that they sort last.
     """
     padded = tf.pad(_tensor(spans, tf.int32), [[0, 0], [0, 1], [0, 0]])

@@ -31,7 +31,7 @@ MIXED_OBJECTIVES = tuple(kind for kind in Objective if kind != Objective.OTHER)
 
 @dataclass(frozen=True)
 class BlankConfig:
-    """How blanks are cut (GLM paper, sections 2.1 and 2.2; defaults of the original code).
+    """How blanks are sampled (GLM paper, sections 2.1 and 2.2; defaults of the original code).
 
     The first fields, one for each objective, are the proportions in which examples are mixed;
     they need not add up to 1. A `single_span_probability` of all examples are token examples with
@@ -58,9 +58,9 @@ class BlankConfig:
     shuffle_blocks: bool = True  # False: the blocks of Part B stay in the order of the text
     sentinels: bool = False  # blocks after the first have masks and sops of their own
     block_positions: bool = True  # False: the second row of positions is 1 in all of Part B
-    random_position: bool = False  # positions begin anywhere, as far as the sequence is long
+    random_position: bool = False  # positions start at a random index, within the sequence length
     masked_lm: bool = False  # token examples predict masked tokens in place, without Part B
-    context_mask_ratio: float = 0.0  # part of the text hidden as dBLOCK beside the blanks
+    context_mask_ratio: float = 0.0  # part of the text hidden as dBLOCK in addition to the blanks
     context_mask_range: int = 3  # how far from a blank, tokens
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from glm_jax.data.blanks.spans import (
     sample_sentence_spans,
     sample_token_spans,
 )
-from glm_jax.data.randomness import Stream, uniforms
+from glm_jax.data.randomness import RandomStream, uniforms
 from glm_jax.errors import UsageError
 
 _QUANTILE = 0.977  # of the examples keep all spans: two standard deviations above the mean
@@ -87,7 +87,7 @@ def draw_objectives(
     example: Int64[tf.Tensor, "B"], config: BlankConfig, seed: int
 ) -> tuple[Int32[tf.Tensor, "B"], Bool[tf.Tensor, "B"]]:
     """The objective of each example, and whether it is a token example with a single span."""
-    uniform = uniforms(seed, Stream.OBJECTIVE, example, 2)
+    uniform = uniforms(seed, RandomStream.OBJECTIVE, example, 2)
     bounds = tf.constant(np.cumsum([*config.proportions.values()])[:-1], tf.float64)
     index = tf.searchsorted(bounds, uniform[:, 0], side="right")
     objective = tf.gather(tf.constant([*map(int, config.proportions)], tf.int32), index)

@@ -1,6 +1,6 @@
 """Which spans of a text become blanks, drawn as the original code draws them.
 
-The samplers take whole batches, in which every text has a length of its own. Random numbers come
+The samplers take batches, in which every text has its own length. Random numbers come
 from `randomness.uniforms`: an example's spans depend on its text, the seed and its index only.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int32, Int64
 from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.data.blanks.span_lengths import span_length_distribution
 from glm_jax.data.blanks.structure import find_documents, find_sentences
-from glm_jax.data.randomness import Stream, integers, uniforms
+from glm_jax.data.randomness import RandomStream, integers, uniforms
 
 
 class Spans(NamedTuple):
@@ -71,25 +71,25 @@ def sample_token_spans(texts: SpanTexts, settings: SamplingSettings) -> Spans:
     drawn = drawn[:, : tf.reduce_max(tf.concat([count, [1]], 0))]  # as many as any example needs
     number = tf.range(tf.shape(drawn)[1])[None, :]  # [1, S]
 
-    # The stopping rule favours a long last span: the order must be forgotten before placing.
-    order = uniforms(seed, Stream.LENGTH_ORDER, example, tf.shape(drawn)[1])
+    # The stopping rule favours a long last span: the order must be discarded before placing.
+    order = uniforms(seed, RandomStream.LENGTH_ORDER, example, tf.shape(drawn)[1])
     drawn = _sorted_by(order, number < count[:, None], drawn)
 
     start, document_length = find_documents(text, text_length, special)
     taken_from, taken_to = _share_out(drawn, count, document_length, config.mask_ratio, text)
     placed = taken_to[:, -1]
-    start = _place(
-        uniforms(seed, Stream.PLACE, example, tf.shape(drawn)[1]),
+    start = _span_starts(
+        uniforms(seed, RandomStream.SPAN_POSITION, example, tf.shape(drawn)[1]),
         drawn, start, document_length, taken_from, taken_to,
     )  # fmt: skip
-    order = uniforms(seed, Stream.BLOCK_ORDER, example, tf.shape(drawn)[1])
+    order = uniforms(seed, RandomStream.BLOCK_ORDER, example, tf.shape(drawn)[1])
     spans = tf.stack([start, start + drawn], axis=2)
     spans = _sorted_by(order, number < placed[:, None], spans)
     return Spans(spans, placed, tf.zeros_like(placed, tf.bool))
 
 
 def sample_sentence_spans(texts: SpanTexts, settings: SamplingSettings) -> Spans:
-    """Sentence objective: whole sentences in random order until they cover their mask ratio.
+    """Sentence objective: complete sentences in random order until they cover their mask ratio.
 
     A sentence ends with a token that contains a sentence end, or with the text; what a document
     has after its last sentence end is no sentence.
@@ -97,7 +97,9 @@ def sample_sentence_spans(texts: SpanTexts, settings: SamplingSettings) -> Spans
     text, text_length, example, max_spans, _ = texts
     config, seed = settings.config, settings.seed
     first, stop = find_sentences(text, text_length, settings.special, settings.sentence_end)
-    order = tf.argsort(uniforms(seed, Stream.SENTENCE_ORDER, example, tf.shape(first)[1]), axis=1)
+    order = tf.argsort(
+        uniforms(seed, RandomStream.SENTENCE_ORDER, example, tf.shape(first)[1]), axis=1
+    )
     first, stop = tf.gather(first, order, batch_dims=1), tf.gather(stop, order, batch_dims=1)
     size = stop - first
     before = tf.cumsum(size, axis=1, exclusive=True)
@@ -120,13 +122,13 @@ def sample_document_spans(texts: SpanTexts, settings: SamplingSettings) -> Spans
     """
     text, text_length, example = texts.text, texts.text_length, texts.example
     config, special = settings.config, settings.special
-    uniform = uniforms(settings.seed, Stream.DOCUMENT, example, 3)
+    uniform = uniforms(settings.seed, RandomStream.DOCUMENT, example, 3)
     inner = tf.range(tf.shape(text)[1])[None, :] < text_length[:, None] - 1
     several = tf.reduce_any(tf.equal(text, special["eos"]) & inner, axis=1)
     tail = several | (uniform[:, 0] < config.unidirectional_probability)
-    shortest = _part(config.minimum_document_ratio, text, text_length)
-    shortest = tf.clip_by_value(shortest, 1, text_length - 2)
-    size = shortest + integers(uniform[:, 1], text_length - 1 - shortest)
+    min_size = _part(config.minimum_document_ratio, text, text_length)
+    min_size = tf.clip_by_value(min_size, 1, text_length - 2)
+    size = min_size + integers(uniform[:, 1], text_length - 1 - min_size)
     anywhere = 1 + integers(uniform[:, 2], text_length - 1 - size)
     start = tf.where(tail, text_length - size, anywhere)
     spans = tf.stack([start, start + size], axis=1)[:, None, :]
@@ -172,7 +174,7 @@ def _draw_lengths(
     goal = tf.maximum(_part(config.mask_ratio, text, text_length), 1)
     max_spans = max(int(config.mask_ratio * _width(text)), 1)  # were all spans one token long
     distribution = span_length_distribution(config.mean_span_length, config.max_span_length)
-    uniform = uniforms(seed, Stream.SPAN_LENGTH, example, max_spans)
+    uniform = uniforms(seed, RandomStream.SPAN_LENGTH, example, max_spans)
     drawn = 1 + tf.searchsorted(
         tf.constant(np.cumsum(distribution)[:-1]), tf.reshape(uniform, [-1]), side="right"
     )
@@ -212,7 +214,7 @@ def _share_out(
     return tf.pad(to, [[0, 0], [1, 0]])[:, :-1], to
 
 
-def _place(
+def _span_starts(
     uniform: tf.Tensor,
     drawn: tf.Tensor,
     document_start: tf.Tensor,
@@ -220,10 +222,10 @@ def _place(
     taken_from: tf.Tensor,
     taken_to: tf.Tensor,
 ) -> tf.Tensor:
-    """Start of every span [B,S], in random places of its document with a token between spans.
+    """Start of every span [B,S], at random positions of its document with a token between spans.
 
-    Each of m spans with c tokens draws a place in [0, length - c - (m - 1)], as the gaps recorded
-    from the original show. In ascending order the places are the numbers of text tokens that lie
+    Each of m spans with c tokens draws a position in [0, length - c - (m - 1)], as the gaps
+    recorded from the original show. In ascending order the positions are the numbers of text tokens
     before each span, the one token after every span not counted.
     """
     span = tf.range(tf.shape(drawn)[1])[None, :] + tf.zeros_like(drawn)
@@ -235,12 +237,12 @@ def _place(
 
     used = tf.pad(tf.cumsum(drawn + 1, axis=1), [[0, 0], [1, 0]])  # spans and one token after each
     used_by = tf.gather(used, taken_to, batch_dims=1) - tf.gather(used, taken_from, batch_dims=1)
-    place = integers(uniform, tf.maximum(of_document(document_length - used_by) + 2, 1))
-    # Sorting by (document, place) sorts within documents: they hold consecutive spans.
+    position = integers(uniform, tf.maximum(of_document(document_length - used_by) + 2, 1))
+    # Sorting by (document, position) sorts within documents: they hold consecutive spans.
     bound = tf.reduce_max(document_length) + 2
-    place = tf.sort(document * bound + place, axis=1) - document * bound
+    position = tf.sort(document * bound + position, axis=1) - document * bound
     before = used[:, :-1] - tf.gather(used, of_document(taken_from), batch_dims=1)
-    return of_document(document_start) + place + before
+    return of_document(document_start) + position + before
 
 
 def _sorted_by(order: tf.Tensor, is_used: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Int32
 
-_BEYOND = 2**30  # a place beyond every text
+_BEYOND = 2**30  # a position beyond every text
 
 
 def find_documents(
@@ -20,8 +20,8 @@ def find_documents(
     first, as in the original code. A text with fewer documents than another of the batch has empty
     ones (length -1) in front.
     """
-    place = tf.range(tf.shape(text)[1])[None, :]
-    end = _places(tf.equal(text, special["eos"]) & (place < text_length[:, None]))
+    position = tf.range(tf.shape(text)[1])[None, :]
+    end = _positions(tf.equal(text, special["eos"]) & (position < text_length[:, None]))
     end = tf.pad(end, [[0, 0], [0, 1]], constant_values=_BEYOND)
     start = tf.pad(end[:, :-1] + 1, [[0, 0], [1, 0]])
     exists = tf.pad(end[:, :-1], [[0, 0], [1, 0]]) < _BEYOND
@@ -44,31 +44,31 @@ def find_sentences(
     """The sentences of each text as [start, end), without ENC and eos, in the order of the text.
 
     A sentence ends with a sentence end or with the text. Among the sentences, and after them, are
-    empty places (start = end): what a document has after its last sentence end is no sentence.
+    empty sentences (start = end): what a document has after its last sentence end is no sentence.
     """
     is_eos = tf.equal(text, special["eos"])
-    stop = _places(tf.gather(tf.constant(sentence_end), text) | is_eos)
+    stop = _positions(tf.gather(tf.constant(sentence_end), text) | is_eos)
     stop = tf.pad(stop, [[0, 0], [0, 1]], constant_values=_BEYOND)
     first = tf.pad(stop[:, :-1] + 1, [[0, 0], [1, 0]])
     first += _is_token(text, first, special["ENC"])
-    whole = tf.equal(_is_token(text, stop, special["eos"]), 0) & (stop < _BEYOND)
-    stop += tf.cast(whole, tf.int32)
+    ends_inside = tf.equal(_is_token(text, stop, special["eos"]), 0) & (stop < _BEYOND)
+    stop += tf.cast(ends_inside, tf.int32)
     end = text_length[:, None]
-    is_sentence = (whole | (stop >= end)) & (first < end)
+    is_sentence = (ends_inside | (stop >= end)) & (first < end)
     return first, tf.where(is_sentence, tf.minimum(stop, end), first)
 
 
-def _is_token(text: tf.Tensor, place: tf.Tensor, token: int) -> tf.Tensor:
-    """1 where the token at `place` [B,N] is `token`, else 0; no token is beyond the text."""
-    inside = place < tf.shape(text)[1]
-    found = tf.gather(text, tf.where(inside, place, 0), batch_dims=1)
+def _is_token(text: tf.Tensor, position: tf.Tensor, token: int) -> tf.Tensor:
+    """1 where the token at `position` [B,N] is `token`, else 0; no token is beyond the text."""
+    inside = position < tf.shape(text)[1]
+    found = tf.gather(text, tf.where(inside, position, 0), batch_dims=1)
     return tf.cast(inside & tf.equal(found, token), tf.int32)
 
 
-def _places(flags: Bool[tf.Tensor, "B T"]) -> Int32[tf.Tensor, "B N"]:
-    """The places of the True values of each row in order; others are _BEYOND."""
+def _positions(flags: Bool[tf.Tensor, "B T"]) -> Int32[tf.Tensor, "B N"]:
+    """The positions of the True values of each row in order; others are _BEYOND."""
     found = tf.where(flags)
-    places = tf.RaggedTensor.from_value_rowids(
+    positions = tf.RaggedTensor.from_value_rowids(
         tf.cast(found[:, 1], tf.int32), found[:, 0], nrows=tf.shape(flags, tf.int64)[0]
     )
-    return places.to_tensor(default_value=_BEYOND)
+    return positions.to_tensor(default_value=_BEYOND)

@@ -19,7 +19,7 @@ def shortened(label: str) -> str:
     return label if len(label) <= 16 else label[:15] + "…"
 
 
-def longest(labels: Iterable[str]) -> float:
+def max_label_inches(labels: Iterable[str]) -> float:
     """Length in inches of the longest label."""
     font = FontProperties(size=_FONT_SIZE)
     sizes = (text_to_path.get_text_width_height_descent(x, font, ismath=False) for x in labels)
@@ -31,29 +31,29 @@ def label_tokens(axes: Axes, labels: Mapping[int, str], colours: Float[np.ndarra
 
     Args:
       axes: of the matrix.
-      labels: by place in the sequence.
-      colours: of all places.
+      labels: by index in the sequence.
+      colours: of all indices.
     """
     axes.xaxis.tick_top()
     axes.set_xticks(list(labels), list(labels.values()), rotation=90, fontsize=_FONT_SIZE)
     axes.set_yticks(list(labels), list(labels.values()), fontsize=_FONT_SIZE)
     for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
-        for place, tick in zip(labels, ticks, strict=True):
+        for index, tick in zip(labels, ticks, strict=True):
             tick.set_parse_math(False)  # a dollar sign is a dollar sign
-            tick.set_color(tuple(colours[place] * 0.8))
+            tick.set_color(tuple(colours[index] * 0.8))
 
 
-def label_parts(axes: Axes, places: range, prefix: int, away: float) -> None:
+def label_parts(axes: Axes, indices: range, prefix: int, away: float) -> None:
     """Marks Part A and Part B by lines along the left and the top side.
 
     Args:
       axes: of the matrix.
-      places: what is drawn of the sequence.
-      prefix: where Part B begins.
+      indices: what is drawn of the sequence.
+      prefix: where Part B starts.
       away: distance of the lines from the matrix, as a fraction of its side.
     """
-    border = min(max(prefix, places.start), places.stop)
-    parts = {"Part A": range(places.start, border), "Part B": range(border, places.stop)}
+    border = min(max(prefix, indices.start), indices.stop)
+    parts = {"Part A": range(indices.start, border), "Part B": range(border, indices.stop)}
     for (name, part), colour in zip(parts.items(), (PART_A, "0.3"), strict=True):
         if not part:
             continue

@@ -23,7 +23,7 @@ class TokenNames(Protocol):
 
 @dataclass(frozen=True)
 class Block:
-    """One blank of Part B: its places in the sequence, and the place of its mask."""
+    """One blank of Part B: its indices in the sequence, and the index of its mask."""
 
     start: int
     stop: int
@@ -41,7 +41,7 @@ def used_length(example: Mapping[str, np.ndarray]) -> int:
 
 
 def find_blocks(example: Mapping[str, np.ndarray], special: Mapping[str, int]) -> list[Block]:
-    """The blocks of Part B in order: each begins with sop, or with a sentinel's own sop.
+    """The blocks of Part B in order: each starts with sop, or with a sentinel's own sop.
 
     Args:
       example: one row of a batch (contract C1), without the batch axis.
@@ -50,7 +50,7 @@ def find_blocks(example: Mapping[str, np.ndarray], special: Mapping[str, int]) -
     block_position = example["position_ids"][1]
     masks = {id: f"MASK{name[3:]}" for name, id in special.items() if _is_numbered(name, "sop")}
     in_part_b = np.flatnonzero(block_position > 0)
-    starts = [place for place in map(int, in_part_b) if int(example["tokens"][place]) in masks]
+    starts = [index for index in map(int, in_part_b) if int(example["tokens"][index]) in masks]
     borders = [*starts, used_length(example)]
     return [
         Block(
@@ -63,10 +63,10 @@ def find_blocks(example: Mapping[str, np.ndarray], special: Mapping[str, int]) -
 def _find_mask(
     example: Mapping[str, np.ndarray], start: int, name: str, special: Mapping[str, int]
 ) -> int:
-    """The place of a block's mask: at the block's position or, with sentinels, by the mask's name.
+    """The index of a block's mask: at the block's position or, with sentinels, by the mask's name.
 
     Args:
-      start: where the block begins.
+      start: where the block starts.
       name: the mask that goes with its sop; of the unnumbered ones each goes with each objective.
     """
     prefix = int(example["prefix_length"])

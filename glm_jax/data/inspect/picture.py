@@ -14,17 +14,23 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from glm_jax.data.blanks.config import Objective
-from glm_jax.data.inspect.labels import PART_A, label_parts, label_tokens, longest, shortened
+from glm_jax.data.inspect.labels import (
+    PART_A,
+    label_parts,
+    label_tokens,
+    max_label_inches,
+    shortened,
+)
 from glm_jax.data.inspect.parts import Block, TokenNames, find_blocks, readable_pieces, used_length
 from glm_jax.data.inspect.positions import draw_lines, draw_numbers
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; the blocks take turns.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; blocks cycle through them.
 _BLOCKS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _ALL_LABELS = 80  # longest sequence that gets a label at every token
 _DOTS_PER_INCH = 160
 
 # Inches of the picture.
-_WIDEST = 9.9
+_MAX_WIDTH = 9.9
 _CELL = 0.17  # one token, in sequences that fit so
 _RIGHT = 0.2
 _LABEL_LINE = 0.066  # from one label of a token to the next
@@ -34,12 +40,12 @@ _TICKS = 0.3  # numbers and name of the axis under the plots
 
 @dataclass(frozen=True)
 class _Scene:
-    """What is drawn: some places of a sequence, and the colours of all of it.
+    """What is drawn: some indices of a sequence, and the colours of all of it.
 
-    `region` has by place the colour of its part; in `accent` the masks have that of their blocks.
+    `region` has by index the colour of its part; in `accent` the masks have that of their blocks.
     """
 
-    places: range
+    indices: range
     prefix: int
     length: int
     blocks: Sequence[Block]
@@ -48,7 +54,7 @@ class _Scene:
 
     @property
     def all_labels(self) -> bool:
-        return len(self.places) <= _ALL_LABELS
+        return len(self.indices) <= _ALL_LABELS
 
 
 def draw_example(
@@ -71,21 +77,21 @@ def example_figure(
     """The attention mask, and under it the two rows of positions.
 
     A row of the matrix is the token that looks, a column the token that is seen, in the colour of
-    its part. Masks are labelled in the colour of the block that stands for them.
+    its part. Masks are labelled in the colour of the block that fills them.
 
     Args:
       example: one row of a batch (contract C1), without the batch axis.
       tokenizer: names the tokens.
-      crop: draw only so many tokens, from the middle of which Part B begins; None draws all. Where
-        more than 80 are drawn, only masks and beginnings of blocks are labelled, and the positions
-        are lines in place of numbers.
+      crop: number of tokens to draw, around the start of Part B; None draws all. Where
+        more than 80 are drawn, only masks and starts of blocks are labelled, and the positions
+        are lines instead of numbers.
     """
     scene = _arrange(example, tokenizer, crop)
     pieces = readable_pieces(example["tokens"], tokenizer)
     labels = {i: shortened(pieces[i]) for i in _labelled(scene)}
-    around = 0.1 + longest(labels.values())
+    around = 0.1 + max_label_inches(labels.values())
     left, top = max(around + 0.3, 0.95), around + 0.35
-    side = min(_CELL * len(scene.places), _WIDEST - left - _RIGHT)
+    side = min(_CELL * len(scene.indices), _MAX_WIDTH - left - _RIGHT)
     caption = textwrap.wrap(_caption(example, scene), max(30, int(19 * (left + side))))
     foot = 0.2 + 0.13 * len(caption) + (0 if scene.all_labels else _TICKS)
     under = foot + _GAP + (_NUMBERS if scene.all_labels else 2 * _LINE + _GAP)
@@ -98,16 +104,16 @@ def example_figure(
     matrix = axes(under, side)
     _draw_matrix(matrix, scene)
     label_tokens(matrix, labels, scene.accent)
-    label_parts(matrix, scene.places, scene.prefix, around / side)
+    label_parts(matrix, scene.indices, scene.prefix, around / side)
     positions = example["position_ids"][:, : scene.length]
     if scene.all_labels:
         numbers = axes(foot, _NUMBERS)
-        draw_numbers(numbers, positions, scene.accent, scene.places)
+        draw_numbers(numbers, positions, scene.accent, scene.indices)
         numbers.set_xticks([])
-        _draw_grid(numbers, scene.places, range(2))
+        _draw_grid(numbers, scene.indices, range(2))
     else:
         rows = axes(foot + _LINE + _GAP, _LINE), axes(foot, _LINE)
-        draw_lines(rows, positions, scene.region, scene.blocks, scene.places)
+        draw_lines(rows, positions, scene.region, scene.blocks, scene.indices)
     figure.text(0.12 / width, 0.1 / height, "\n".join(caption), fontsize=7, color="0.35")
     return figure
 
@@ -137,29 +143,29 @@ def _caption(example: Mapping[str, np.ndarray], scene: _Scene) -> str:
 
 
 def _labelled(scene: _Scene) -> list[int]:
-    """The places to label: all of a short sequence, of a long one the marked ones that fit."""
+    """The indices to label: all of a short sequence, of a long one the marked ones that fit."""
     if scene.all_labels:
-        return list(scene.places)
-    distance = _LABEL_LINE * len(scene.places) / (_WIDEST - 1.2)
+        return list(scene.indices)
+    distance = _LABEL_LINE * len(scene.indices) / (_MAX_WIDTH - 1.2)
     chosen: list[int] = []
-    for place in sorted({place for block in scene.blocks for place in (block.mask, block.start)}):
-        if place in scene.places and (not chosen or place - chosen[-1] >= distance):
-            chosen.append(place)
+    for index in sorted({index for block in scene.blocks for index in (block.mask, block.start)}):
+        if index in scene.indices and (not chosen or index - chosen[-1] >= distance):
+            chosen.append(index)
     return chosen
 
 
 def _draw_matrix(axes: Axes, scene: _Scene) -> None:
     """Who sees whom: a cell has the colour of the part that is seen, or is grey."""
-    places = np.array(scene.places)
-    in_part_a = places < scene.prefix
-    seen = (places[None, :] <= places[:, None]) | in_part_a[None, :]
+    indices = np.array(scene.indices)
+    in_part_a = indices < scene.prefix
+    seen = (indices[None, :] <= indices[:, None]) | in_part_a[None, :]
     # What Part B sees of Part A is paler than what Part A sees of itself.
     strength = np.where(in_part_a[None, :] & ~in_part_a[:, None], 0.28, 0.6)
-    cells = 1 - (1 - scene.region[None, places, :]) * strength[:, :, None]
+    cells = 1 - (1 - scene.region[None, indices, :]) * strength[:, :, None]
     cells[~seen] = 0.95
-    first, last = places[0] - 0.5, places[-1] + 0.5
+    first, last = indices[0] - 0.5, indices[-1] + 0.5
     axes.imshow(cells, interpolation="nearest", extent=(first, last, last, first))
-    _draw_grid(axes, scene.places, scene.places)
+    _draw_grid(axes, scene.indices, scene.indices)
     if first < scene.prefix - 0.5 < last:
         axes.axhline(scene.prefix - 0.5, color="0.2", linewidth=0.8)
         axes.axvline(scene.prefix - 0.5, color="0.2", linewidth=0.8)

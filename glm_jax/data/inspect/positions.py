@@ -16,24 +16,24 @@ def draw_numbers(
     axes: Axes,
     positions: Int[np.ndarray, "2 L"],
     colours: Float[np.ndarray, "L 3"],
-    places: range,
+    indices: range,
 ) -> None:
     """Two rows of numbered cells.
 
     Args:
-      axes: cells are drawn one apart, from -0.5 down, at the x of their places.
-      positions: place in the text and place inside the block, of the whole sequence.
+      axes: cells are drawn one apart, from -0.5 down, at the x of their indices.
+      positions: index in the text and index inside the block, of the complete sequence.
       colours: of the cells.
-      places: what to draw of the sequence.
+      indices: what to draw of the sequence.
     """
-    shown = positions[:, places.start : places.stop]
-    pale = 1 - (1 - colours[places.start : places.stop]) * 0.28
-    extent = (places.start - 0.5, places.stop - 0.5, 1.5, -0.5)
+    shown = positions[:, indices.start : indices.stop]
+    pale = 1 - (1 - colours[indices.start : indices.stop]) * 0.28
+    extent = (indices.start - 0.5, indices.stop - 0.5, 1.5, -0.5)
     axes.imshow(np.stack([pale, pale]), extent=extent, interpolation="nearest", aspect="auto")
     upright = shown.max(axis=1) <= 99  # three digits are wider than a cell
     for (row, column), value in np.ndenumerate(shown):
         axes.text(
-            places[column], row, str(value),
+            indices[column], row, str(value),
             ha="center", va="center", fontsize=5, color="0.15", rotation=0 if upright[row] else 90,
         )  # fmt: skip
     axes.set_yticks([0, 1], ["position", "block position"], fontsize=6.5)
@@ -44,19 +44,19 @@ def draw_lines(
     positions: Int[np.ndarray, "2 L"],
     colours: Float[np.ndarray, "L 3"],
     blocks: Sequence[Block],
-    places: range,
+    indices: range,
 ) -> None:
     """Two stepped lines, Part A and every block in its colour.
 
     In the first row a dot at every mask, and a dotted line from it to its block, show that the
-    whole block has the position of its mask.
+    complete block has the position of its mask.
 
     Args:
-      rows: axes for the place in the text and the place inside the block.
-      positions: the two, of the whole sequence.
-      colours: of the parts, by place.
-      blocks: of Part B, which begins where the first one does.
-      places: what to draw of the sequence.
+      rows: axes for the index in the text and the index inside the block.
+      positions: the two, of the complete sequence.
+      colours: of the parts, by index.
+      blocks: of Part B, which starts with the first of them.
+      indices: what to draw of the sequence.
     """
     length = positions.shape[1]
     prefix = blocks[0].start if blocks else length
@@ -67,8 +67,8 @@ def draw_lines(
             colour = tuple(colours[start])
             axes.stairs(values[start:stop], edges, fill=True, color=colour, alpha=0.22)
             axes.stairs(values[start:stop], edges, baseline=None, color=colour, linewidth=1.1)
-        axes.set_xlim(places.start - 0.5, places.stop - 0.5)
-        axes.set_ylim(0, 1.12 * max(1, values[places.start : places.stop].max()))
+        axes.set_xlim(indices.start - 0.5, indices.stop - 0.5)
+        axes.set_ylim(0, 1.12 * max(1, values[indices.start : indices.stop].max()))
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
         axes.yaxis.set_label_coords(-0.03, 0.5)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
@@ -82,7 +82,7 @@ def draw_lines(
         height = positions[0, block.start]
         line = {"color": colour, "linestyles": ":", "linewidth": 0.6, "alpha": 0.8}
         rows[0].hlines(height, block.mask, block.start, **line)
-        if block.mask in places:
+        if block.mask in indices:
             rows[0].plot(block.mask, height, "o", color=colour, markersize=2.5, clip_on=False)
     rows[0].tick_params(labelbottom=False)
-    rows[1].set_xlabel("place in the input", fontsize=7, labelpad=2)
+    rows[1].set_xlabel("index in the input", fontsize=7, labelpad=2)

@@ -20,7 +20,7 @@ _BLOCK_STYLES = ("red", "green", "magenta", "yellow", "cyan")
 def render_example(example: Mapping[str, np.ndarray], tokenizer: TokenNames) -> RenderableType:
     """One example of a batch, for `rich.console.Console.print`.
 
-    Shows Part A with its masks, numbered by the block of Part B that they stand for or, where the
+    Shows Part A with its masks, numbered by the block of Part B that fills them or, where the
     target is learned in place (masked language model), followed by the target; then each block:
     input, target, the two rows of positions, and the targets without loss in brackets.
 
@@ -51,14 +51,14 @@ def render_example(example: Mapping[str, np.ndarray], tokenizer: TokenNames) -> 
         _part_a_text(pieces[:prefix], targets, example["loss_mask"] > 0, blocks),
     ]
     for number, block in enumerate(blocks):
-        places = range(block.start, block.stop)
+        indices = range(block.start, block.stop)
         rows = {
-            "input": [pieces[i] for i in places],
+            "input": [pieces[i] for i in indices],
             "target": [
-                targets[i] if example["loss_mask"][i] > 0 else f"({targets[i]})" for i in places
+                targets[i] if example["loss_mask"][i] > 0 else f"({targets[i]})" for i in indices
             ],
-            "position": [str(position[i]) for i in places],
-            "block position": [str(block_position[i]) for i in places],
+            "position": [str(position[i]) for i in indices],
+            "block position": [str(block_position[i]) for i in indices],
         }
         style = _BLOCK_STYLES[number % len(_BLOCK_STYLES)]
         heading = Text.assemble(
@@ -103,13 +103,13 @@ def _part_a_text(
     """Part A as running text; a mask is followed by the number of its block or by its target."""
     number_at = {block.mask: number for number, block in enumerate(blocks)}
     text = Text()
-    for place, piece in enumerate(pieces):
-        number = number_at.get(place)
+    for index, piece in enumerate(pieces):
+        number = number_at.get(index)
         if number is not None:
             style = _BLOCK_STYLES[number % len(_BLOCK_STYLES)]
             text.append(f"{piece}→{number + 1}", style=f"bold reverse {style}")
-        elif learned[place]:
-            text.append(f"{piece}→{targets[place]}", style=f"bold reverse {_BLOCK_STYLES[0]}")
+        elif learned[index]:
+            text.append(f"{piece}→{targets[index]}", style=f"bold reverse {_BLOCK_STYLES[0]}")
         else:
             text.append(piece)
         text.append(" ")

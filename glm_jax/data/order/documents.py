@@ -1,9 +1,9 @@
-"""Texts as the original code samples them: documents by length, cut where sentences end.
+"""Texts as the original code samples them: documents by length, ending where sentences end.
 
 A document is drawn with a probability proportional to its tokens. Of one that is longer than the
 text, a random piece is taken: its start is moved, half the time backwards and half the time
 forwards, to where a sentence starts, and its end back to where one ends. A shorter document is
-followed by others from their beginnings, until there is no room. Examples are drawn independently,
+followed by others from their starts, until there is no room. Examples are drawn independently,
 so a token may come twice before another comes once.
 """
 
@@ -16,21 +16,21 @@ from jaxtyping import Bool, Float64, Int32, Int64
 
 from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.data.blanks.objectives import draw_objectives
-from glm_jax.data.order.epochs import check_stream_length
-from glm_jax.data.order.texts import PythonCalls, Texts, TokenStream, text_lengths
-from glm_jax.data.randomness import Stream, uniforms
+from glm_jax.data.order.epochs import check_num_tokens
+from glm_jax.data.order.texts import PythonCalls, Texts, TokenSplit, text_lengths
+from glm_jax.data.randomness import RandomStream, uniforms
 from glm_jax.errors import UsageError
 
-_SHORTEST_DOCUMENT = 3  # ENC, a token, eos
-_LEAST_ROOM = 2  # for another document: ENC and a token
+_MIN_DOCUMENT_LENGTH = 3  # ENC, a token, eos
+_MIN_ROOM = 2  # for another document: ENC and a token
 
 # What an example's random numbers are for; from _DOCUMENTS on, one for every document.
 _START, _BACKWARDS, _DOCUMENTS = range(3)
 
 
 @runtime_checkable
-class DocumentStream(TokenStream, Protocol):
-    """A split of which it is known where documents begin."""
+class DocumentSplit(TokenSplit, Protocol):
+    """A split with known document starts."""
 
     def document_starts(self) -> Int64[np.ndarray, "N"]: ...
 
@@ -43,7 +43,7 @@ class DocumentTexts:
 
     def __init__(
         self,
-        split: DocumentStream,
+        split: DocumentSplit,
         config: BlankConfig,
         *,
         enc: int,
@@ -51,12 +51,12 @@ class DocumentTexts:
         sequence_length: int,
         seed: int,
     ) -> None:
-        """Read where the documents of a split begin.
+        """Read the document starts of a split.
 
         Args:
           split: documents, each of them ENC, tokens and eos.
           config: how often each objective comes.
-          enc: the token that texts begin with.
+          enc: the token that texts start with.
           sentence_end: by token id, whether it ends a sentence; the original overlooks the
             full-width marks of Chinese here.
           sequence_length: L, Part A and Part B together.
@@ -65,7 +65,7 @@ class DocumentTexts:
         Raises:
           UsageError: the split is shorter than a sequence, or has no document with text.
         """
-        check_stream_length(split.num_tokens, sequence_length)
+        check_num_tokens(split.num_tokens, sequence_length)
         self._split, self._config, self._seed = split, config, seed
         self._enc, self._sentence_end = enc, sentence_end
         self._rooms = text_lengths(config, sequence_length)
@@ -80,8 +80,8 @@ class DocumentTexts:
         objective, single_span = draw_objectives(example, self._config, self._seed)
         kind = tf.stack([objective, tf.cast(single_span, tf.int32)], axis=1)
         room = tf.gather_nd(tf.constant(self._rooms), kind)
-        draws = _DOCUMENTS + self._text_length // _SHORTEST_DOCUMENT + 1
-        uniform = uniforms(self._seed, Stream.ORDER, example, draws)
+        draws = _DOCUMENTS + self._text_length // _MIN_DOCUMENT_LENGTH + 1
+        uniform = uniforms(self._seed, RandomStream.ORDER, example, draws)
         text, length = calls.call(self._read, [uniform, room], [tf.int32, tf.int32])
         text = tf.ensure_shape(text, [None, self._text_length])
         return Texts(text, tf.ensure_shape(length, [None]), objective, single_span)
@@ -93,16 +93,16 @@ class DocumentTexts:
         text = np.zeros((len(room), self._text_length), np.int32)
         length = np.zeros(len(room), np.int32)
 
-        def write(row: int, place: int, tokens: np.ndarray) -> None:
-            text[row, place : place + len(tokens)] = tokens
-            length[row] = max(length[row], place + len(tokens))
+        def write(row: int, position: int, tokens: np.ndarray) -> None:
+            text[row, position : position + len(tokens)] = tokens
+            length[row] = max(length[row], position + len(tokens))
 
         start, size = self._draw(uniform[:, _DOCUMENTS])
         is_long = size - 2 >= room
         for row, piece in self._random_pieces(np.flatnonzero(is_long), start, size, room, uniform):
             write(row, 0, piece)
-        for row, place, piece in self._beginnings(np.flatnonzero(~is_long), room, uniform):
-            write(row, place, piece)
+        for row, position, piece in self._beginnings(np.flatnonzero(~is_long), room, uniform):
+            write(row, position, piece)
         return text, length
 
     def _draw(
@@ -125,21 +125,21 @@ class DocumentTexts:
         start, size, room, uniform = (values[rows] for values in (start, size, room, uniform))
         first = 1 + (uniform[:, _START] * (size - 1 - room)).astype(np.int64)  # in the document
         width = min(2 * self._text_length + 1, self._split.num_tokens)
-        begin = np.clip(start + first - room // 2 - 1, 0, self._split.num_tokens - width)
-        tokens = self._split.read(begin, width)
+        read_start = np.clip(start + first - room // 2 - 1, 0, self._split.num_tokens - width)
+        tokens = self._split.read(read_start, width)
         for i, row in enumerate(rows.tolist()):
-            document = int(start[i] - begin[i])  # in what was read; may lie before it
-            place = self._sentence_start(
+            document = int(start[i] - read_start[i])  # in what was read; may lie before it
+            position = self._sentence_start(
                 tokens[i],
                 document + int(first[i]),
                 document + 1,
                 int(room[i]) // 2,
                 uniform[i, _BACKWARDS] < 0.5,
             )
-            rest = tokens[i, place : document + int(size[i])]
+            rest = tokens[i, position : document + int(size[i])]
             piece = np.concatenate([[self._enc], rest]).astype(np.int32)
             left = int(room[i])
-            yield row, piece if len(piece) <= left else self._cut(piece, left)
+            yield row, piece if len(piece) <= left else self._shorten(piece, left)
 
     def _beginnings(
         self,
@@ -147,50 +147,50 @@ class DocumentTexts:
         room: Int32[np.ndarray, "B"],
         uniform: Float64[np.ndarray, "B draws"],
     ) -> Iterator[tuple[int, int, Int32[np.ndarray, "length"]]]:
-        """Documents one after the other until each of some rows is full: row, place and tokens."""
+        """Consecutive documents until each of some rows is full: row, position and tokens."""
         used = np.zeros_like(room)
         pieces = []
         for number in range(_DOCUMENTS, uniform.shape[1]):
             start, size = self._draw(uniform[rows, number])
             pieces.append(np.stack([rows, used[rows], start, size], axis=1))
             used[rows] += np.minimum(size, room[rows]).astype(np.int32)
-            rows = rows[used[rows] + _LEAST_ROOM <= room[rows]]
+            rows = rows[used[rows] + _MIN_ROOM <= room[rows]]
             if not rows.size:
                 break
-        row, place, start, size = np.concatenate(pieces).T
-        # Documents of similar size are read at once: one read of all would be as wide as a text.
+        row, position, start, size = np.concatenate(pieces).T
+        # Documents of similar size are read together: one read of all would be as wide as a text.
         width = np.minimum(2 ** np.ceil(np.log2(np.maximum(size, 1))), self._text_length)
-        for least in np.unique(width).astype(np.int64):
-            group = np.flatnonzero(width == least)
-            begin = np.minimum(start[group], self._split.num_tokens - least)
-            for i, begun, tokens in zip(
-                group, begin, self._split.read(begin, int(least)), strict=True
+        for group_width in np.unique(width).astype(np.int64):
+            group = np.flatnonzero(width == group_width)
+            read_start = np.minimum(start[group], self._split.num_tokens - group_width)
+            for i, read_from, tokens in zip(
+                group, read_start, self._split.read(read_start, int(group_width)), strict=True
             ):
-                left = int(room[row[i]] - place[i])
-                document = tokens[start[i] - begun :][: size[i]]
-                piece = document if size[i] <= left else self._cut(document, left)
-                yield int(row[i]), int(place[i]), piece
+                left = int(room[row[i]] - position[i])
+                document = tokens[start[i] - read_from :][: size[i]]
+                piece = document if size[i] <= left else self._shorten(document, left)
+                yield int(row[i]), int(position[i]), piece
 
     def _sentence_start(
         self,
         tokens: Int32[np.ndarray, "width"],
-        place: int,
+        position: int,
         document: int,
-        most: int,
+        max_distance: int,
         backwards: bool,
     ) -> int:
-        """`place`, moved by at most `most` tokens to the start of a sentence or of the document."""
+        """`position`, moved up to `max_distance` tokens to the start of a sentence or document."""
         if backwards:
-            lowest = max(place - most, document)
-            before = self._sentence_end[tokens[lowest - 1 : place]]
+            lowest = max(position - max_distance, document)
+            before = self._sentence_end[tokens[lowest - 1 : position]]
             found = np.flatnonzero(before[::-1])
-            return place - int(found[0]) if found.size else lowest
-        after = self._sentence_end[tokens[place - 1 : place - 1 + most]]
+            return position - int(found[0]) if found.size else lowest
+        after = self._sentence_end[tokens[position - 1 : position - 1 + max_distance]]
         found = np.flatnonzero(after)
-        at_start = place == document
-        return place if at_start else place + (int(found[0]) if found.size else most)
+        at_start = position == document
+        return position if at_start else position + (int(found[0]) if found.size else max_distance)
 
-    def _cut(self, tokens: Int32[np.ndarray, "length"], room: int) -> Int32[np.ndarray, "kept"]:
+    def _shorten(self, tokens: Int32[np.ndarray, "length"], room: int) -> Int32[np.ndarray, "kept"]:
         """The tokens up to the last sentence end in `room`, if that leaves at least half of it."""
         found = np.flatnonzero(self._sentence_end[tokens[:room]])
         kept = int(found[-1]) + 1 if found.size else 0

@@ -1,8 +1,8 @@
 """Exact epochs: each token of a split once, in windows visited in random order.
 
-The stream of a split is taken as a ring. An epoch cuts it, from a phase of its own, into the
-windows of a `Tiling` and visits them by a random permutation. Nothing is remembered between
-examples: the permutation is `tf.random_index_shuffle`, and the phase a function of the epoch.
+The tokens of a split form a ring. An epoch divides it, from its own phase, into the windows of a
+`Tiling` and visits them by a random permutation. There is no state between examples: the
+permutation is `tf.random_index_shuffle`, and the phase a function of the epoch.
 """
 
 from typing import NamedTuple, cast
@@ -12,8 +12,8 @@ import tensorflow as tf
 from jaxtyping import Bool, Float64, Int32, Int64
 
 from glm_jax.data.blanks.config import BlankConfig, Objective
-from glm_jax.data.order.texts import PythonCalls, Texts, TokenStream, text_lengths
-from glm_jax.data.randomness import Stream, integers, uniforms
+from glm_jax.data.order.texts import PythonCalls, Texts, TokenSplit, text_lengths
+from glm_jax.data.randomness import RandomStream, integers, uniforms
 from glm_jax.errors import UsageError
 
 
@@ -27,17 +27,17 @@ class Windows(NamedTuple):
 
 
 class EpochOrder:
-    """Example index -> window of the stream, in exact epochs."""
+    """Example index -> window of the split, in exact epochs."""
 
     def __init__(
         self, num_tokens: int, config: BlankConfig, *, sequence_length: int, seed: int
     ) -> None:
-        """Cut a stream of `num_tokens` tokens.
+        """Divide a split of `num_tokens` tokens.
 
         Raises:
-          UsageError: the stream is shorter than a sequence.
+          UsageError: the split is shorter than a sequence.
         """
-        check_stream_length(num_tokens, sequence_length)
+        check_num_tokens(num_tokens, sequence_length)
         self._kinds = kinds_of(config, sequence_length)
         self._tiling = Tiling(self._kinds, num_tokens)
         self._num_tokens = num_tokens
@@ -68,10 +68,10 @@ class EpochOrder:
         )
 
     def _uniform(self, epoch: tf.Tensor, window: tf.Tensor | None) -> tf.Tensor:
-        """Every epoch has numbers of its own: one for the phase, then one for each chapter."""
+        """Every epoch has its own numbers: one for the phase, then one for each chapter."""
         number = 0 if window is None else 1 + self._tiling.chapter(window)
         key = epoch * (1 + self._tiling.num_chapters) + number
-        return uniforms(self._seed, Stream.ORDER, key, 1)[:, 0]
+        return uniforms(self._seed, RandomStream.ORDER, key, 1)[:, 0]
 
     def _permuted(self, epoch: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         # random_index_shuffle takes a seed of three numbers for every index, of which it needs one.
@@ -88,8 +88,8 @@ class EpochOrder:
 class EpochTexts:
     """The texts of a split in exact epochs (a `TextSource`)."""
 
-    def __init__(self, split: TokenStream, order: EpochOrder, *, enc: int) -> None:
-        """Read `split` in an order that was made for its length; texts begin with `enc`."""
+    def __init__(self, split: TokenSplit, order: EpochOrder, *, enc: int) -> None:
+        """Read `split` in an order that was made for its length; texts start with `enc`."""
         self._split, self._order, self._enc = split, order, enc
 
     def __call__(self, example: Int64[tf.Tensor, "B"], calls: PythonCalls) -> Texts:
@@ -106,7 +106,7 @@ class EpochTexts:
 
 
 def read_windows(
-    split: TokenStream,
+    split: TokenSplit,
     start: Int64[np.ndarray, "B"],
     size: Int64[np.ndarray, "B"],
     text_length: int,
@@ -114,7 +114,7 @@ def read_windows(
 ) -> tuple[Int32[np.ndarray, "B T"], Int32[np.ndarray, "B"]]:
     """Texts of the split taken as a ring, and their lengths.
 
-    A window of `size` < `text_length` tokens that begins inside a document gets ENC in front.
+    A window of `size` < `text_length` tokens that starts inside a document gets ENC in front.
     """
     tokens = _read_ring(split, start, text_length - 1)
     text = np.empty((len(tokens), text_length), np.int32)
@@ -126,7 +126,7 @@ def read_windows(
 
 
 def _read_ring(
-    split: TokenStream, start: Int64[np.ndarray, "B"], length: int
+    split: TokenSplit, start: Int64[np.ndarray, "B"], length: int
 ) -> Int32[np.ndarray, "B length"]:
     last = split.num_tokens - length
     tokens = np.array(split.read(np.minimum(start, last), length), np.int32)
@@ -137,7 +137,7 @@ def _read_ring(
     return tokens
 
 
-def check_stream_length(num_tokens: int, sequence_length: int) -> None:
+def check_num_tokens(num_tokens: int, sequence_length: int) -> None:
     """Raises UsageError if a split is shorter than a sequence."""
     if num_tokens < sequence_length:
         raise UsageError(
@@ -146,7 +146,7 @@ def check_stream_length(num_tokens: int, sequence_length: int) -> None:
         )
 
 
-SLOTS = 100  # of a chapter: whole percentages come out even
+SLOTS = 100  # of a chapter: integer percentages come out even
 
 _DRAWN = -1  # kind of a slot whose objective is drawn
 
@@ -181,9 +181,9 @@ def kinds_of(config: BlankConfig, sequence_length: int) -> tuple[Kind, ...]:
 
 
 class Tiling:
-    """The windows of a stream of `num_tokens` tokens; together they cover it exactly.
+    """The windows of a split of `num_tokens` tokens; together they cover it exactly.
 
-    As many slots are laid side by side as the stream needs. They reach beyond its end by less than
+    As many slots are laid side by side as the split needs. They reach beyond its end by less than
     one window: all are made shorter by the same factor, which takes a token from a few of them.
     """
 
@@ -191,9 +191,9 @@ class Tiling:
         """Lay the slots out; `num_tokens` is at least the longest text of `kinds`."""
         self._slot_kind, self._left_over = _chapter(kinds)
         lengths = np.array([kind.text_length for kind in kinds])
-        shortest = lengths[self._left_over > 0].min(initial=lengths.max())
-        in_slots = np.where(self._slot_kind == _DRAWN, shortest, lengths[self._slot_kind])
-        # A window that begins inside a document gets ENC in front.
+        min_length = lengths[self._left_over > 0].min(initial=lengths.max())
+        in_slots = np.where(self._slot_kind == _DRAWN, min_length, lengths[self._slot_kind])
+        # A window that starts inside a document gets ENC in front.
         self._slot_start = np.concatenate([[0], np.cumsum(in_slots - 1)])
         self._chapter_tokens = int(self._slot_start[-1])
         self._number_drawn = np.cumsum(self._slot_kind == _DRAWN) - 1  # of a drawn slot
@@ -207,7 +207,7 @@ class Tiling:
     def bounds(
         self, window: Int64[tf.Tensor, "B"]
     ) -> tuple[Int64[tf.Tensor, "B"], Int64[tf.Tensor, "B"]]:
-        """Where each window begins and how many tokens it has."""
+        """Where each window starts and how many tokens it has."""
         slot = tf.math.floormod(window, SLOTS)
         slot_start = tf.constant(self._slot_start)
         before = self.chapter(window) * self._chapter_tokens
@@ -232,8 +232,8 @@ class Tiling:
         drawn = tf.searchsorted(bounds, point, side="right")
         return tf.where(tf.equal(fixed, _DRAWN), drawn, fixed)
 
-    def _shortened(self, place: tf.Tensor) -> tf.Tensor:
-        return place - place * self._too_many // self._laid_out
+    def _shortened(self, offset: tf.Tensor) -> tf.Tensor:
+        return offset - offset * self._too_many // self._laid_out
 
 
 def _chapter(
@@ -241,10 +241,10 @@ def _chapter(
 ) -> tuple[Int64[np.ndarray, "slots"], Float64[np.ndarray, "kinds"]]:
     """The kind of every slot, spread evenly, and what of each kind is left to be drawn."""
     exact = SLOTS * np.array([kind.share for kind in kinds])
-    whole = np.floor(exact + 1e-9).astype(np.int64)
-    drawn = SLOTS - int(whole.sum())
-    left_over = np.maximum(exact - whole, 0.0) if drawn else np.zeros(len(kinds))
+    fixed = np.floor(exact + 1e-9).astype(np.int64)
+    drawn = SLOTS - int(fixed.sum())
+    left_over = np.maximum(exact - fixed, 0.0) if drawn else np.zeros(len(kinds))
     left_over = np.where(left_over < 1e-9, 0.0, left_over)
-    numbers = [*enumerate(whole), (_DRAWN, drawn)]
-    places = [((i + 0.5) / count, kind) for kind, count in numbers for i in range(count)]
-    return np.array([kind for _, kind in sorted(places)], np.int64), left_over
+    numbers = [*enumerate(fixed), (_DRAWN, drawn)]
+    slots = [((i + 0.5) / count, kind) for kind, count in numbers for i in range(count)]
+    return np.array([kind for _, kind in sorted(slots)], np.int64), left_over

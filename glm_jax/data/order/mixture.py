@@ -1,10 +1,10 @@
 """Several streams of examples mixed by weight, without counting.
 
-Examples are dealt to streams as evenly as whole numbers allow: of the first n examples, the first
+Examples are assigned to streams as evenly as integers allow: of the first n examples, the first
 of two streams gets floor(n x its share), for every n. So which stream an example belongs to, and
 which of that stream's own examples it is, are functions of its index, and any number of following
-examples has the shares of all. More than two streams are dealt one after the other, each from what
-those before it leave.
+examples has the shares of all. More than two streams are assigned one after the other, each
+from the examples left by those before it.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from jaxtyping import Int32, Int64
 
 from glm_jax.data.order.texts import PythonCalls, Texts, TextSource
 
-_UNIT = 1 << 30  # shares are whole multiples of 1 / _UNIT; products with it fit into int64
+_UNIT = 1 << 30  # shares are integer multiples of 1 / _UNIT; products with it fit into int64
 
 
 def assign_streams(
@@ -31,8 +31,8 @@ def assign_streams(
     stream = tf.fill(tf.shape(example), len(weights) - 1)
     for number, weight in enumerate(weights[:-1]):
         share = round(weight / sum(weights[number:]) * _UNIT)
-        before = _dealt(left, share)
-        takes = is_left & (_dealt(left + 1, share) > before)
+        before = _num_assigned(left, share)
+        takes = is_left & (_num_assigned(left + 1, share) > before)
         stream = tf.where(takes, number, stream)
         left = tf.where(takes, before, tf.where(is_left, left - before, left))
         is_left &= tf.logical_not(takes)
@@ -52,16 +52,16 @@ class MixedTexts:
         self._sources, self._weights = sources, weights
 
     def __call__(self, example: Int64[tf.Tensor, "B"], calls: PythonCalls) -> Texts:
-        stream, own = assign_streams(example, self._weights)
+        stream, index_in_stream = assign_streams(example, self._weights)
         rows, parts = [], []
         for number, source in enumerate(self._sources):
             row = rows_of(number, stream)
             rows.append(row)
-            parts.append(source(tf.gather(own, row), calls))
+            parts.append(source(tf.gather(index_in_stream, row), calls))
         return Texts(*(tf.dynamic_stitch(rows, list(field)) for field in zip(*parts, strict=True)))
 
 
-def _dealt(count: tf.Tensor, share: int) -> tf.Tensor:
+def _num_assigned(count: tf.Tensor, share: int) -> tf.Tensor:
     """floor(count x share / _UNIT), for counts as large as int64 holds."""
-    whole, rest = count // _UNIT, tf.math.floormod(count, _UNIT)
-    return whole * share + rest * share // _UNIT
+    quotient, rest = count // _UNIT, tf.math.floormod(count, _UNIT)
+    return quotient * share + rest * share // _UNIT

@@ -1,4 +1,4 @@
-"""What the examples of a batch are cut from: each a text, and the objective that it was sized for.
+"""The texts of the examples of a batch: each a text, and the objective that it was sized for.
 
 How long a text is depends on its objective, because every span adds positions of its own to the
 sequence. So the objective is known before the text is chosen.
@@ -18,14 +18,14 @@ from glm_jax.data.blanks.objectives import OBJECTIVES, expected_text_length
 class Texts(NamedTuple):
     """One text for each example of a batch; T is the longest length that any objective takes."""
 
-    text: Int32[tf.Tensor, "B T"]  # begins with ENC; what lies beyond `length` means nothing
+    text: Int32[tf.Tensor, "B T"]  # starts with ENC; what lies beyond `length` means nothing
     length: Int32[tf.Tensor, "B"]
     objective: Int32[tf.Tensor, "B"]
     single_span: Bool[tf.Tensor, "B"]
 
 
 @runtime_checkable
-class TokenStream(Protocol):
+class TokenSplit(Protocol):
     """The part of a token store's split that texts are read from."""
 
     @property

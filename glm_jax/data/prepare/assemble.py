@@ -50,7 +50,7 @@ class Plan:
 
     placed: dict[str, list[PlacedShard]]
     length_counts: Int64[np.ndarray, "E"]
-    incidents: ReadStats = field(default_factory=ReadStats)
+    stats: ReadStats = field(default_factory=ReadStats)
     text_bytes: int = 0
     duplicates: int = 0
 
@@ -98,13 +98,13 @@ def plan_arrays(
     plan = Plan({name: [] for name in fractions.names}, np.zeros(len(LENGTH_EDGES), np.int64))
     documents = dict.fromkeys(fractions.names, 0)
     tokens = dict.fromkeys(fractions.names, 0)
-    begin = 0
+    offset = 0
     for name in names:
         shard = read_documents(folder, name)
         number = len(shard.lengths)
-        kept = np.ones(number, bool) if first is None else first[begin : begin + number]
-        begin += number
-        plan.incidents.add(shard.incidents)
+        kept = np.ones(number, bool) if first is None else first[offset : offset + number]
+        offset += number
+        plan.stats.add(shard.stats)
         plan.text_bytes += int(shard.num_bytes[kept].sum())
         plan.duplicates += number - int(kept.sum())
         edges = np.searchsorted(LENGTH_EDGES, shard.lengths[kept], "right") - 1
@@ -208,7 +208,7 @@ class SplitFractions:
         return ("train", "validation", "test") if self.test else ("train", "validation")
 
     def of(self, digests: UInt64[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
-        """For every document, by its digest, the place of its split in ``names``."""
-        place = digests / 2.0**64  # uniform in [0, 1)
-        in_test = (place >= self.validation) & (place < self.validation + self.test)
-        return np.where(place < self.validation, 1, np.where(in_test, 2, 0))
+        """For every document, by its digest, the index of its split in ``names``."""
+        point = digests / 2.0**64  # uniform in [0, 1)
+        in_test = (point >= self.validation) & (point < self.validation + self.test)
+        return np.where(point < self.validation, 1, np.where(in_test, 2, 0))

@@ -1,6 +1,6 @@
 """Preparing a corpus on Apache Beam: any of its runners, from one machine to a cluster.
 
-It has an environment of its own (requirements-beam.txt), as Beam's pins and those of the rest of
+It has its own environment (requirements-beam.txt), as Beam's pins and those of the rest of
 the package don't go together; nothing here imports TensorFlow or JAX.
 """
 
@@ -21,14 +21,14 @@ from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMiss
 
 from glm_jax.data.prepare.runner import NumberedShard, numbered_shards
 from glm_jax.data.sources.document import ReadOptions
-from glm_jax.data.sources.streams import Stream
+from glm_jax.data.sources.inputs import Input
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.files import read_file, write_file
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong with one piece of work: told when the pipeline is done."""
+    """The error of one piece of work, reported when the pipeline is done."""
 
     sentence: str
     is_usage: bool
@@ -47,8 +47,8 @@ class BeamRunner:
 
     def shards(
         self,
-        streams: list[Stream],
-        reading: ReadOptions,
+        inputs: list[Input],
+        options: ReadOptions,
         work: Callable[[NumberedShard], tuple[int, int]],
         folder: str,
     ) -> Iterator[tuple[str, int, int]]:
@@ -56,13 +56,13 @@ class BeamRunner:
         with self._pipeline() as pipeline:
             _ = (
                 pipeline
-                | "streams" >> beam.Create(list(enumerate(streams)))
-                | "spread streams" >> beam.Reshuffle()
-                | "cut" >> beam.FlatMap(_cut, reading)
+                | "inputs" >> beam.Create(list(enumerate(inputs)))
+                | "spread inputs" >> beam.Reshuffle()
+                | "shards" >> beam.FlatMap(_shards, options)
                 | "spread shards" >> beam.Reshuffle()
                 | "tokenize" >> beam.Map(_tokenize, work)
                 | "collect" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
-                | "tell" >> beam.Map(_write_list, location)
+                | "write" >> beam.Map(_write_list, location)
             )
         yield from sorted(_read_list(location))
 
@@ -77,7 +77,7 @@ class BeamRunner:
                 | "spread" >> beam.Reshuffle()
                 | "work" >> beam.Map(_attempt, work)
                 | "add up" >> beam.CombineGlobally(_Sum())
-                | "tell" >> beam.Map(_write_total, location)
+                | "write" >> beam.Map(_write_total, location)
             )
         with np.load(io.BytesIO(read_file(location))) as found:
             _raise_first([Failure(**failure) for failure in json.loads(str(found["failures"]))])
@@ -114,9 +114,9 @@ class _Sum(beam.CombineFn):
         return accumulator
 
 
-def _cut(stream: tuple[int, Stream], reading: ReadOptions) -> Iterator[NumberedShard | Failure]:
+def _shards(input: tuple[int, Input], options: ReadOptions) -> Iterator[NumberedShard | Failure]:
     try:
-        yield from numbered_shards(*stream, reading)
+        yield from numbered_shards(*input, options)
     except UsageError as error:
         yield Failure(str(error), is_usage=True)
 

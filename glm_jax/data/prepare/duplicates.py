@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt64
 
-# What is sorted at once; 24 bytes of a file each.
+# Number of documents sorted in memory; 24 bytes of a file each.
 DOCUMENTS_AT_ONCE = 1 << 21
 
 
@@ -30,10 +30,10 @@ def first_occurrences(
     """
     first = np.memmap(folder / "first", bool, "w+", shape=(max(num_documents, 1),))
     num_parts = -(-num_documents // DOCUMENTS_AT_ONCE)
-    begin = 0
+    offset = 0
     for block in digests:
-        number = np.arange(begin, begin + len(block), dtype=np.uint64)
-        begin += len(block)
+        number = np.arange(offset, offset + len(block), dtype=np.uint64)
+        offset += len(block)
         records = np.column_stack([block, number])
         part = block[:, 0] % np.uint64(max(num_parts, 1))
         for index in np.unique(part):

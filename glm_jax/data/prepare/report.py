@@ -36,7 +36,7 @@ class PrepareReport:
     """What went into a store.
 
     ``text_bytes`` counts UTF-8, ``tokens`` include ENC and eos.
-    ``length_counts`` maps lengths in tokens, each the least of its class, to numbers of documents.
+    ``length_counts`` maps the minimum length of each class, in tokens, to its number of documents.
     """
 
     documents: int

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from glm_jax.data.sources.document import ReadOptions
-from glm_jax.data.sources.streams import Shard, Stream, cut
+from glm_jax.data.sources.inputs import Input, Shard, shards_of
 from glm_jax.data.sources.workers import ordered_map
 
 NumberedShard = tuple[str, Shard]
@@ -19,17 +19,17 @@ NumberedShard = tuple[str, Shard]
 class Runner(Protocol):
     """Does pieces of work that don't depend on each other, anywhere and in any order.
 
-    ``folder``, a path or URL, is where it may leave files of its own.
+    ``folder``, a path or URL, is where it may leave its own files.
     """
 
     def shards(
         self,
-        streams: list[Stream],
-        reading: ReadOptions,
+        inputs: list[Input],
+        options: ReadOptions,
         work: Callable[[NumberedShard], tuple[int, int]],
         folder: str,
     ) -> Iterator[tuple[str, int, int]]:
-        """Cut streams into shards and work on each; gives names and the work's results, sorted."""
+        """Split inputs into shards and work on each; gives names and the work's results, sorted."""
         ...
 
     def total(
@@ -39,9 +39,9 @@ class Runner(Protocol):
         ...
 
 
-def numbered_shards(number: int, stream: Stream, reading: ReadOptions) -> Iterator[NumberedShard]:
-    """The shards of stream ``number`` with their names, which sort as the shards do."""
-    for index, shard in enumerate(cut(stream, reading)):
+def numbered_shards(number: int, input: Input, options: ReadOptions) -> Iterator[NumberedShard]:
+    """The shards of input ``number`` with their names, which sort as the shards do."""
+    for index, shard in enumerate(shards_of(input, options)):
         yield f"{number:08d}-{index:08d}", shard
 
 
@@ -57,15 +57,15 @@ class LocalRunner:
 
     def shards(
         self,
-        streams: list[Stream],
-        reading: ReadOptions,
+        inputs: list[Input],
+        options: ReadOptions,
         work: Callable[[NumberedShard], tuple[int, int]],
         folder: str,
     ) -> Iterator[tuple[str, int, int]]:
         shards = (
             shard
-            for number, stream in enumerate(streams)
-            for shard in numbered_shards(number, stream, reading)
+            for number, input in enumerate(inputs)
+            for shard in numbered_shards(number, input, options)
         )
         return ordered_map(_Named(work), shards, self.workers)
 

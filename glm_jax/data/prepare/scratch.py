@@ -1,4 +1,4 @@
-"""Where a store's shards are kept until the store is whole, and found again after a kill."""
+"""Where a store's shards are kept until the store is complete, and found again after a kill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from glm_jax.io.paths import is_url
 
 
 def scratch_location(out: str) -> str:
-    """The folder beside a store, a path or URL, for the shards that it is made of."""
+    """The folder next to a store, a path or URL, for the shards that it is made of."""
     parent, _, name = out.rstrip("/").rpartition("/")
     return f"{parent}/.{name}.shards"
 
@@ -67,10 +67,10 @@ def _locked(scratch: str, out: str) -> Iterator[None]:
 
 
 def remove_finished(out: str, finished: str) -> None:
-    """Remove shards that were left when a run was killed just after its store was whole.
+    """Remove shards that were left when a run was killed just after its store was complete.
 
     Args:
-      out: the store's path; shards beside a URL are left.
+      out: the store's path; shards next to a URL are left.
       finished: the file that the store was finished with.
     """
     scratch = Path(scratch_location(out))

@@ -1,6 +1,6 @@
 """Tokenized shards: the unit in which a corpus is prepared, and done only once.
 
-A shard's file is there when it is whole, so that a run that was killed goes on with the others.
+A shard's file appears when it is complete, so that a run that was killed resumes with the others.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jaxtyping import Int64, Integer, UInt64
 
 from glm_jax.data.sources.document import Document, ReadOptions, ReadStats
 from glm_jax.data.sources.filters import load_filter
+from glm_jax.data.sources.inputs import Shard
 from glm_jax.data.sources.pieces import read_piece
-from glm_jax.data.sources.streams import Shard
 from glm_jax.data.store.store import id_type
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.files import file_exists, open_file, write_file
@@ -37,7 +37,7 @@ class ShardDocuments:
     Attributes:
       lengths: tokens of each, ENC and eos included.
       num_bytes: size of each as UTF-8.
-      digests: hashes of whole documents, by which they are split.
+      digests: hashes of complete documents, which decide their split.
       text_digests: two hashes of each text, equal only for equal texts.
     """
 
@@ -45,7 +45,7 @@ class ShardDocuments:
     num_bytes: Int64[np.ndarray, "N"]
     digests: UInt64[np.ndarray, "N"]
     text_digests: UInt64[np.ndarray, "N 2"]
-    incidents: ReadStats
+    stats: ReadStats
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Tokenizing:
 
     folder: str
     tokenizer: str
-    reading: ReadOptions
+    options: ReadOptions
     filter: str | None
 
     def __call__(self, numbered: tuple[str, Shard]) -> tuple[int, int]:
@@ -73,25 +73,23 @@ class Tokenizing:
         location = f"{self.folder}/{name}{SUFFIX}"
         if (done := _intact(location)) is not None:
             return done
-        incidents = ReadStats()
+        stats = ReadStats()
         tokenizer = _loaded_tokenizer(self.tokenizer)
-        columns = _tokenized(self._documents(shard, incidents), tokenizer)
-        columns["incidents"] = np.frombuffer(
-            json.dumps(dataclasses.asdict(incidents)).encode(), np.uint8
-        )
+        columns = _tokenized(self._documents(shard, stats), tokenizer)
+        columns["stats"] = np.frombuffer(json.dumps(dataclasses.asdict(stats)).encode(), np.uint8)
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, **columns)
         write_file(location, content.getvalue())
         return len(columns["lengths"]), int(columns["num_bytes"].sum())
 
-    def _documents(self, shard: Shard, incidents: ReadStats) -> Iterator[Document]:
+    def _documents(self, shard: Shard, stats: ReadStats) -> Iterator[Document]:
         keeps = None if self.filter is None else load_filter(self.filter)
         for piece in shard:
-            for document in read_piece(piece, self.reading, incidents):
+            for document in read_piece(piece, self.options, stats):
                 if keeps is None or keeps(document):
                     yield document
                 else:
-                    incidents.filtered_documents += 1
+                    stats.filtered_documents += 1
 
 
 def read_documents(folder: str, name: str) -> ShardDocuments:
@@ -106,7 +104,7 @@ def read_documents(folder: str, name: str) -> ShardDocuments:
             num_bytes=arrays["num_bytes"],
             digests=arrays["digests"],
             text_digests=arrays["text_digests"],
-            incidents=ReadStats(**json.loads(arrays["incidents"].tobytes())),
+            stats=ReadStats(**json.loads(arrays["stats"].tobytes())),
         )
 
 
@@ -121,7 +119,7 @@ def read_ids(folder: str, name: str) -> Integer[np.ndarray, "T"]:
 
 
 def _tokenized(documents: Iterator[Document], tokenizer: Tokenizer) -> dict[str, np.ndarray]:
-    begin, end = tokenizer.special["ENC"], tokenizer.special["eos"]
+    enc, eos = tokenizer.special["ENC"], tokenizer.special["eos"]
     bound = tokenizer.padded_vocab_size
     ids: list[np.ndarray] = [np.empty(0, np.int64)]
     origins: list[str] = []
@@ -130,23 +128,23 @@ def _tokenized(documents: Iterator[Document], tokenizer: Tokenizer) -> dict[str,
     text_digests: list[bytes] = []
     for document in documents:
         of_text = tokenizer.encode_text(document.text)
-        ids.append(np.array([begin, *of_text, end], np.int64))
+        ids.append(np.array([enc, *of_text, eos], np.int64))
         origins.append(document.origin)
         num_bytes.append(document.num_bytes)
         digests.append(int.from_bytes(document.digest, "big"))
         text = document.text.encode()
         text_digests.append(hashlib.blake2b(text, digest_size=16).digest())
     lengths = np.array([len(of_document) for of_document in ids[1:]], np.int64)
-    stream = np.concatenate(ids)
-    outside = np.flatnonzero((stream < 0) | (stream >= bound))
+    all_ids = np.concatenate(ids)
+    outside = np.flatnonzero((all_ids < 0) | (all_ids >= bound))
     if outside.size:
         document_number = int(np.searchsorted(np.cumsum(lengths), outside[0], "right"))
         raise UsageError(
-            f"the tokenizer gave the id {stream[outside[0]]} at {origins[document_number]}, "
+            f"the tokenizer gave the id {all_ids[outside[0]]} at {origins[document_number]}, "
             f"outside its vocabulary of {bound}"
         )
     return {
-        "ids": stream.astype(id_type(bound)),
+        "ids": all_ids.astype(id_type(bound)),
         "lengths": lengths,
         "num_bytes": np.array(num_bytes, np.int64),
         "digests": np.array(digests, np.uint64),
@@ -176,7 +174,7 @@ def _intact(location: str) -> tuple[int, int] | None:
 def _opened(location: str) -> Iterator[Mapping[str, np.ndarray]]:
     """The arrays in a shard's file; only what is asked for is read, and its checksum checked."""
     try:
-        with open_file(location) as stream, np.load(stream) as arrays:
+        with open_file(location) as file, np.load(file) as arrays:
             yield arrays
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise RunError(f"{location} is damaged: {error}; run again to make it anew") from error
+        raise RunError(f"{location} is damaged: {error}; run again to write a new one") from error

@@ -1,4 +1,4 @@
-"""Files, compressed or not, read in blocks of what is in them."""
+"""Files, compressed or not, read in blocks of decompressed content."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ def read_blocks(location: str) -> Iterator[bytes]:
       BrokenFileError: the file can't be read any further; the blocks before were good.
     """
     try:
-        with open_file(location) as stream:
-            yield from _decompressed(location, stream)
+        with open_file(location) as file:
+            yield from _decompressed(location, file)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise BrokenFileError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _decompressed(location: str, stream: IO[bytes]) -> Iterator[bytes]:
+def _decompressed(location: str, file: IO[bytes]) -> Iterator[bytes]:
     if location.endswith(".zst"):
-        return _zstandard_blocks(location, stream)
-    reader: Any = stream
+        return _zstandard_blocks(location, file)
+    reader: Any = file
     if location.endswith(".gz"):
-        reader = gzip.GzipFile(fileobj=stream)
+        reader = gzip.GzipFile(fileobj=file)
     elif location.endswith(".bz2"):
-        reader = bz2.BZ2File(stream)
+        reader = bz2.BZ2File(file)
     elif location.endswith(".xz"):
-        reader = lzma.LZMAFile(stream)  # noqa: SIM115  (owns nothing to close)
+        reader = lzma.LZMAFile(file)  # noqa: SIM115  (owns nothing to close)
     # read1 gives what there is before it fails at what is broken.
     read = getattr(reader, "read1", reader.read)
     return iter(partial(read, _READ_BYTES), b"")
@@ -78,11 +78,11 @@ def import_zstandard(location: str) -> Any:
     return zstandard
 
 
-def _zstandard_blocks(location: str, stream: IO[bytes]) -> Iterator[bytes]:
+def _zstandard_blocks(location: str, file: IO[bytes]) -> Iterator[bytes]:
     zstandard = import_zstandard(location)
     frame = zstandard.ZstdDecompressor().decompressobj()
     try:
-        for block in iter(partial(stream.read, _READ_BYTES), b""):
+        for block in iter(partial(file.read, _READ_BYTES), b""):
             while block:
                 if frame.eof:
                     frame = zstandard.ZstdDecompressor().decompressobj()

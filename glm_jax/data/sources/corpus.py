@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Iterator
 
 from glm_jax.data.sources.document import MAXIMUM_CHARACTERS, Document, ReadOptions, ReadStats
+from glm_jax.data.sources.inputs import Input, find_inputs, shards_of
 from glm_jax.data.sources.pieces import read_piece
-from glm_jax.data.sources.streams import Stream, cut, find_streams
 from glm_jax.errors import UsageError
 
 
@@ -15,7 +15,7 @@ def documents(
     sources: Iterable[str | os.PathLike[str]],
     *,
     text_key: str = "text",
-    incidents: ReadStats | None = None,
+    stats: ReadStats | None = None,
     maximum_characters: int = MAXIMUM_CHARACTERS,
 ) -> Iterator[Document]:
     """All documents of ``sources``, always in the same order, one by one.
@@ -23,24 +23,24 @@ def documents(
     Args:
       sources: each a file (.txt is one document, .jsonl one a line; also .gz, .bz2, .xz and .zst;
         .parquet is one a row), a folder of such files at any depth (hidden ones left out), a glob
-        pattern, a URL of one of these, ``tfds:NAME[/CONFIG][#SPLIT]`` (split "train" unless said)
+        pattern, a URL of one of these, ``tfds:NAME[/CONFIG][#SPLIT]`` (split "train" by default)
         or ``embedded``. A file that is found twice is read once.
       text_key: key of the text in .jsonl, Parquet and TFDS; a TFDS data set with one text feature
         needs none.
-      incidents: counts what was skipped, replaced or split.
+      stats: counts what was skipped, replaced or split.
       maximum_characters: longer documents are split, at the end of a paragraph if possible.
 
     Raises:
-      UsageError: at once, a source that matches nothing, a data set that is not prepared or a
+      UsageError: immediately, a source that matches nothing, a data set that is not prepared or a
         number out of range; while reading, a .jsonl file in which no line has ``text_key`` (of a
         large one, no line of the first 8 MiB).
     """
-    reading = checked_reading(text_key, maximum_characters)
-    streams = find_streams(sources, text_key)
-    return _documents(streams, reading, incidents or ReadStats())
+    options = checked_options(text_key, maximum_characters)
+    inputs = find_inputs(sources, text_key)
+    return _documents(inputs, options, stats or ReadStats())
 
 
-def checked_reading(text_key: str, maximum_characters: int) -> ReadOptions:
+def checked_options(text_key: str, maximum_characters: int) -> ReadOptions:
     """How to read, if that is possible.
 
     Raises:
@@ -51,10 +51,8 @@ def checked_reading(text_key: str, maximum_characters: int) -> ReadOptions:
     return ReadOptions(text_key, maximum_characters)
 
 
-def _documents(
-    streams: list[Stream], reading: ReadOptions, incidents: ReadStats
-) -> Iterator[Document]:
-    for stream in streams:
-        for shard in cut(stream, reading):
+def _documents(inputs: list[Input], options: ReadOptions, stats: ReadStats) -> Iterator[Document]:
+    for input in inputs:
+        for shard in shards_of(input, options):
             for piece in shard:
-                yield from read_piece(piece, reading, incidents)
+                yield from read_piece(piece, options, stats)

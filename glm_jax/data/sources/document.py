@@ -15,11 +15,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Document:
-    """One document, or one part of a document too long to be handled at once.
+    """One document, or one part of a document too long to be handled as one.
 
     ``origin`` says where it came from, ``num_bytes`` is its size in UTF-8. ``digest`` is a hash of
     the text (of the first part, for every part of a split document): it stays the same wherever
-    the document is found and whatever stands beside it.
+    the document is found and whatever surrounds it.
     """
 
     text: str
@@ -30,7 +30,7 @@ class Document:
 
 @dataclass
 class ReadStats:
-    """What happened while documents were read; counted up as the reading goes on.
+    """What happened while documents were read; counted while they are read.
 
     Empty documents, those that a filter refused, lines that aren't JSON objects, records without
     text and the rest of unreadable files are skipped; bad UTF-8 is replaced by U+FFFD; documents
@@ -46,7 +46,7 @@ class ReadStats:
     unreadable_files: list[str] = field(default_factory=list)
 
     def add(self, others: ReadStats) -> None:
-        """Count the incidents of another piece of the sources too."""
+        """Add the counts of another piece of the sources too."""
         for name in (item.name for item in dataclasses.fields(self)):
             setattr(self, name, getattr(self, name) + getattr(others, name))
 
@@ -69,7 +69,7 @@ class ReadOptions:
 
 
 def document_of(text: str, origin: str) -> Document:
-    """A whole document of clean text."""
+    """A complete document of clean text."""
     encoded = text.encode()
     return Document(text, origin, len(encoded), hashlib.blake2b(encoded, digest_size=8).digest())
 
@@ -80,12 +80,12 @@ def replace_surrogates(text: str) -> tuple[str, int]:
 
 
 def documents_of(
-    blocks: Iterable[str], origin: str, maximum_characters: int, incidents: ReadStats
+    blocks: Iterable[str], origin: str, maximum_characters: int, stats: ReadStats
 ) -> Iterator[Document]:
     """The parts of one document (one, as a rule), without whitespace around them."""
     digest, parts, bad_utf8 = b"", 0, False
     for part in split_text(blocks, maximum_characters):
-        # Most text is ASCII, and told as such at once.
+        # Most text is ASCII, which is a fast check.
         text, replaced = part.strip(), 0
         if not text.isascii():
             text, replaced = replace_surrogates(text)
@@ -95,15 +95,15 @@ def documents_of(
             digest = digest or document.digest
             parts += 1
             yield Document(text, origin, document.num_bytes, digest)
-    incidents.empty_documents += parts == 0
-    incidents.split_documents += parts > 1
-    incidents.documents_with_bad_utf8 += bad_utf8
+    stats.empty_documents += parts == 0
+    stats.split_documents += parts > 1
+    stats.documents_with_bad_utf8 += bad_utf8
 
 
 def split_text(blocks: Iterable[str], maximum_characters: int) -> Iterator[str]:
-    """Cut text that arrives in blocks into parts of at most ``maximum_characters``.
+    """Split text that arrives in blocks into parts of at most ``maximum_characters``.
 
-    A cut falls after the last empty line of the second half of a part, else after its last newline,
+    A part ends after the last empty line of the second half of a part, else after its last newline,
     else after its last space, else anywhere. The parts joined are the text.
     """
     waiting: list[str] = []
@@ -115,7 +115,7 @@ def split_text(blocks: Iterable[str], maximum_characters: int) -> Iterator[str]:
             continue
         rest, start = "".join(waiting), 0
         while len(rest) - start > maximum_characters:
-            end = _cut(rest, start, start + maximum_characters)
+            end = _split_point(rest, start, start + maximum_characters)
             yield rest[start:end]
             start = end
         waiting, num_waiting = [rest[start:]], len(rest) - start
@@ -123,7 +123,7 @@ def split_text(blocks: Iterable[str], maximum_characters: int) -> Iterator[str]:
         yield "".join(waiting)
 
 
-def _cut(text: str, start: int, end: int) -> int:
+def _split_point(text: str, start: int, end: int) -> int:
     middle = (start + end) // 2
     for mark in ("\n\n", "\n", " "):
         found = text.rfind(mark, middle, end)

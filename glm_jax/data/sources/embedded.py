@@ -26,7 +26,7 @@ _SKIPPED_FOLDERS = frozenset(
 )
 _FILES_PER_ITEM = 16
 
-# A line this long was wrapped, and goes on in the next.
+# A line this long was wrapped, and continues in the next.
 _WRAPPED_LENGTH = 50
 
 
@@ -49,7 +49,7 @@ def prose(text: str) -> str:
     lines: list[str] = []
     previous = ""
     in_session = False
-    for line in map(str.rstrip, text.strip().splitlines()):
+    for line in map(str.rstrip, text.strip().split("\n")):
         in_session = line.lstrip().startswith(">>>") or (in_session and line != "")
         if in_session:
             continue
@@ -69,7 +69,7 @@ def docstring_documents(folders: Mapping[str, Path], *, workers: int) -> Iterato
     """The docstrings of every source file below ``folders`` (by package), a document per file.
 
     They are cleaned of their indentation (see also ``prose``) and joined by empty lines, in the
-    order of the source. One that stood in an earlier place is left out, and a file that doesn't
+    order of the source. One that occurred before is left out, and a file that doesn't
     parse has none.
     """
     files = [

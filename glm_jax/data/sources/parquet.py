@@ -38,10 +38,10 @@ def row_group_bytes(location: str, text_key: str) -> list[int]:
 
 
 def row_group_documents(
-    location: str, index: int, reading: ReadOptions, incidents: ReadStats
+    location: str, index: int, options: ReadOptions, stats: ReadStats
 ) -> Iterator[Document]:
-    """The documents of one row group; ``incidents`` are counted up."""
-    key = reading.text_key
+    """The documents of one row group; ``stats`` are counted up."""
+    key = options.text_key
     number = 0
     try:
         with _opened(location) as file:
@@ -50,13 +50,11 @@ def row_group_documents(
                     origin = f"{location}:{index}:{number}"
                     number += 1
                     if text is None:
-                        incidents.lines_without_text += 1
+                        stats.lines_without_text += 1
                     else:
-                        yield from documents_of(
-                            [text], origin, reading.maximum_characters, incidents
-                        )
+                        yield from documents_of([text], origin, options.maximum_characters, stats)
     except BrokenFileError as error:
-        incidents.unreadable_files.append(f"{location} ({error})")
+        stats.unreadable_files.append(f"{location} ({error})")
 
 
 def _texts(column: Any) -> Iterator[str | None]:
@@ -77,7 +75,7 @@ def _opened(location: str) -> Iterator[Any]:
             f"{location} needs the Python package pyarrow, which is not installed"
         ) from error
     try:
-        with open_file(location) as stream:
-            yield ParquetFile(stream)
+        with open_file(location) as file:
+            yield ParquetFile(file)
     except (OSError, pyarrow.ArrowException) as error:
         raise BrokenFileError(" ".join(str(error).split())) from error

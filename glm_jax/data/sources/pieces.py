@@ -17,7 +17,7 @@ from glm_jax.data.sources.document import Document, ReadOptions, ReadStats, docu
 from glm_jax.errors import UsageError
 from glm_jax.io.files import open_file
 
-# Text handled as one: enough to be worth a file, little enough to keep memory small.
+# Size of a piece: enough to be worth a file, little enough to keep memory small.
 PIECE_BYTES = 1 << 23
 
 _KEYS_SHOWN = 12
@@ -32,7 +32,7 @@ class WholeFile:
 
 @dataclass(frozen=True)
 class LineRange:
-    """The lines of an uncompressed file that begin at the bytes ``start`` to ``end``."""
+    """The lines of an uncompressed file that start at the bytes ``start`` to ``end``."""
 
     location: str
     start: int
@@ -41,7 +41,7 @@ class LineRange:
 
 @dataclass(frozen=True)
 class Lines:
-    """Whole lines of a compressed file; ``start`` is where they begin in what it holds."""
+    """Lines of a compressed file; ``start`` is their offset in its decompressed content."""
 
     location: str
     start: int
@@ -61,32 +61,32 @@ class Ready:
     """Documents that are read already, and what happened while they were."""
 
     documents: tuple[Document, ...]
-    incidents: ReadStats
+    stats: ReadStats
 
 
 Piece = WholeFile | LineRange | Lines | RowGroup | Ready
 
 
-def read_piece(piece: Piece, reading: ReadOptions, incidents: ReadStats) -> Iterator[Document]:
-    """The documents of a piece; ``incidents`` are counted up.
+def read_piece(piece: Piece, options: ReadOptions, stats: ReadStats) -> Iterator[Document]:
+    """The documents of a piece; ``stats`` are counted up.
 
     Raises:
-      UsageError: no line of a .jsonl file, in so far as it begins in this piece, has the key.
+      UsageError: no line of a .jsonl file, as far as it starts in this piece, has the key.
     """
     if isinstance(piece, Ready):
-        incidents.add(piece.incidents)
+        stats.add(piece.stats)
         return iter(piece.documents)
     if isinstance(piece, RowGroup):
         # Imported here because pyarrow is an optional package.
         from glm_jax.data.sources.parquet import row_group_documents
 
-        return row_group_documents(piece.location, piece.index, reading, incidents)
+        return row_group_documents(piece.location, piece.index, options, stats)
     if isinstance(piece, WholeFile):
-        return _whole_file_documents(piece.location, reading, incidents)
+        return _whole_file_documents(piece.location, options, stats)
     if isinstance(piece, Lines):
         lines = io.BytesIO(piece.content)
-        return _line_documents(lines, piece.location, piece.start, reading, incidents)
-    return _range_documents(piece, reading, incidents)
+        return _line_documents(lines, piece.location, piece.start, options, stats)
+    return _range_documents(piece, options, stats)
 
 
 def text_blocks(location: str) -> Iterator[str]:
@@ -122,38 +122,38 @@ def line_blocks(location: str, block_bytes: int) -> Iterator[Lines]:
 
 
 def _whole_file_documents(
-    location: str, reading: ReadOptions, incidents: ReadStats
+    location: str, options: ReadOptions, stats: ReadStats
 ) -> Iterator[Document]:
     try:
         if without_compression(location).endswith(".jsonl"):
             for piece in line_blocks(location, PIECE_BYTES):
-                yield from read_piece(piece, reading, incidents)
+                yield from read_piece(piece, options, stats)
         else:
             blocks = text_blocks(location)
-            yield from documents_of(blocks, location, reading.maximum_characters, incidents)
+            yield from documents_of(blocks, location, options.maximum_characters, stats)
     except BrokenFileError as error:
-        incidents.unreadable_files.append(f"{location} ({error})")
+        stats.unreadable_files.append(f"{location} ({error})")
 
 
 def _range_documents(
-    piece: LineRange, reading: ReadOptions, incidents: ReadStats
+    piece: LineRange, options: ReadOptions, stats: ReadStats
 ) -> Iterator[Document]:
     try:
-        with open_file(piece.location) as stream:
+        with open_file(piece.location) as file:
             if piece.start:
-                stream.seek(piece.start - 1)
-                stream.readline()  # ends where the first line of the range begins
-            start = stream.tell()
-            lines = _lines_before(stream, start, piece.end)
-            yield from _line_documents(lines, piece.location, start, reading, incidents)
+                file.seek(piece.start - 1)
+                file.readline()  # ends where the first line of the range starts
+            start = file.tell()
+            lines = _lines_before(file, start, piece.end)
+            yield from _line_documents(lines, piece.location, start, options, stats)
     except OSError as error:
-        incidents.unreadable_files.append(f"{piece.location} ({error.strerror or error})")
+        stats.unreadable_files.append(f"{piece.location} ({error.strerror or error})")
 
 
-def _lines_before(stream: Iterable[bytes], position: int, end: int) -> Iterator[bytes]:
+def _lines_before(file: Iterable[bytes], position: int, end: int) -> Iterator[bytes]:
     if position >= end:
         return
-    for line in stream:
+    for line in file:
         yield line
         position += len(line)
         if position >= end:
@@ -161,7 +161,7 @@ def _lines_before(stream: Iterable[bytes], position: int, end: int) -> Iterator[
 
 
 def _line_documents(
-    lines: Iterable[bytes], location: str, start: int, reading: ReadOptions, incidents: ReadStats
+    lines: Iterable[bytes], location: str, start: int, options: ReadOptions, stats: ReadStats
 ) -> Iterator[Document]:
     has_lines = has_key = False
     keys: dict[str, None] = {}
@@ -174,20 +174,20 @@ def _line_documents(
         has_lines = True
         record = _record(line)
         if record is None:
-            incidents.bad_json_lines += 1
+            stats.bad_json_lines += 1
             continue
-        has_key = has_key or reading.text_key in record
+        has_key = has_key or options.text_key in record
         if len(keys) < _KEYS_SHOWN:
             keys |= dict.fromkeys(record)
-        text = record.get(reading.text_key)
+        text = record.get(options.text_key)
         if isinstance(text, str):
-            yield from documents_of([text], origin, reading.maximum_characters, incidents)
+            yield from documents_of([text], origin, options.maximum_characters, stats)
         else:
-            incidents.lines_without_text += 1
+            stats.lines_without_text += 1
     if start == 0 and has_lines and not has_key:
         found = ", ".join(list(keys)[:_KEYS_SHOWN]) or "none"
         raise UsageError(
-            f"no line of {location} has the key {reading.text_key!r}; keys found: {found}"
+            f"no line of {location} has the key {options.text_key!r}; keys found: {found}"
         )
 
 

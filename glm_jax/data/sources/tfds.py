@@ -18,7 +18,7 @@ class TfdsTexts:
         """Find the data set, without reading it and without the network.
 
         Args:
-          name: ``NAME[/CONFIG][#SPLIT]``; split "train" unless said, any TFDS split expression.
+          name: ``NAME[/CONFIG][#SPLIT]``; split "train" by default, any TFDS split expression.
           text_key: the feature to read; where there is only one text feature, that one is read.
 
         Raises:

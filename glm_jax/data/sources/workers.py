@@ -46,7 +46,7 @@ def _parallel_map(
     # Fresh interpreters: forking a process that runs the threads of JAX or TensorFlow can hang.
     context = multiprocessing.get_context("spawn")
     pending: deque[Future[Result]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
@@ -61,7 +61,7 @@ def _parallel_map(
                 future.cancel()
 
 
-def _begin_worker() -> None:
+def _start_worker() -> None:
     """Leave Ctrl-C to the main process, never outlive it, and use one core."""
     # Threads of the tokenizers library in every one of the processes would only get in their way.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

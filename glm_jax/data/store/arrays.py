@@ -2,53 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorstore as ts
 
 from glm_jax.errors import RunError
-from glm_jax.io.paths import key_value_store, resolve_path
+from glm_jax.io.paths import key_value_store
 
 # A shard is a file. A chunk is what one read fetches and one checksum covers: 16 KiB of uint16 ids.
 SHARD_ELEMENTS = 1 << 22
 CHUNK_ELEMENTS = 1 << 13
-
-
-class ArrayWriter:
-    """Appends to a one-dimensional array on disk, a shard at a time."""
-
-    def __init__(self, folder: Path, data_type: str) -> None:
-        self._folder = folder
-        self._buffer = np.empty(SHARD_ELEMENTS, data_type)
-        self._num_buffered = 0
-        self._num_written = 0
-        with _failing_as(f"{folder} cannot be written"):
-            self._array = ts.open(_new_array(str(resolve_path(folder)), data_type, 0)).result()
-
-    @property
-    def length(self) -> int:
-        return self._num_written + self._num_buffered
-
-    def append(self, values: np.ndarray) -> None:
-        while len(values):
-            fitting = values[: SHARD_ELEMENTS - self._num_buffered]
-            end = self._num_buffered + len(fitting)
-            self._buffer[self._num_buffered : end] = fitting
-            self._num_buffered = end
-            if end == SHARD_ELEMENTS:
-                self.flush()
-            values = values[len(fitting) :]
-
-    def flush(self) -> None:
-        """Write what is buffered; only the last shard may be short."""
-        end = self.length
-        with _failing_as(f"{self._folder} cannot be written"):
-            self._array = self._array.resize(exclusive_max=[end], expand_only=True).result()
-            self._array[self._num_written : end].write(self._buffer[: self._num_buffered]).result()
-        self._num_written = end
-        self._num_buffered = 0
 
 
 def create_array(location: str, data_type: str, length: int) -> None:
@@ -58,7 +22,7 @@ def create_array(location: str, data_type: str, length: int) -> None:
 
 
 def write_part(location: str, start: int, values: np.ndarray) -> None:
-    """Write one whole shard (the last may be short) of an array made before."""
+    """Write one shard (the last may be short) of an array made before."""
     spec = {
         "driver": "zarr3",
         "kvstore": key_value_store(location),

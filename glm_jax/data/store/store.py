@@ -2,7 +2,7 @@
 
 A store is a folder:
 
-    metadata.json           what is inside; written last, so a store without it is not finished
+    metadata.json           sizes and vocabulary; written last: a store without it is incomplete
     report.json report.png  how it was prepared (where ``prepare`` made it)
     tokenizer/              the tokenizer that made the ids
     SPLIT/tokens/           uint16 or uint32 ids, documents one after the other
@@ -13,20 +13,14 @@ The arrays are zarr3 in shards, with a checksum on every piece that is read.
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import tensorstore as ts
-from jaxtyping import Int32, Int64, Integer
+from jaxtyping import Int32, Int64
 
-from glm_jax.data.store.arrays import (
-    ArrayWriter,
-    open_array,
-    read_array,
-    reason_of,
-)
+from glm_jax.data.store.arrays import open_array, read_array, reason_of
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.files import write_file
 from glm_jax.io.paths import key_value_store, resolve_path
@@ -34,14 +28,13 @@ from glm_jax.tokenizer.protocol import Tokenizer
 
 FORMAT_VERSION = 1
 METADATA_FILE = "metadata.json"
-SPLITS = ("train", "validation")
 
 _CACHE_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
 class StoreMetadata:
-    """What a store says about itself; ``splits`` maps a name to num_tokens and num_documents."""
+    """Description of a store; ``splits`` maps a name to num_tokens and num_documents."""
 
     tokenizer_fingerprint: str
     special: Mapping[str, int]
@@ -69,7 +62,7 @@ class Split:
         self._starts = open_array(f"{folder}/document_starts", self.num_documents, context)
 
     def read(self, starts: Int64[np.ndarray, "B"], length: int) -> Int32[np.ndarray, "B length"]:
-        """The windows of ``length`` tokens that begin at ``starts``, in any order.
+        """The windows of ``length`` tokens that start at ``starts``, in any order.
 
         Raises:
           UsageError: a window reaches outside the split.
@@ -146,78 +139,6 @@ def open_store(path: str | os.PathLike[str]) -> TokenStore:
     return TokenStore(location, metadata)
 
 
-class StoreWriter:
-    """Writes documents into a new store, shard by shard; ``finish`` makes it one."""
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        tokenizer: Tokenizer,
-        *,
-        splits: Sequence[str] = SPLITS,
-        sources: Sequence[str] = (),
-    ) -> None:
-        """Begin a store in the empty or missing folder ``path``, with the tokenizer inside."""
-        self._path = Path(resolve_path(path))
-        self._tokenizer = tokenizer
-        self._sources = list(sources)
-        data_type = id_type(tokenizer.padded_vocab_size)
-        tokenizer.save(self._path / "tokenizer")
-        self._tokens = {
-            name: ArrayWriter(self._path / name / "tokens", data_type) for name in splits
-        }
-        self._starts = {
-            name: ArrayWriter(self._path / name / "document_starts", "int64") for name in splits
-        }
-
-    def append(self, split: str, ids: Sequence[int] | Integer[np.ndarray, "L"]) -> None:
-        """Add one document: its ids as they are stored, ENC and eos included.
-
-        Raises:
-          UsageError: an id is outside the tokenizer's padded vocabulary.
-          RunError: the disk failed.
-        """
-        ids = np.asarray(ids, np.int64)
-        bound = self._tokenizer.padded_vocab_size
-        outside = ids[(ids < 0) | (ids >= bound)]
-        if outside.size:
-            raise UsageError(f"token id {outside[0]} is outside the vocabulary of {bound}")
-        tokens = self._tokens[split]
-        self._starts[split].append(np.array([tokens.length], np.int64))
-        tokens.append(ids)
-
-    @property
-    def splits(self) -> dict[str, dict[str, int]]:
-        """Tokens and documents of every split so far."""
-        return {
-            name: {
-                "num_tokens": self._tokens[name].length,
-                "num_documents": self._starts[name].length,
-            }
-            for name in self._tokens
-        }
-
-    @property
-    def num_documents(self) -> int:
-        """Documents of all splits so far."""
-        return sum(counts["num_documents"] for counts in self.splits.values())
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of all splits so far."""
-        return sum(counts["num_tokens"] for counts in self.splits.values())
-
-    def finish(self) -> StoreMetadata:
-        """Write what is left, then the metadata.
-
-        Raises:
-          RunError: the disk failed.
-        """
-        for writer in (*self._tokens.values(), *self._starts.values()):
-            writer.flush()
-        return write_metadata(str(self._path), self._tokenizer, self.splits, self._sources)
-
-
 def write_metadata(
     location: str,
     tokenizer: Tokenizer,
@@ -242,17 +163,3 @@ def write_metadata(
 def id_type(padded_vocab_size: int) -> str:
     """The smallest type that holds every id."""
     return "uint16" if padded_vocab_size <= 1 << 16 else "uint32"
-
-
-def write_store(
-    path: str | os.PathLike[str],
-    documents: Mapping[str, Iterable[Sequence[int]]],
-    tokenizer: Tokenizer,
-) -> TokenStore:
-    """Write whole splits at once: ``documents`` maps a split's name to its documents' ids."""
-    writer = StoreWriter(path, tokenizer, splits=tuple(documents))
-    for split, documents_of_split in documents.items():
-        for ids in documents_of_split:
-            writer.append(split, ids)
-    writer.finish()
-    return open_store(path)

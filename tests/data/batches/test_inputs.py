@@ -78,7 +78,7 @@ def test_supervised_examples_are_mixed_into_training_only(tiny_run, tmp_path):
         (["data.order=random"], "'random'; expected one of epochs, documents"),
         (["data.supervised=a.jsonl"], "a file and a share above 0, or neither"),
         (["data.supervised_share=0.5"], "a file and a share above 0, or neither"),
-        (["data.supervised_share=1.0"], "expected at least 0, below 1"),
+        (["data.supervised_share=1.0"], "expected a number in [0, 1)"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(tiny_run, bindings, message):
@@ -88,8 +88,8 @@ def test_a_wrong_setting_is_one_sentence(tiny_run, bindings, message):
 
 
 def test_stores_of_different_tokenizers_are_not_mixed(tiny_run, tiny_store, tmp_path):
-    from glm_jax.data.store.store import write_store
     from glm_jax.tokenizer import train_sentencepiece
+    from tests.data.store.writing import write_store
 
     tokenizer = train_sentencepiece(["some other text " * 50], tmp_path / "t", vocab_size=300)
     ids = [tokenizer.special["ENC"], *tokenizer.encode_text("other text " * 50)]
@@ -100,8 +100,8 @@ def test_stores_of_different_tokenizers_are_not_mixed(tiny_run, tiny_store, tmp_
 
 
 def test_a_split_that_is_too_short_is_named(tiny_run, tiny_store, tmp_path):
-    from glm_jax.data.store.store import write_store
     from glm_jax.tokenizer import load_tokenizer
+    from tests.data.store.writing import write_store
 
     tokenizer = load_tokenizer(str(tiny_store / "tokenizer"))
     special = tokenizer.special

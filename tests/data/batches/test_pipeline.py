@@ -292,7 +292,7 @@ def test_rows_of_one_stream_only(make_rows):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"sequence_length": 8}, "sequence length is 8"),
+        ({"sequence_length": 8}, "data.sequence_length is 8"),
         ({"rows": range(4, 12)}, "batch of 8 rows"),
         ({"rows": range(0)}, "batch of 8 rows"),
         ({"special": {"MASK": 1}}, "no token sMASK"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from glm_jax.data.prepare.prepare import prepare
+from glm_jax.data.prepare.run import prepare
 from glm_jax.tokenizer import train_sentencepiece
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from glm_jax.data.prepare.assemble import SplitFractions
 from glm_jax.data.prepare.duplicates import first_occurrences
-from glm_jax.data.prepare.prepare import prepare
+from glm_jax.data.prepare.run import prepare
 from glm_jax.data.prepare.runner import LocalRunner
 from glm_jax.errors import UsageError
 from tests.data.prepare.stores import TEXTS, files_below, stored_documents, write_jsonl

@@ -8,13 +8,14 @@ import sys
 import numpy as np
 import pytest
 
-from glm_jax.data.prepare.prepare import prepare
+from glm_jax.data.prepare.run import prepare
 from glm_jax.data.prepare.runner import LocalRunner
 from glm_jax.data.sources import pieces
-from glm_jax.data.store.store import open_store, write_store
+from glm_jax.data.store.store import open_store
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.files import read_file
 from tests.data.prepare.stores import TEXTS, files_below, stored_documents, write_jsonl
+from tests.data.store.writing import write_store
 
 
 def test_every_document_is_stored_between_enc_and_eos(corpus, tokenizer, tmp_path):
@@ -190,7 +191,7 @@ def test_a_store_is_written_and_read_by_url(corpus, tokenizer, tmp_path):
 
 def test_workers_import_neither_jax_nor_tensorflow():
     program = (
-        "import sys, glm_jax.data.prepare.prepare, glm_jax.data.sources.embedded\n"
+        "import sys, glm_jax.data.prepare.run, glm_jax.data.sources.embedded\n"
         "heavy = {'jax', 'tensorflow', 'flax', 'orbax', 'torch', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from glm_jax.data.prepare.prepare import prepare
+from glm_jax.data.prepare.run import prepare
 from glm_jax.data.store.store import open_store
 from glm_jax.errors import RunError, UsageError
 from glm_jax.tokenizer import load_tokenizer
@@ -25,7 +25,7 @@ def failing(document):
 KILLED = """
 import os, sys
 from glm_jax.data.sources import pieces
-from glm_jax.data.prepare.prepare import prepare
+from glm_jax.data.prepare.run import prepare
 from glm_jax.data.prepare.runner import LocalRunner
 from glm_jax.tokenizer import load_tokenizer
 

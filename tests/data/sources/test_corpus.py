@@ -77,26 +77,26 @@ def test_documents_are_the_same_however_files_are_cut(tmp_path_factory, lines, p
     (folder / "b.txt").write_text("\n\n".join(lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "PIECE_BYTES", piece_bytes)
-        found, incidents = texts(folder, maximum_characters=50), ReadStats()
-        origins = [doc.origin for doc in documents([folder], incidents=incidents)]
+        found, stats = texts(folder, maximum_characters=50), ReadStats()
+        origins = [doc.origin for doc in documents([folder], stats=stats)]
     assert found == texts(folder, maximum_characters=50)
     whole = ReadStats()
-    assert origins == [doc.origin for doc in documents([folder], incidents=whole)]
-    assert incidents == whole
+    assert origins == [doc.origin for doc in documents([folder], stats=whole)]
+    assert stats == whole
 
 
 def test_bad_utf8_is_replaced_and_counted(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9 \xff\xfe ol\xc3\xa9")
     (tmp_path / "b.txt").write_bytes("\ufeffgood: \ufffd 😀".encode())
     (tmp_path / "c.jsonl").write_bytes(b'{"text": "b\xe4d"}\n{"text": "lone \\ud800"}\n')
-    incidents = ReadStats()
-    assert texts(tmp_path, incidents=incidents) == [
+    stats = ReadStats()
+    assert texts(tmp_path, stats=stats) == [
         "caf\ufffd \ufffd\ufffd olé",
         "good: \ufffd 😀",
         "b\ufffdd",
         "lone \ufffd",
     ]
-    assert incidents == ReadStats(documents_with_bad_utf8=3)
+    assert stats == ReadStats(documents_with_bad_utf8=3)
 
 
 def test_empty_documents_and_bad_lines_are_skipped_and_counted(tmp_path):
@@ -114,13 +114,13 @@ def test_empty_documents_and_bad_lines_are_skipped_and_counted(tmp_path):
     (tmp_path / "c.jsonl").write_text("\n".join(lines))
     (tmp_path / "d.jsonl").write_text("[" * 100_000)
     (tmp_path / "e.jsonl").write_text('{"text": "also good"}')
-    incidents = ReadStats()
+    stats = ReadStats()
     with pytest.raises(UsageError, match=r"d\.jsonl.*keys found: none"):
-        texts(tmp_path, incidents=incidents)
+        texts(tmp_path, stats=stats)
     (tmp_path / "d.jsonl").unlink()
-    incidents = ReadStats()
-    assert texts(tmp_path, incidents=incidents) == ["good", "also good"]
-    assert incidents == ReadStats(empty_documents=3, bad_json_lines=2, lines_without_text=2)
+    stats = ReadStats()
+    assert texts(tmp_path, stats=stats) == ["good", "also good"]
+    assert stats == ReadStats(empty_documents=3, bad_json_lines=2, lines_without_text=2)
 
 
 def test_jsonl_without_the_key_is_an_error_that_names_the_keys(tmp_path):
@@ -134,11 +134,11 @@ def test_damaged_gzip_keeps_what_could_be_read_and_is_named(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "b.txt.gz").write_bytes(b"no gzip at all")
     (tmp_path / "c.txt").write_text("good")
-    incidents = ReadStats()
-    found = texts(tmp_path, incidents=incidents)
+    stats = ReadStats()
+    found = texts(tmp_path, stats=stats)
     assert found[0] == "line 0"
     assert found[-1] == "good"
-    first, second = incidents.unreadable_files
+    first, second = stats.unreadable_files
     assert first.startswith(f"{tmp_path}/a.jsonl.gz (Compressed file ended")
     assert second.startswith(f"{tmp_path}/b.txt.gz (Not a gzipped file")
 
@@ -150,11 +150,11 @@ def test_large_damaged_files_keep_what_could_be_read(tmp_path, monkeypatch, suff
     lines = "".join(f'{{"text": "{number}"}}\n' for number in numbers)
     whole = compressor(suffix)(lines.encode())
     (tmp_path / f"a.jsonl{suffix}").write_bytes(whole[: len(whole) * 3 // 4])
-    incidents = ReadStats()
-    found = texts(tmp_path, incidents=incidents)
+    stats = ReadStats()
+    found = texts(tmp_path, stats=stats)
     assert 0 < len(found) < len(numbers)
     assert found == list(map(str, numbers[: len(found)]))
-    assert len(incidents.unreadable_files) == 1 and incidents.bad_json_lines == 0
+    assert len(stats.unreadable_files) == 1 and stats.bad_json_lines == 0
 
 
 @settings(deadline=None, max_examples=200)
@@ -179,14 +179,14 @@ def test_gigantic_documents_are_split_and_keep_one_digest(tmp_path):
     paragraphs = [f"Paragraph {number} has some words." for number in range(1000)]
     (tmp_path / "a.txt").write_text("\n\n".join(paragraphs))
     write_jsonl(tmp_path / "b.jsonl", {"text": "short"}, {"text": "\n\n".join(paragraphs)})
-    incidents = ReadStats()
-    found = list(documents([tmp_path], incidents=incidents, maximum_characters=1000))
+    stats = ReadStats()
+    found = list(documents([tmp_path], stats=stats, maximum_characters=1000))
     assert all(len(document.text) <= 1000 for document in found)
     of_file = [document for document in found if document.origin.endswith("a.txt")]
     assert "\n\n".join(document.text for document in of_file).split("\n\n") == paragraphs
     assert len({document.digest for document in of_file}) == 1
     assert len({document.digest for document in found}) == 2  # the same text in both files
-    assert incidents == ReadStats(split_documents=2)
+    assert stats == ReadStats(split_documents=2)
 
 
 @pytest.mark.parametrize("source", ["nowhere", "nowhere/*.txt", "notes.md", "."])
@@ -236,10 +236,10 @@ def tfds_folder(tmp_path_factory):
 
 
 def test_tfds_data_sets_are_read_by_split_and_feature(tfds_folder):
-    incidents = ReadStats()
+    stats = ReadStats()
     expected = [f"text {n}" for n in range(5)]
-    assert texts("tfds:one_text", incidents=incidents) == expected
-    assert incidents == ReadStats(empty_documents=1)
+    assert texts("tfds:one_text", stats=stats) == expected
+    assert stats == ReadStats(empty_documents=1)
     assert texts("tfds:one_text#test") == ["for tests"]
     assert texts("tfds:one_text#train[:2]+test") == [*expected[:2], "for tests"]
     assert texts("tfds:two_texts") == ["body"]

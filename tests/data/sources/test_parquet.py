@@ -36,9 +36,9 @@ def test_documents_are_the_same_however_row_groups_are_joined_or_cut(
     monkeypatch.setattr(pieces, "PIECE_BYTES", piece_bytes)
     rows = ["one", None, " ", *(f"text {number}" for number in range(30))]
     write(tmp_path / "a.parquet", {"text": rows}, rows_of_a_group=9)
-    incidents = ReadStats()
-    assert texts(tmp_path, incidents=incidents) == ["one", *rows[3:]]
-    assert incidents == ReadStats(lines_without_text=1, empty_documents=1)
+    stats = ReadStats()
+    assert texts(tmp_path, stats=stats) == ["one", *rows[3:]]
+    assert stats == ReadStats(lines_without_text=1, empty_documents=1)
 
 
 @pytest.mark.parametrize("kind", ["string", "large_string", "string_view"])
@@ -61,9 +61,9 @@ def test_damaged_files_are_named_and_survived(tmp_path):
     content = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(content[:-50])
     write(tmp_path / "b.parquet", {"text": ["good"]})
-    incidents = ReadStats()
-    assert texts(tmp_path, incidents=incidents) == ["good"]
-    [unreadable] = incidents.unreadable_files
+    stats = ReadStats()
+    assert texts(tmp_path, stats=stats) == ["good"]
+    [unreadable] = stats.unreadable_files
     assert unreadable.startswith(f"{tmp_path}/a.parquet (") and "\n" not in unreadable
 
 

@@ -1,7 +1,7 @@
-"""Sources, found and cut into shards: lists of pieces, each for one worker.
+"""Sources, found and split into shards: lists of pieces, each for one worker.
 
-What is found is a list of streams. Cutting a stream gives the same shards whenever and wherever it
-is cut, as long as its files don't change, so that a shard may be known by its number.
+What is found is a list of inputs. An input gives the same shards whenever and wherever it is split,
+as long as its files don't change, so that a shard is identified by its number.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class SmallFiles:
 
 @dataclass(frozen=True)
 class LargeFile:
-    """A file that makes shards of its own."""
+    """A file with its own shards."""
 
     file: SourceFile
 
 
 @dataclass(frozen=True)
-class TfdsStream:
+class TfdsInput:
     """One split of a data set that TFDS has prepared; ``stamp`` names its version and size."""
 
     source: str
@@ -59,22 +59,22 @@ class TfdsStream:
 
 
 @dataclass(frozen=True)
-class EmbeddedStream:
+class EmbeddedInput:
     """The embedded corpus; ``stamp`` names the versions of what it is made of."""
 
     stamp: str
 
 
-Stream = SmallFiles | LargeFile | TfdsStream | EmbeddedStream
+Input = SmallFiles | LargeFile | TfdsInput | EmbeddedInput
 
 
-def find_streams(sources: Iterable[str | os.PathLike[str]], text_key: str) -> list[Stream]:
+def find_inputs(sources: Iterable[str | os.PathLike[str]], text_key: str) -> list[Input]:
     """All that ``sources`` (see ``corpus.documents``) hold, each file once.
 
     Raises:
       UsageError: a source that matches nothing or can't be read for want of a package.
     """
-    streams: list[Stream] = []
+    inputs: list[Input] = []
     small: list[SourceFile] = []
     seen: set[str] = set()
     for found in _found(sources, text_key):
@@ -84,50 +84,50 @@ def find_streams(sources: Iterable[str | os.PathLike[str]], text_key: str) -> li
         seen.add(name)
         if isinstance(found, SourceFile) and _is_small(found):
             if small and sum(map(_text_bytes, small)) + _text_bytes(found) > pieces.PIECE_BYTES:
-                streams.append(SmallFiles(tuple(small)))
+                inputs.append(SmallFiles(tuple(small)))
                 small = []
             small.append(found)
             continue
         if small:
-            streams.append(SmallFiles(tuple(small)))
+            inputs.append(SmallFiles(tuple(small)))
             small = []
-        streams.append(LargeFile(found) if isinstance(found, SourceFile) else found)
+        inputs.append(LargeFile(found) if isinstance(found, SourceFile) else found)
     if small:
-        streams.append(SmallFiles(tuple(small)))
-    if not streams:
+        inputs.append(SmallFiles(tuple(small)))
+    if not inputs:
         raise UsageError("there are no sources to read documents from")
-    return streams
+    return inputs
 
 
-def cut(stream: Stream, reading: ReadOptions) -> Iterator[Shard]:
-    """The shards of a stream, in order.
+def shards_of(input: Input, options: ReadOptions) -> Iterator[Shard]:
+    """The shards of an input, in order.
 
     Raises:
       UsageError: a Parquet file without the text's column.
     """
-    if isinstance(stream, SmallFiles):
-        return iter([tuple(WholeFile(file.location) for file in stream.files)])
-    if isinstance(stream, TfdsStream):
-        incidents = ReadStats()
-        return _in_blocks(_tfds_documents(stream, reading, incidents), incidents)
-    if isinstance(stream, EmbeddedStream):
+    if isinstance(input, SmallFiles):
+        return iter([tuple(WholeFile(file.location) for file in input.files)])
+    if isinstance(input, TfdsInput):
+        stats = ReadStats()
+        return _in_blocks(_tfds_documents(input, options, stats), stats)
+    if isinstance(input, EmbeddedInput):
         # Imported here because that module builds on this one.
         from glm_jax.data.sources.embedded import embedded_documents
 
         return _in_blocks(embedded_documents(), ReadStats())
-    return _cut_file(stream.file, reading)
+    return _file_shards(input.file, options)
 
 
 def _found(
     sources: Iterable[str | os.PathLike[str]], text_key: str
-) -> Iterator[SourceFile | TfdsStream | EmbeddedStream]:
+) -> Iterator[SourceFile | TfdsInput | EmbeddedInput]:
     for source in map(str, sources):
         if source == EMBEDDED:
             from glm_jax.data.sources.embedded import PACKAGES
 
-            yield EmbeddedStream(_versions(PACKAGES))
+            yield EmbeddedInput(_versions(PACKAGES))
         elif source.startswith(TFDS_PREFIX):
-            yield TfdsStream(source, _tfds_texts(source, text_key).stamp)
+            yield TfdsInput(source, _tfds_texts(source, text_key).stamp)
         else:
             for file in find_files(source, SUFFIXES):
                 if file.location.endswith(".zst"):
@@ -135,11 +135,11 @@ def _found(
                 yield file
 
 
-def _identity(found: SourceFile | TfdsStream | EmbeddedStream) -> str:
+def _identity(found: SourceFile | TfdsInput | EmbeddedInput) -> str:
     if isinstance(found, SourceFile):
         location = found.location
         return location if is_url(location) else str(Path(location).resolve())
-    return found.source if isinstance(found, TfdsStream) else EMBEDDED
+    return found.source if isinstance(found, TfdsInput) else EMBEDDED
 
 
 def _text_bytes(file: SourceFile) -> int:
@@ -150,15 +150,15 @@ def _is_small(file: SourceFile) -> bool:
     return not file.location.endswith(PARQUET) and _text_bytes(file) <= pieces.PIECE_BYTES
 
 
-def _cut_file(file: SourceFile, reading: ReadOptions) -> Iterator[Shard]:
-    """The shards of a large file; what can't be read of it is told by the last one."""
+def _file_shards(file: SourceFile, options: ReadOptions) -> Iterator[Shard]:
+    """The shards of a large file; the last one reports what can't be read."""
     location, size = file.location, pieces.PIECE_BYTES
-    incidents = ReadStats()
+    stats = ReadStats()
     if location.endswith(".jsonl"):
         for start in range(0, file.size, size):
             yield (LineRange(location, start, min(start + size, file.size)),)
     elif location.endswith(PARQUET):
-        yield from _cut_parquet(location, reading)
+        yield from _parquet_shards(location, options)
     elif without_compression(location).endswith(".jsonl"):
         try:
             for lines in pieces.line_blocks(location, size):
@@ -167,19 +167,19 @@ def _cut_file(file: SourceFile, reading: ReadOptions) -> Iterator[Shard]:
             yield (_unreadable(location, error),)
     else:
         blocks = pieces.text_blocks(location)
-        documents = documents_of(blocks, location, reading.maximum_characters, incidents)
+        documents = documents_of(blocks, location, options.maximum_characters, stats)
         try:
-            yield from _in_blocks(documents, incidents)
+            yield from _in_blocks(documents, stats)
         except BrokenFileError as error:
             yield (_unreadable(location, error),)
 
 
-def _cut_parquet(location: str, reading: ReadOptions) -> Iterator[Shard]:
-    """Row groups, several small ones together; a large one is read and cut into documents."""
+def _parquet_shards(location: str, options: ReadOptions) -> Iterator[Shard]:
+    """Row groups, several small ones together; a large one is read and split into documents."""
     from glm_jax.data.sources.parquet import row_group_bytes, row_group_documents
 
     try:
-        sizes = row_group_bytes(location, reading.text_key)
+        sizes = row_group_bytes(location, options.text_key)
     except BrokenFileError as error:
         yield (_unreadable(location, error),)
         return
@@ -190,10 +190,8 @@ def _cut_parquet(location: str, reading: ReadOptions) -> Iterator[Shard]:
             yield tuple(shard)
             shard, shard_bytes = [], 0
         if num_bytes > 2 * pieces.PIECE_BYTES:
-            incidents = ReadStats()
-            yield from _in_blocks(
-                row_group_documents(location, index, reading, incidents), incidents
-            )
+            stats = ReadStats()
+            yield from _in_blocks(row_group_documents(location, index, options, stats), stats)
         else:
             shard.append(RowGroup(location, index))
             shard_bytes += num_bytes
@@ -201,8 +199,8 @@ def _cut_parquet(location: str, reading: ReadOptions) -> Iterator[Shard]:
         yield tuple(shard)
 
 
-def _in_blocks(documents: Iterable[Document], incidents: ReadStats) -> Iterator[Shard]:
-    """Shards of documents that are read here; the last one tells the ``incidents``."""
+def _in_blocks(documents: Iterable[Document], stats: ReadStats) -> Iterator[Shard]:
+    """Shards of documents that are read here; the last one has the ``stats``."""
     block: list[Document] = []
     num_bytes = 0
     try:
@@ -213,22 +211,20 @@ def _in_blocks(documents: Iterable[Document], incidents: ReadStats) -> Iterator[
                 yield (Ready(tuple(block), ReadStats()),)
                 block, num_bytes = [], 0
     except BrokenFileError:
-        yield (Ready(tuple(block), incidents),)
+        yield (Ready(tuple(block), stats),)
         raise
-    yield (Ready(tuple(block), incidents),)
+    yield (Ready(tuple(block), stats),)
 
 
 def _unreadable(location: str, error: BrokenFileError) -> Ready:
     return Ready((), ReadStats(unreadable_files=[f"{location} ({error})"]))
 
 
-def _tfds_documents(
-    stream: TfdsStream, reading: ReadOptions, incidents: ReadStats
-) -> Iterator[Document]:
-    for number, text in enumerate(_tfds_texts(stream.source, reading.text_key)):
+def _tfds_documents(input: TfdsInput, options: ReadOptions, stats: ReadStats) -> Iterator[Document]:
+    for number, text in enumerate(_tfds_texts(input.source, options.text_key)):
         decoded = text.decode("utf-8", errors="surrogateescape")
-        origin = f"{stream.source}:{number}"
-        yield from documents_of([decoded], origin, reading.maximum_characters, incidents)
+        origin = f"{input.source}:{number}"
+        yield from documents_of([decoded], origin, options.maximum_characters, stats)
 
 
 def _tfds_texts(source: str, text_key: str):

@@ -1,9 +1,9 @@
 """From sources of text to a finished token store, in parallel and all or nothing.
 
-The sources are cut into shards, each of which is tokenized into a file of its own; when all are
+The sources are split into shards, each of which is tokenized into its own file; when all are
 there, the arrays of the store are written from them, again in parts that don't depend on each
-other. So any number of processes or machines gives the same store, and a run that was killed goes
-on with the shards that are missing.
+other. So any number of processes or machines gives the same store, and a run that was killed
+resumes with the missing shards.
 """
 
 import dataclasses
@@ -28,10 +28,10 @@ from glm_jax.data.prepare.report import (
 from glm_jax.data.prepare.runner import LocalRunner, Runner
 from glm_jax.data.prepare.scratch import remove_finished, shard_folder
 from glm_jax.data.prepare.tokenize import Tokenizing
-from glm_jax.data.sources.corpus import checked_reading
+from glm_jax.data.sources.corpus import checked_options
 from glm_jax.data.sources.document import MAXIMUM_CHARACTERS
 from glm_jax.data.sources.filters import filter_stamp
-from glm_jax.data.sources.streams import find_streams
+from glm_jax.data.sources.inputs import find_inputs
 from glm_jax.data.store.arrays import create_array
 from glm_jax.data.store.store import METADATA_FILE, id_type, write_metadata
 from glm_jax.errors import RunError, UsageError
@@ -40,8 +40,8 @@ from glm_jax.io.files import file_exists, remove_folder, write_file
 from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.tokenizer import Tokenizer
 
-# Of what is in a shard's file; another number makes shards anew.
-_SHARD_VERSION = 1
+# Format of a shard's file; shards of another version are written again.
+_SHARD_VERSION = 2
 
 Progress = Callable[[int, int], None]
 
@@ -68,8 +68,8 @@ def prepare(
     there when others come or go. The store is the same, byte for byte, whatever runner makes it,
     and however often that was killed on the way.
 
-    A path appears when its store is whole. The shards of a run that was killed are kept beside it,
-    and used by the next run of the same sources and settings. At a URL the metadata is written
+    A path appears when its store is complete. The shards of a run that was killed are kept next to
+    it, and used by the next run of the same sources and settings. At a URL the metadata is written
     last, without which the rest is no store.
 
     Args:
@@ -81,8 +81,8 @@ def prepare(
       drop_duplicates: keep only the first of documents (parts, of those too long) of equal text.
       filter: ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``; only a ``Document`` for which the
         function is true is kept.
-      runner: does the work; one process unless said.
-      overwrite: replace a store at ``out``, once the new one is whole.
+      runner: does the work; one process by default.
+      overwrite: replace a store at ``out``, once the new one is complete.
       progress: called with the documents and bytes of text done so far, after every shard.
 
     Raises:
@@ -91,24 +91,24 @@ def prepare(
       RunError: a worker was killed, the disk failed, or another process prepares the same store.
     """
     fractions = SplitFractions(validation_fraction, test_fraction)
-    reading = checked_reading(text_key, maximum_characters)
+    options = checked_options(text_key, maximum_characters)
     runner = runner or LocalRunner()
     sources = [str(source) for source in sources]
     if not all(source.strip() for source in sources):
         raise UsageError("a SOURCE is empty; expected a path, URL or data set")
     out = str(resolve_path(out, "--out"))
     check_destination(out, overwrite)
-    streams = find_streams(sources, text_key)
+    inputs = find_inputs(sources, text_key)
     stamp = None if filter is None else filter_stamp(filter)
-    job = [_SHARD_VERSION, tokenizer.fingerprint, repr(reading), stamp, repr(streams)]
+    job = [_SHARD_VERSION, tokenizer.fingerprint, repr(options), stamp, repr(inputs)]
     try:
         with shard_folder(out, hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]) as folder:
             tokenizer_folder = f"{folder}/tokenizer"
             tokenizer.save(tokenizer_folder)
-            work = Tokenizing(folder, tokenizer_folder, reading, filter)
+            work = Tokenizing(folder, tokenizer_folder, options, filter)
             names: list[str] = []
             documents = num_bytes = 0
-            for name, more_documents, more_bytes in runner.shards(streams, reading, work, folder):
+            for name, more_documents, more_bytes in runner.shards(inputs, options, work, folder):
                 names.append(name)
                 documents += more_documents
                 num_bytes += more_bytes
@@ -135,7 +135,7 @@ def _planned(
     try:
         _check_splits(plan, fractions)
     except UsageError:
-        remove_folder(folder)  # nothing to go on with
+        remove_folder(folder)  # nothing to resume from
         raise
     return plan
 
@@ -167,7 +167,7 @@ def _write(
         bytes_per_token=plan.text_bytes / num_tokens,
         splits=splits,
         duplicates=plan.duplicates,
-        incidents=plan.incidents,
+        incidents=plan.stats,
         length_counts=length_counts(plan.length_counts),
         frequent_tokens=frequent_tokens(counts, tokenizer),
         sources=sources,
@@ -186,7 +186,7 @@ def _check_splits(plan: Plan, fractions: SplitFractions) -> None:
     documents = {name: counts["num_documents"] for name, counts in plan.splits.items()}
     total = sum(documents.values())
     if total == 0:
-        why = "; ".join(plan.incidents.lines())
+        why = "; ".join(plan.stats.lines())
         raise UsageError(f"the sources hold no document with text{f' ({why})' if why else ''}")
     for name, number in documents.items():
         if number == 0:
