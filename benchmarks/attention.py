@@ -4,8 +4,8 @@
     python benchmarks/attention.py --sequence_length 1024 --num_heads 32 --dtype bfloat16
 
 The kinds are those of `model.attention`, and PyTorch's scaled_dot_product_attention under the
-causal mask on a CPU where PyTorch is installed. All run in turn, round after round, so that what
-else the machine does falls on all alike. Prefixes lie evenly between nothing and everything.
+causal mask on a CPU where PyTorch is installed. They alternate in every round, so that other load
+on the machine affects all of them equally. Prefix lengths are uniform from none to all positions.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def measure(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(1 + rounds):
         for name, step in steps.items():
-            begin = time.perf_counter()
+            start = time.perf_counter()
             step()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(time.perf_counter() - start)
     return {name: seconds[1:] for name, seconds in times.items()}
 
 

@@ -1,4 +1,4 @@
-"""Speed and memory of a conversion, beside a plain copy of the same files with checksums.
+"""Speed and memory of a conversion, compared with a plain copy of the same files with checksums.
 
     python benchmarks/convert.py
     python benchmarks/convert.py --num_layers 4 --hidden_size 512
@@ -6,7 +6,7 @@
 Makes a checkpoint of the original's form with random weights (by default of the size of GLM-2B in
 float16, over four ranks), converts it to ours and back, and copies its files. Copy and conversion
 both read everything, write it, read what was written and compare CRC-32 checksums. Every
-measurement is a process of its own; its memory is what its peak lies above its state after imports.
+measurement is a process of its own; its memory is its peak above its state after imports.
 """
 
 from __future__ import annotations

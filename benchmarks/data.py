@@ -1,11 +1,11 @@
-"""Speed of making batches on one core, beside the same procedure in plain Python.
+"""Speed of making batches on one core, compared with plain Python.
 
     python benchmarks/data.py
     python benchmarks/data.py --store_tokens 10000000 --batch_size 256
 
 Makes batches of 512-token sequences, ready for the device, with the token objective and with the
 mixture of GLM-10B: from texts in memory, and from a token store on disk. Everything runs on one
-core. Tokens are places of the sequence; seconds are those of the process (its CPU time), so that
+core. Tokens are positions of the sequence; seconds are those of the process (its CPU time), so that
 other work on the machine does not count, and by the clock.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 VOCABULARY = 30_000
 FIRST_WORD = 5  # the special tokens of BERT come before it
-SENTENCE_ENDS = 40  # so many words after it end sentences
+SENTENCE_ENDS = 40  # number of words that end sentences
 SEED = 0
 
 
@@ -140,7 +140,7 @@ def plain_batches(
     tokenizer: Tokenizer,
     arguments: argparse.Namespace,
 ) -> Iterator[Batch]:
-    """The same examples one at a time: a text of the expected length from a random place."""
+    """The same examples one at a time: a text of the expected length from a random position."""
     from plain_blanks import PlainBlanks
 
     from glm_jax.data.blanks.objectives import expected_text_length
@@ -162,7 +162,7 @@ def plain_batches(
 
 
 def measure(batches: Iterator[Batch], arguments: argparse.Namespace) -> dict[str, float]:
-    """Rates in M tokens/s, and the shares of places that are learned and that are padding."""
+    """Rates in M tokens/s, and the shares of positions that are learned and that are padding."""
     for _ in range(5):
         next(batches)
     shape = (arguments.batch_size, arguments.sequence_length)
@@ -185,8 +185,8 @@ def measure(batches: Iterator[Batch], arguments: argparse.Namespace) -> dict[str
 
 
 def is_padding(batch: Batch) -> np.ndarray:
-    places = batch["position_ids"].sum(axis=1) == 0
-    return places & (np.arange(places.shape[1]) > 0)
+    positions = batch["position_ids"].sum(axis=1) == 0
+    return positions & (np.arange(positions.shape[1]) > 0)
 
 
 def show(name: str, measured: Mapping[str, float], plain: float | None = None) -> None:

@@ -1,9 +1,9 @@
-"""Decoding at the size of GLM-Base on this machine's CPU, beside two others.
+"""Decoding at the size of GLM-Base on this machine's CPU, compared with two others.
 
     pip install transformers torch
     python benchmarks/generation.py
 
-All have 12 layers of 768 with 12 heads and 30,592 words, random weights, float32, as many threads,
+All have 12 layers of 768 with 12 heads and 30,592 tokens, random weights, float32, as many threads,
 a prompt of 256 tokens and 128 new ones, taken greedily. Runs alternate in one process and the
 fastest of each counts. What differs:
 - "PyTorch GPT-2" is `GPT2LMHeadModel` of the transformers library with its own cache, called in the
@@ -35,7 +35,7 @@ class Measured(NamedTuple):
     rest: float
 
 
-# Reads a batch of prompts and takes so many tokens.
+# Reads a batch of prompts and generates a number of tokens.
 Run = Callable[[int, int], Measured]
 
 
@@ -90,7 +90,7 @@ def report(batch_size: int, tokens: int, measured: dict[str, list[Measured]]) ->
 
 
 def glm_jax_run(prompt: int) -> tuple[Run, Callable[[int, int], tuple[int, float]]]:
-    """Our engine; and a first run, which tells how many programs it compiled in what time."""
+    """Our engine; and a first run, which counts the compiled programs and their time."""
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
@@ -185,7 +185,7 @@ def layer_input_run(prompt: int) -> Run:
         return functional.layer_norm(hidden, (HIDDEN,), one, zero)
 
     one, zero = torch.ones(HIDDEN), torch.zeros(HIDDEN)
-    words, positions, block_positions = (
+    embedding_table, positions, block_positions = (
         matrix(rows, HIDDEN) for rows in (WORDS, POSITIONS + 1, POSITIONS + 1)
     )
     layers = [
@@ -202,10 +202,13 @@ def layer_input_run(prompt: int) -> Run:
         return array.unflatten(-1, (HEADS, HIDDEN // HEADS)).transpose(1, 2)
 
     def step(
-        tokens: torch.Tensor, place: torch.Tensor, block: torch.Tensor, memory: list[torch.Tensor]
+        tokens: torch.Tensor,
+        position: torch.Tensor,
+        block: torch.Tensor,
+        memory: list[torch.Tensor],
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Next tokens [B, 1], and the inputs of every layer with those of the new positions."""
-        hidden = words[tokens] + positions[place] + block_positions[block]
+        hidden = embedding_table[tokens] + positions[position] + block_positions[block]
         new_memory = []
         for number, layer in enumerate(layers):
             seen = torch.cat([memory[number], hidden], dim=1) if memory else hidden
@@ -221,14 +224,14 @@ def layer_input_run(prompt: int) -> Run:
                 functional.linear(norm(hidden), *layer["up"]), approximate="tanh"
             )
             hidden = hidden + functional.linear(inner, *layer["down"])
-        return functional.linear(norm(hidden[:, -1:]), words).argmax(-1), new_memory
+        return functional.linear(norm(hidden[:, -1:]), embedding_table).argmax(-1), new_memory
 
     @torch.inference_mode()
     def run(batch_size: int, tokens: int) -> Measured:
         ids = torch.randint(0, WORDS, (batch_size, prompt))
-        place = torch.arange(prompt)
+        position = torch.arange(prompt)
         started = time.perf_counter()
-        _, memory = step(ids, place, torch.zeros_like(place), [])
+        _, memory = step(ids, position, torch.zeros_like(position), [])
         mask = torch.tensor([prompt // 2])
         token, memory = step(
             torch.ones(batch_size, 1, dtype=torch.long), mask, mask * 0 + 1, memory

@@ -82,21 +82,21 @@ class PlainBlanks:
     def documents(self, text: Sequence[int]) -> list[Span]:
         """What blanks may cover of each document, the shortest first."""
         documents, start = [], 1
-        for place, token in enumerate(text):
+        for position, token in enumerate(text):
             if token == self.special["eos"]:
-                documents.append((start, min(place, len(text) - 1)))
-                start = place + 2
+                documents.append((start, min(position, len(text) - 1)))
+                start = position + 2
         if start < len(text):
             documents.append((start, len(text) - 1))
         return sorted(reversed(documents), key=lambda document: document[1] - document[0])
 
     def placed(self, lengths: Sequence[int], start: int, end: int) -> list[Span]:
-        """The spans in random places, in this order, with a token between each two."""
+        """The spans in random positions, in this order, with a token between each two."""
         free = end - start - sum(lengths) - len(lengths) + 1
-        places = sorted(self.random.randint(0, max(free, 0)) for _ in lengths)
+        positions = sorted(self.random.randint(0, max(free, 0)) for _ in lengths)
         spans, used = [], 0
-        for place, length in zip(places, lengths, strict=True):
-            first = start + place + used
+        for position, length in zip(positions, lengths, strict=True):
+            first = start + position + used
             spans.append((first, first + length))
             used += length + 1
         return spans
@@ -104,12 +104,12 @@ class PlainBlanks:
     def sentence_spans(self, text: Sequence[int]) -> list[Span]:
         """Whole sentences in random order until they cover the mask ratio."""
         sentences, start = [], 1
-        for place, token in enumerate(text):
+        for position, token in enumerate(text):
             if token == self.special["eos"]:
-                start = place + 2
+                start = position + 2
             elif self.sentence_end[token]:
-                sentences.append((start, place + 1))
-                start = place + 1
+                sentences.append((start, position + 1))
+                start = position + 1
         if start < len(text):
             sentences.append((start, len(text)))
         self.random.shuffle(sentences)
@@ -142,14 +142,14 @@ class PlainBlanks:
         mask = mask_ids(config, special)[objective]
         hides = config.block_mask_probability if objective == Objective.TOKEN else 0
         part_a: list[int] = []
-        mask_place: dict[Span, int] = {}
-        place = 0
+        mask_position: dict[Span, int] = {}
+        cursor = 0
         for start, end in sorted(spans):
-            part_a += text[place:start]
-            mask_place[start, end] = len(part_a)
+            part_a += text[cursor:start]
+            mask_position[start, end] = len(part_a)
             part_a.append(mask)
-            place = end
-        part_a += text[place:]
+            cursor = end
+        part_a += text[cursor:]
         tokens, targets = list(part_a), list(part_a)
         position, block_position = list(range(len(part_a))), [0] * len(part_a)
         learned = [0] * len(part_a)
@@ -162,7 +162,7 @@ class PlainBlanks:
             outputs = body if tail else [*body, special["eop"]]
             tokens += inputs
             targets += outputs
-            position += [mask_place[start, end]] * len(outputs)
+            position += [mask_position[start, end]] * len(outputs)
             block_position += range(1, len(outputs) + 1)
             learned += [int(not tail or token != special["ENC"]) for token in outputs]
         padding = [0] * (self.sequence_length - len(tokens))

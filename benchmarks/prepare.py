@@ -1,4 +1,4 @@
-"""Speed and memory of preparing a corpus, beside the bare tokenizing library.
+"""Speed and memory of preparing a corpus, compared with the bare tokenizing library.
 
     python benchmarks/prepare.py
     python benchmarks/prepare.py --megabytes=1000 --tokenizer=gpt2 --files=vocab.json,merges.txt
@@ -130,7 +130,7 @@ def proportional_memory(process: int) -> int:
 
 
 def prepare_corpus(folder: Path, processes: int) -> None:
-    """What is measured: the whole of preparing, start of the workers included."""
+    """The measured work: preparing a corpus, including the start of the workers."""
     from glm_jax.data.prepare.run import prepare
     from glm_jax.data.prepare.runner import LocalRunner
     from glm_jax.tokenizer import load_tokenizer
@@ -147,30 +147,30 @@ def prepare_corpus(folder: Path, processes: int) -> None:
 def bare_seconds(folder: Path, processes: int) -> tuple[float, float]:
     """Seconds and processor seconds for all texts; they and the tokenizers are loaded before."""
     context = multiprocessing.get_context("spawn")
-    ready, begin = context.Barrier(processes + 1), context.Barrier(processes + 1)
+    ready, start = context.Barrier(processes + 1), context.Barrier(processes + 1)
     used = context.SimpleQueue()
     workers = [
-        context.Process(target=encode_bare, args=(folder, part, processes, ready, begin, used))
+        context.Process(target=encode_bare, args=(folder, part, processes, ready, start, used))
         for part in range(processes)
     ]
     for worker in workers:
         worker.start()
     ready.wait()
-    begin.wait()
+    start.wait()
     started = time.perf_counter()
     for worker in workers:
         worker.join()
     return time.perf_counter() - started, sum(used.get() for _ in workers)
 
 
-def encode_bare(folder: Path, part: int, parts: int, ready: Any, begin: Any, used: Any) -> None:
+def encode_bare(folder: Path, part: int, parts: int, ready: Any, start: Any, used: Any) -> None:
     """Encodes every `parts`-th text, one by one."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with (folder / "corpus.jsonl").open() as lines:
         texts = [json.loads(line)["text"] for n, line in enumerate(lines) if n % parts == part]
     encode = bare_encoder(folder / "tokenizer")
     ready.wait()
-    begin.wait()
+    start.wait()
     before = time.process_time()
     for text in texts:
         encode(text)

@@ -1,4 +1,4 @@
-"""Speed of every kind of tokenizer beside its bare library, on the same text and threads.
+"""Speed of every kind of tokenizer compared with its bare library, on the same text and threads.
 
     python benchmarks/tokenizing.py VOCABULARIES
     python benchmarks/tokenizing.py VOCABULARIES --megabytes 40 --repeats 7
@@ -92,7 +92,7 @@ def compare(
     repeats: int,
     clock: Callable[[], float],
 ) -> tuple[float, float]:
-    """The least seconds of both: they take turns at every part of the texts."""
+    """The minimum seconds of both, which alternate on every part of the texts."""
     total = total_bare = 0.0
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         part = texts[start : start + TEXTS_AT_ONCE]

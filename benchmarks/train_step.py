@@ -1,4 +1,4 @@
-"""Tokens per second of a GLM-Base step on this machine's CPU, beside PyTorch's GPT-2 of that size.
+"""Tokens per second of a GLM-Base step on this machine's CPU, and of PyTorch's GPT-2 of that size.
 
     pip install transformers torch
     python benchmarks/train_step.py

@@ -1,4 +1,4 @@
-# What the scripts of this folder share: sourced by them, no command of its own.
+# Functions shared by the scripts of this folder, which source this file.
 # shellcheck shell=bash
 # `launch_arguments` holds the arguments for `glm-jax pretrain`; `dry_run` is true or false.
 launch_arguments=()
@@ -27,7 +27,7 @@ quoted() {
   printf '%s\n' "${line# }"
 }
 
-# Gives the processes of a run a secret by which they know each other.
+# Gives the processes of a run a secret by which they authenticate each other.
 export_run_token() {
   export GLM_JAX_RUN_TOKEN="${GLM_JAX_RUN_TOKEN:-$(od -An -N16 -tx8 /dev/urandom | tr -d ' ')}"
 }
@@ -77,11 +77,11 @@ need() {
   done
 }
 
-# Ends with bad usage unless every named variable is a whole number above 0.
+# Ends with bad usage unless every named variable is a positive integer.
 need_counts() {
   local _name
   for _name in "$@"; do
-    [[ "${!_name}" =~ ^[1-9][0-9]*$ ]] || fail "--$_name is '${!_name}'; expected a whole number above 0"
+    [[ "${!_name}" =~ ^[1-9][0-9]*$ ]] || fail "--$_name is '${!_name}'; expected a positive integer"
   done
 }
 

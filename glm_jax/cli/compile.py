@@ -9,7 +9,7 @@ compiles the same step that `glm-jax pretrain` runs. Reports the memory per chip
 transfers and bounds of the step time. The exit code is 1 if the step does not fit.
 
 --compare compares configurations, each with its ratio to the first; a .json file that --json wrote
-may take the place of a gin file. --gin.SECTION.NAME=VALUE applies to all gin files. The
+may replace a gin file. --gin.SECTION.NAME=VALUE applies to all gin files. The
 compiler's flags are those of launch/ for the generation; --compiler_option adds to them.
 """
 

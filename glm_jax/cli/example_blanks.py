@@ -17,7 +17,7 @@ BLANK_WORDS = 2
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutBlank:
-    """A sentence with "[MASK]" in place of some words, and these words."""
+    """A sentence with some words replaced by "[MASK]", and these words."""
 
     text: str
     answer: str

@@ -6,8 +6,8 @@
     glm-jax fill runs/demo
 
 [MASK] is a blank of a few words, [sMASK] for a sentence, [gMASK] at the end for what comes next. A
-text without any of them is written on. Without TEXT, one text a line is read from standard input;
-in a terminal, a conversation begins that shows every token as it comes.
+text without any of them is continued. Without TEXT, one text per line is read from standard input;
+in a terminal, an interactive session starts that shows every token when it is generated.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="print one JSON object a text, with all probabilities"
     )
     parser.add_argument(
-        "--verbose", action="store_true", help="say how long it took, and how much was compiled"
+        "--verbose", action="store_true", help="report the time and the number of compilations"
     )
 
 
@@ -63,23 +63,23 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sampling_arguments(group: argparse._ArgumentGroup) -> None:
-    whole = {"type": int, "metavar": "N"}
+    integer = {"type": int, "metavar": "N"}
     real = {"type": float, "metavar": "X"}
-    group.add_argument("--max_blank_length", **whole, help="most tokens of a blank (64)")
-    group.add_argument("--min_blank_length", **whole, help="fewest tokens of a blank (0)")
+    group.add_argument("--max_blank_length", **integer, help="maximum tokens per blank (64)")
+    group.add_argument("--min_blank_length", **integer, help="minimum tokens per blank (0)")
     group.add_argument("--temperature", **real, help="0 is greedy, the default; above, draws")
-    group.add_argument("--top_k", **whole, help="draws from the N most probable tokens")
+    group.add_argument("--top_k", **integer, help="draws from the N most probable tokens")
     group.add_argument("--top_p", **real, help="draws from those that have X of the probability")
-    group.add_argument("--samples", **whole, help="fills every text N times")
-    group.add_argument("--seed", **whole, help="of the drawing (0)")
-    group.add_argument("--beams", **whole, help="searches with N beams")
+    group.add_argument("--samples", **integer, help="fills every text N times")
+    group.add_argument("--seed", **integer, help="of the sampling (0)")
+    group.add_argument("--beams", **integer, help="searches with N beams")
     group.add_argument("--length_penalty", **real, help="score = log-probability / length^X (0)")
     group.add_argument(
         "--early_stopping", action="store_true", default=None, help="ends a search at N complete"
     )
-    group.add_argument("--no_repeat_ngram", **whole, help="no N tokens in a row come twice")
+    group.add_argument("--no_repeat_ngram", **integer, help="n-grams of N tokens are not repeated")
     group.add_argument(
-        "--repeat_scope", metavar="S", help="where they may not: in one 'blank', or in the 'text'"
+        "--repeat_scope", metavar="S", help="scope of --no_repeat_ngram: 'blank' or 'text'"
     )
 
 
@@ -171,7 +171,7 @@ def print_json(filled: FilledText) -> None:
 
 
 def print_text(filled: FilledText) -> None:
-    """The text, with what was put in its blanks highlighted where the terminal can."""
+    """Prints the text with its filled blanks highlighted, if the terminal supports it."""
     from rich.console import Console
 
     from glm_jax.cli.fill_repl import highlighted

@@ -1,4 +1,4 @@
-"""Filling texts one by one in a terminal, with every token shown as it comes."""
+"""Filling texts one by one in a terminal, showing every token when it is generated."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from glm_jax.generate.settings import Sampling
 from glm_jax.tokenizer.streaming import GrowingText
 
 PROMPT = "text> "
-HELP = """Type a text with [MASK], [sMASK] or [gMASK]; one without a blank is written on.
+HELP = """Type a text with [MASK], [sMASK] or [gMASK]; one without a blank is continued.
   :set NAME VALUE   changes a setting        :settings   shows them
   :set NAME         takes its default again  :help       shows this
   :quit             ends (as Ctrl-D does); Ctrl-C stops filling a text"""
 FILLED = "bold green"
-# Few, so that tokens are shown as they come.
+# Few, so that tokens are shown soon after they are generated.
 STEPS = 2
 
 
@@ -56,7 +56,7 @@ def converse(filler: Filler, sampling: Sampling) -> int:
 
 
 def command(line: str, sampling: Sampling, console: Console) -> Sampling:
-    """Carries out a line that begins with a colon, and gives the settings after it.
+    """Carries out a line that starts with a colon, and gives the settings after it.
 
     Raises:
       UsageError: there is no such command, setting or value.
@@ -148,8 +148,8 @@ def _print(console: Console, text: str, style: str = "") -> None:
 def highlighted(filled: FilledText) -> Text:
     """A text with the filled blanks highlighted."""
     text = Text(filled.text)
-    for begin, end in filled.spans:
-        text.stylize(FILLED, begin, end)
+    for start, end in filled.spans:
+        text.stylize(FILLED, start, end)
     return text
 
 

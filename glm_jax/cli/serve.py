@@ -4,8 +4,8 @@
     curl -H 'Content-Type: application/json' http://127.0.0.1:8000/v1/fill \\
         -d '{"text": "The function returns a [MASK] of strings."}'
 
-A browser finds a page at the same address. SIGTERM and Ctrl-C end the server once it has answered
-what has begun. docs/serve.md describes the API.
+A browser finds a page at the same address. SIGTERM and Ctrl-C end the server once running
+requests are answered. docs/serve.md describes the API.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"file with the token that clients must show; or in the variable {TOKEN_VARIABLE}",
     )
-    _add_limits(parser.add_argument_group("how much the server takes on"))
+    _add_limits(parser.add_argument_group("limits of the server"))
 
 
 def _add_limits(group: argparse._ArgumentGroup) -> None:
-    whole = {"type": int, "metavar": "N"}
-    group.add_argument("--rows", **whole, help="texts filled side by side (8)")
+    integer = {"type": int, "metavar": "N"}
+    group.add_argument("--rows", **integer, help="texts filled concurrently (8)")
     group.add_argument(
-        "--max_slots", **whole, help="tokens of a text and its blanks, as 1024, 2048, ... (1024)"
+        "--max_slots", **integer, help="tokens of a text and its blanks, as 1024, 2048, ... (1024)"
     )
-    group.add_argument("--queue", **whole, help="requests that may wait (64)")
-    group.add_argument("--max_body", **whole, help="bytes of a request's body (262144)")
-    group.add_argument("--max_beams", **whole, help="beams of a request (8)")
-    group.add_argument("--max_answers", **whole, help="answers scored in a request (64)")
-    group.add_argument("--top", **whole, help="most probable tokens kept for every place (5)")
+    group.add_argument("--queue", **integer, help="requests that may wait (64)")
+    group.add_argument("--max_body", **integer, help="bytes of a request's body (262144)")
+    group.add_argument("--max_beams", **integer, help="beams of a request (8)")
+    group.add_argument("--max_answers", **integer, help="answers scored in a request (64)")
+    group.add_argument("--top", **integer, help="most probable tokens kept for every position (5)")
     group.add_argument(
         "--grace",
         type=float,

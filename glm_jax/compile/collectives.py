@@ -33,7 +33,7 @@ class Collective:
 
     Attributes:
       kind: one of `KINDS`.
-      bytes: size of the whole array, before it is scattered or after it is gathered.
+      bytes: size of the full array, before it is scattered or after it is gathered.
       group_size: chips that take part together.
       ici_bytes: what a chip takes in over the links of its slice.
       dcn_bytes: what a chip takes in from other slices.
@@ -59,20 +59,22 @@ def collective_kind(instruction: Instruction) -> str | None:
 def read_collective(
     instruction: Instruction, kind: str, slice_of: Sequence[int], *, is_async: bool
 ) -> Collective:
-    """What a collective moves.
+    """The transfers of a collective.
 
     Args:
       instruction: with the groups that take part.
-      kind: what it amounts to; an all-reduce whose result is cut up is a reduce-scatter.
+      kind: the effective kind; an all-reduce whose result is sliced is a reduce-scatter.
       slice_of: the slice of every device of the mesh, in its order.
       is_async: as in `Collective`.
     """
-    whole = _whole_bytes(instruction, kind)
+    full_bytes = _full_bytes(instruction, kind)
     groups = read_groups(instruction.attributes, len(slice_of))
     group = groups[0] if groups else list(range(len(slice_of)))
     num_slices = len({slice_of[device] for device in group})
-    ici, dcn = wire_bytes(kind, whole, len(group), num_slices)
-    return Collective(kind, whole, len(group), ici, dcn, _links(instruction.attributes), is_async)
+    ici, dcn = wire_bytes(kind, full_bytes, len(group), num_slices)
+    return Collective(
+        kind, full_bytes, len(group), ici, dcn, _links(instruction.attributes), is_async
+    )
 
 
 def read_slice_transfer(instruction: Instruction, num_slices: int) -> Collective | None:
@@ -83,43 +85,43 @@ def read_slice_transfer(instruction: Instruction, num_slices: int) -> Collective
       num_slices: how many take part.
 
     Returns:
-      A collective among chips at the same place of their slices, or None where it is none.
+      A collective among the chips at the same index of their slices; None for other instructions.
     """
     kind = instruction.text("_xla_megascale_transfer_type")
     if kind is None or instruction.opcode != ("send" if kind == "ALL_REDUCE" else "recv"):
         return None
     kind = kind.lower().replace("_", "-")
-    whole = instruction.arrays[0].bytes
+    full_bytes = instruction.arrays[0].bytes
     rounds = {"all-reduce": 2, "all-gather": 1}.get(kind)
-    wire = whole if rounds is None else rounds * whole * (num_slices - 1) / num_slices
-    return Collective(kind, whole, num_slices, 0.0, wire, None, is_async=True)
+    wire = full_bytes if rounds is None else rounds * full_bytes * (num_slices - 1) / num_slices
+    return Collective(kind, full_bytes, num_slices, 0.0, wire, None, is_async=True)
 
 
 def wire_bytes(
-    kind: str, whole: float, group_size: int, num_slices: int = 1
+    kind: str, full_bytes: float, group_size: int, num_slices: int = 1
 ) -> tuple[float, float]:
     """Bytes that each chip takes in over ICI and over DCN.
 
     Args:
       kind: one of `KINDS`.
-      whole: size of the whole array.
+      full_bytes: size of the full array.
       group_size: chips that take part.
       num_slices: slices that they are spread over evenly. Each does its own part over ICI; what is
-        left is exchanged with the chips at the same place in the other slices.
+        left is exchanged with the chips at the same index of the other slices.
 
     Source: the ring algorithms, where every chip passes on all parts but its own.
     """
     rounds = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2}.get(kind)
     if rounds is None:
-        return (whole, 0.0) if num_slices == 1 else (0.0, whole)
+        return (full_bytes, 0.0) if num_slices == 1 else (0.0, full_bytes)
     in_slice = group_size // num_slices
-    ici = rounds * whole * (in_slice - 1) / in_slice
-    dcn = rounds * (whole / in_slice) * (num_slices - 1) / num_slices
+    ici = rounds * full_bytes * (in_slice - 1) / in_slice
+    dcn = rounds * (full_bytes / in_slice) * (num_slices - 1) / num_slices
     return ici, dcn
 
 
 def read_groups(attributes: str, num_devices: int) -> list[list[int]]:
-    """The groups of devices of a collective, each a list of places in the mesh.
+    """The groups of devices of a collective, each a list of device indices in the mesh.
 
     The compiler writes them out ({{0,1},{2,3}}), as a reshaped and transposed count
     ([2,2]<=[2,2]T(1,0)), or as axes of a mesh (mesh['a'=2,'b'=2] {'b'}).
@@ -147,17 +149,17 @@ def read_groups(attributes: str, num_devices: int) -> list[list[int]]:
 
 
 def _mesh_groups(declared: str, chosen: str) -> list[list[int]]:
-    """Groups along some axes of a mesh, where an axis may be cut: 'a':(2)4 is 4 of it behind 2."""
+    """Groups along some axes of a mesh, where an axis may be split: 'a':(2)4 is 4 of it after 2."""
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", declared)}
     picked = re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", chosen)
     shape: list[int] = []
     kept: list[tuple[str, int]] = []  # (axis, sizes in front) of every dimension of the shape
     for name, size in sizes.items():
-        cuts = {1, size}
+        bounds = {1, size}
         for axis, before, part in picked:
             if axis == name and part:
-                cuts |= {int(before), int(before) * int(part)}
-        steps = sorted(cuts)
+                bounds |= {int(before), int(before) * int(part)}
+        steps = sorted(bounds)
         for low, high in itertools.pairwise(steps):
             shape.append(high // low)
             kept.append((name, low))
@@ -173,10 +175,10 @@ def _mesh_groups(declared: str, chosen: str) -> list[list[int]]:
     return devices.reshape(-1, math.prod(shape[number] for number in inside)).tolist()
 
 
-def _whole_bytes(instruction: Instruction, kind: str) -> float:
+def _full_bytes(instruction: Instruction, kind: str) -> float:
     sizes = [array.bytes for array in instruction.arrays]
     if instruction.opcode.endswith("-start") and kind != "all-reduce":
-        # A start's result holds its operands too, and the whole array is the largest.
+        # A start's result holds its operands too, and the full array is the largest.
         return max(sizes)
     if instruction.opcode == "reduce-scatter":
         return sum(sizes) * len(read_groups(instruction.attributes, 1)[0])

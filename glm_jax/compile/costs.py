@@ -64,7 +64,7 @@ class Costs:
 
 
 def count_costs(module: Module, slice_of: Sequence[int]) -> Costs:
-    """Counts a whole program.
+    """Counts the operations and transfers of a program.
 
     Args:
       module: optimized for the TPU, with the compiler's estimates.
@@ -132,8 +132,8 @@ class _Counter:
     def _add_fused(self, instruction: Instruction, times: int) -> None:
         """Adds products and collectives inside a fusion, or inside an asynchronous call.
 
-        A collective that is spread over several fusions, so that they compute meanwhile, stands in
-        all of them under one channel, and is counted once.
+        A collective that is spread over several fusions, to overlap with their computation, occurs
+        in each of them with the same channel and is counted once.
         """
         name = instruction.called("calls") or ""
         if instruction.opcode == "async-start":

@@ -50,7 +50,7 @@ class Instruction:
       shape: text of the result's shape, possibly a tuple of shapes.
       opcode: such as "fusion".
       operands: names of the operands.
-      constant: value of a whole-number constant.
+      constant: value of an integer constant.
       attributes: text of everything behind the operands.
       is_root: whether it is its computation's result.
     """
@@ -92,7 +92,7 @@ class Instruction:
         return match[1] if match else None
 
     def number(self, attribute: str) -> int | None:
-        """The whole number that the backend's configuration gives for `attribute`."""
+        """The integer that the backend's configuration gives for `attribute`."""
         match = re.search(rf'"{attribute}":"?(\d+)', self.attributes)
         return int(match[1]) if match else None
 
@@ -102,10 +102,10 @@ Computation = tuple[Instruction, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-    """A whole program.
+    """A compiled program.
 
     Attributes:
-      entry: name of the computation that it begins with.
+      entry: name of its entry computation.
       computations: every computation by name.
       frames: source position "file:line" by `stack_frame_id`; see `read_frames`.
     """

@@ -1,4 +1,4 @@
-"""What fills a chip's memory when a compiled program needs the most of it."""
+"""A chip's memory at the peak of a compiled program."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class MemoryUse:
 
     Attributes:
       arguments: the train state and the batch.
-      temporaries: everything between, at the moment when it is most.
-      outputs: results that don't take the place of an argument.
+      temporaries: intermediate arrays, at their peak.
+      outputs: results that do not alias an argument.
       code: the program itself.
       host: arrays that are kept in the host's memory instead.
     """
@@ -71,7 +71,7 @@ def largest_temporaries(live_ranges: str, module: Module, count: int) -> tuple[T
     Args:
       live_ranges: the compiler's list of what lives when.
       module: the same program.
-      count: how many lines to return at most, largest first.
+      count: maximum number of lines to return, largest first.
     """
     match = _PEAK.search(live_ranges)
     by_name = {i.name: i for body in module.computations.values() for i in body}

@@ -31,14 +31,14 @@ from glm_jax.train.run_folder import gin_text
 GIBIBYTE = 2**30
 HEADER = """# GLM on TPU slices
 
-What the real TPU compiler makes of the train step, for every published model on slices of four
-generations of chips. No TPU was at hand: memory and transfers are those of the compiled program,
-times are computed from its estimates. Each row names its configuration in `configs/hardware/`; the
-whole report is the file of the same name in `docs/tpu/`. Programs were compiled on two cores, in
-part beside other work.
+The train step of every published model, compiled by the real TPU compiler for slices of four
+generations of chips, ahead of time and without the hardware. Memory and transfers are those of the
+compiled program; times are computed from the compiler's estimates. Each row names its configuration
+in `configs/hardware/`; the full report is the file of the same name in `docs/tpu/`. Programs were
+compiled on two cores, partly shared with other work.
 
-- **Memory** is the peak per chip (arguments and temporaries in brackets) beside what the compiler
-  lets a program have.
+- **Memory** is the peak per chip (arguments and temporaries in brackets) and the compiler's limit
+  for a program.
 - **Step** and **utilisation** are three bounds. The first hides everything behind the longest of
   computing, the links within a slice (ICI) and the network between slices (DCN). The second hides
   nothing. The third hides nothing either, and counts only the links that the compiler's algorithm
@@ -51,7 +51,7 @@ part beside other work.
   taken to move its result at the memory's bandwidth.
 - **Transfers** are the bytes that a chip takes in per step over ICI and DCN.
 
-To look at one row closely, or at a change to it:
+To inspect one row, or a change to it:
 
 ```bash
 glm-jax compile --gin_file=configs/hardware/glm_10b-v5p-4x4x4.gin --topology=v5p:4x4x4

@@ -97,11 +97,11 @@ def what_limits(prediction: Prediction) -> str:
         "transfers within a slice (ICI)": prediction.ici_used_seconds,
         "transfers between slices (DCN)": prediction.dcn_seconds,
     }
-    (first, most), (second, next_most) = sorted(parts.items(), key=lambda part: -part[1])[:2]
+    (first, largest), (second, next_largest) = sorted(parts.items(), key=lambda part: -part[1])[:2]
     total = prediction.serial_used_seconds
     return (
-        f"limited by {first}: {most:.3g} of {total:.3g} s with nothing hidden "
-        f"({most / total:.0%}), then {second} ({next_most / total:.0%})"
+        f"limited by {first}: {largest:.3g} of {total:.3g} s with nothing hidden "
+        f"({largest / total:.0%}), then {second} ({next_largest / total:.0%})"
     )
 
 

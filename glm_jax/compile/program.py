@@ -42,7 +42,7 @@ class CompiledProgram:
     Attributes:
       memory: what it needs.
       costs: what it does.
-      temporaries: the source lines that take most memory at the peak, largest first.
+      temporaries: the source lines that use most memory at the peak, largest first.
       compile_seconds, compile_cpu_seconds: how long the compiler took, here, and over all cores.
     """
 
@@ -74,14 +74,14 @@ def compile_program(
     """
     with tempfile.TemporaryDirectory(prefix="glm-jax-compile-") as folder:
         options = {**(compiler_options or {}), "xla_dump_to": folder}
-        begin, cpu_begin = time.perf_counter(), time.process_time()
+        start, cpu_start = time.perf_counter(), time.process_time()
         try:
             with _no_compilation_cache():
                 compiled = lowered.compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:
             raise _explained(str(error)) from error
-        seconds = time.perf_counter() - begin
-        cpu_seconds = time.process_time() - cpu_begin
+        seconds = time.perf_counter() - start
+        cpu_seconds = time.process_time() - cpu_start
         text = _written(folder, "after_codegen")
         live_ranges = _written(folder, "after_optimizations-live-range")
     module = read_module(text, OWN_FOLDER)

@@ -23,7 +23,7 @@ class CollectiveTotal:
     Attributes:
       kind: such as "reduce-scatter".
       count: how many are run.
-      bytes: sizes of the whole arrays.
+      bytes: sizes of the full arrays.
       ici_bytes, dcn_bytes: what a chip takes in within its slice and from others.
       asynchronous_bytes: the part of both that can move while the chip computes.
     """
@@ -45,7 +45,7 @@ class StepReport:
       topology, num_slices, chips: what for.
       mesh: sizes of the mesh's axes.
       layers, parameters, remat: of the model.
-      batch_size, sequence_length: of a whole step, over all chips.
+      batch_size, sequence_length: of a step, over all chips.
       memory, hbm_bytes: what is needed, and what a program can have.
       product_flops: operations of matrix products in the program, with what remat repeats.
       kernel_flops: operations that the kernels declare.

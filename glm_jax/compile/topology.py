@@ -12,7 +12,7 @@ from typing import Any
 from glm_jax.compile.chips import CHIPS, TpuChip
 from glm_jax.errors import UsageError
 
-# A slice of v4 or v5p is a torus where it is made of whole cubes of this many chips a side.
+# A slice of v4 or v5p is a torus if every side is a multiple of this many chips.
 CUBE_SIDE = 4
 INSTALL = "pip install libtpu"
 

@@ -1,4 +1,4 @@
-"""Flags of the TPU compiler for each chip generation: the one place where they are set.
+"""Flags of the TPU compiler for each chip generation, defined only here.
 
     export LIBTPU_INIT_ARGS="$(python -m glm_jax.compile.tpu_flags v5e)"
 

@@ -1,4 +1,4 @@
-"""The program that searches all blanks of several texts, W rows a text, and its caller."""
+"""Beam search over all blanks of several texts, with W rows per text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from glm_jax.model.kv_cache import PAGE_SIZE, Cache, reorder
 
 
 class FoundBlank(NamedTuple):
-    """One thing that a blank may be filled with, and its score."""
+    """One hypothesis for a blank, and its score."""
 
     blank: FilledBlank
     score: float
@@ -67,7 +67,7 @@ def beam_search(
     Args:
       decoder: the network.
       prompts: Part A of the texts.
-      sampling: `beams`, `length_penalty` and what limits a blank.
+      sampling: `beams`, `length_penalty` and the limits of a blank.
       num_texts: texts at a time.
       first_length: see `BeamSettings`.
 
@@ -106,7 +106,7 @@ def _search_group(
         chosen[text * sampling.beams : (text + 1) * sampling.beams] = True
         cache = decoder.read(cache, prompt.ids, chosen)
         for row in np.flatnonzero(chosen):
-            put_text(rows, int(row), prompt, decoder.begin)
+            put_text(rows, int(row), prompt, decoder.blank_start)
             put_settings(rows.settings, int(row), sampling, 0)
     settings = BeamSettings(
         jnp.float32(sampling.length_penalty),
@@ -120,7 +120,7 @@ def _search_group(
             decoder.params,
             cache,
             rows,
-            np.int32(decoder.begin),
+            np.int32(decoder.blank_start),
             np.asarray(decoder.ends, np.int32),
             settings,
         )
@@ -147,7 +147,7 @@ def _run_searches(
     params: PyTree,
     cache: Cache,
     rows: DecodeState,
-    begin: Int[Array, ""],
+    blank_start: Int[Array, ""],
     ends: Int[Array, "E"],
     settings: BeamSettings,
 ) -> tuple[Hypotheses, Cache]:
@@ -166,24 +166,24 @@ def _run_searches(
     )
 
     def step(search: Search) -> Search:
-        return _step(model, params, search, begin, ends, settings)
+        return _step(model, params, search, blank_start, ends, settings)
 
     def should_continue(search: Search) -> Bool[Array, ""]:
         return jnp.any(search.rows.current < search.rows.count)
 
     end = jax.lax.while_loop(should_continue, step, start)
-    return end.results, end.cache  # which takes the place of the one given
+    return end.results, end.cache  # in the memory of the donated cache
 
 
 def _step(
     model: DecodingGLM,
     params: PyTree,
     search: Search,
-    begin: Int[Array, ""],
+    blank_start: Int[Array, ""],
     ends: Int[Array, "E"],
     settings: BeamSettings,
 ) -> Search:
-    """Every text that has work left searches one token further, or runs one that is known."""
+    """Advances every unfinished text by one token, either searched or of the best hypothesis."""
     num_texts, num_beams = search.beams.total.shape
     texts = _of_texts(search.rows, num_beams)
     searches = (texts.current < texts.count) & ~search.forced
@@ -192,7 +192,7 @@ def _step(
     first = search.rows.length - search.rows.taken
     scores = apply_constraints(jax.nn.log_softmax(logits, axis=-1), search.rows, first, ends)
     scores = scores.reshape(num_texts, num_beams, -1)
-    count = num_beams * (1 + ends.shape[0])  # so many that W of them end nothing
+    count = num_beams * (1 + ends.shape[0])  # enough that W of them are not end tokens
     candidates = best_candidates(scores, search.beams.total, count)
     flat = candidates.beam * scores.shape[2] + candidates.token
     log_prob = jnp.take_along_axis(scores.reshape(num_texts, -1), flat, axis=1)
@@ -213,17 +213,17 @@ def _step(
         found,
     )
     moved = search._replace(
-        cache=_take_rows(cache, from_row, texts, searches),
+        cache=_reorder_cache(cache, from_row, texts, searches),
         rows=search.rows._replace(tokens=search.rows.tokens[from_row]),
         beams=beams,
         found=found,
         results=results,
     )
-    return _move_on(moved, closes, begin)
+    return _append_tokens(moved, closes, blank_start)
 
 
-def _move_on(search: Search, closes: Bool[Array, "N"], begin: Int[Array, ""]) -> Search:
-    """Appends to every row the token that it runs next, and goes from blank to blank."""
+def _append_tokens(search: Search, closes: Bool[Array, "N"], blank_start: Int[Array, ""]) -> Search:
+    """Appends the next input token to every row, and advances texts to their next blank."""
     num_texts, num_beams = search.beams.total.shape
     texts = _of_texts(search.rows, num_beams)
     active = texts.current < texts.count
@@ -238,7 +238,9 @@ def _move_on(search: Search, closes: Bool[Array, "N"], begin: Int[Array, ""]) ->
     index = jnp.minimum(texts.taken, search.beams.tokens.shape[2] - 1)
     newest = jnp.take_along_axis(search.beams.tokens, index[:, None, None], axis=2)[..., 0]
     best = jnp.take_along_axis(search.found.tokens[:, 0], index[:, None], axis=1)
-    token = jnp.where(opens[:, None], begin, jnp.where(repeats[:, None], best, newest)).reshape(-1)
+    token = jnp.where(
+        opens[:, None], blank_start, jnp.where(repeats[:, None], best, newest)
+    ).reshape(-1)
     appends = extends | repeats | opens
     end = jnp.where(appends, texts.length, search.rows.tokens.shape[1])
     row = jnp.arange(num_texts * num_beams)
@@ -268,14 +270,14 @@ def _of_texts(rows: DecodeState, num_beams: int) -> DecodeState:
     return jax.tree.map(lambda array: array[::num_beams], rows)
 
 
-def _take_rows(
+def _reorder_cache(
     cache: Cache, from_row: Int[Array, "B"], texts: DecodeState, searches: Bool[Array, "N"]
 ) -> Cache:
-    """Gives every row the cache of another, in the pages that rows of one text do not share."""
-    begin = jnp.where(searches, texts.length - texts.taken - 1, texts.tokens.shape[1])
+    """Reorders the rows of the cache, in the pages that the rows of a text do not share."""
+    start = jnp.where(searches, texts.length - texts.taken - 1, texts.tokens.shape[1])
     end = jnp.where(searches, texts.length, 0)
     return reorder(
-        cache, from_row, jnp.min(begin) // PAGE_SIZE, (jnp.max(end) + PAGE_SIZE - 1) // PAGE_SIZE
+        cache, from_row, jnp.min(start) // PAGE_SIZE, (jnp.max(end) + PAGE_SIZE - 1) // PAGE_SIZE
     )
 
 

@@ -1,8 +1,8 @@
 """Beam search for the blanks of several texts at once.
 
-The hypotheses of a text share what comes before the blank; when the best one is known, all rows of
-the text run its tokens, so that the next blank begins from it. So nothing of a hypothesis but its
-tokens has to be kept.
+The hypotheses of a text share everything before the blank. Once the best one is known, all rows of
+the text run its tokens, and the next blank is searched from there. Only the tokens of a hypothesis
+have to be kept.
 
 Source: original code, `BeamSearchScorer`, which follows Hugging Face's of 2020.
 """
@@ -17,12 +17,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class BeamSettings(NamedTuple):
-    """What all texts of a search ask for.
+    """Settings shared by all texts of a search.
 
     Attributes:
       length_penalty: a hypothesis' score is its log-probability / length^penalty.
       early_stopping: end when as many hypotheses are complete as there are beams.
-      first_length: length of a hypothesis without tokens: 1 where the token that begins a blank
+      first_length: length of a hypothesis without tokens: 1 where the start token of a blank
         counts, as in the original's filling of blanks; 0 where not, as in its sequence to sequence
         evaluation.
     """
@@ -35,8 +35,8 @@ class BeamSettings(NamedTuple):
 class Hypotheses(NamedTuple):
     """The best complete hypotheses of a blank, W for each of N texts, the best first.
 
-    T is the most tokens a blank may take; the log-probability of the end stands behind those of the
-    tokens.
+    T is the maximum number of tokens in a blank; the log-probability of the end follows those of
+    the tokens.
     """
 
     score: Float[Array, "N W"]  # -inf where there is none
@@ -49,13 +49,13 @@ class Hypotheses(NamedTuple):
 class Beams(NamedTuple):
     """The open hypotheses of a blank, W for each of N texts."""
 
-    total: Float[Array, "N W"]  # sum of log-probabilities, -inf for a beam that isn't there yet
+    total: Float[Array, "N W"]  # sum of log-probabilities, -inf for an unused beam
     tokens: Int[Array, "N W T"]
     log_probs: Float[Array, "N W T+1"]
 
 
 class Candidates(NamedTuple):
-    """The C best ways for the beams of each text to go on, the best first."""
+    """The C best continuations of the beams of each text, the best first."""
 
     total: Float[Array, "N C"]
     beam: Int[Array, "N C"]
@@ -63,7 +63,7 @@ class Candidates(NamedTuple):
 
 
 def no_hypotheses(num_texts: int, num_beams: int, max_tokens: int) -> Hypotheses:
-    """Room for the hypotheses of a blank."""
+    """Empty hypotheses of a blank."""
     shape = (num_texts, num_beams)
     return Hypotheses(
         score=jnp.full(shape, -jnp.inf),
@@ -95,9 +95,9 @@ def best_candidates(
 
 
 def add_hypotheses(old: Hypotheses, new: Hypotheses, is_new: Bool[Array, "N X"]) -> Hypotheses:
-    """The best W of the old and those of the X new ones that `is_new` names.
+    """The best W of the old hypotheses and of those of the X new ones that `is_new` selects.
 
-    Of equal ones those that came first stay.
+    Ties keep the earlier hypothesis.
     """
     score = jnp.where(is_new, new.score, -jnp.inf)
     together = jax.tree.map(
@@ -116,7 +116,7 @@ def search_step(
     ends: Int[Array, "E"],
     settings: BeamSettings,
 ) -> tuple[Beams, Hypotheses, Int[Array, "N W"], Bool[Array, "N"]]:
-    """One step of every text's search.
+    """Advances every text's search by one token.
 
     Candidates that end the blank become hypotheses, if they are among the W best; the best others
     become the beams.
@@ -124,7 +124,7 @@ def search_step(
     Args:
       beams: with `taken` tokens each.
       found: complete hypotheses so far.
-      candidates: the best first; enough that W of them end nothing.
+      candidates: the best first; enough that W of them are not end tokens.
       log_prob: of the candidates' tokens alone.
       taken: tokens of the beams.
       ends: tokens that end a blank.
@@ -149,24 +149,24 @@ def search_step(
     among_best = jnp.arange(num_candidates) < num_beams
     found = add_hypotheses(found, completed, ended & among_best & jnp.isfinite(candidates.total))
 
-    # A stable sort keeps the best first among those that end nothing.
+    # A stable sort keeps the best first among those that are not end tokens.
     open_ = jnp.argsort(ended, axis=1, stable=True)[:, :num_beams]
     parent, token = _pick(candidates.beam, open_), _pick(candidates.token, open_)
     length = jnp.broadcast_to(taken[:, None], token.shape)
-    going_on = Beams(
+    extended = Beams(
         total=_pick(candidates.total, open_),
         tokens=_put(_pick(beams.tokens, parent), length, token),
         log_probs=_put(_pick(beams.log_probs, parent), length, _pick(log_prob, open_)),
     )
     worst, best = found.score[:, -1], _score(candidates.total[:, 0], taken, settings)
     done = jnp.isfinite(worst) & (settings.early_stopping | (worst >= best))
-    return going_on, found, parent, done
+    return extended, found, parent, done
 
 
 def close_search(
     beams: Beams, found: Hypotheses, taken: Int[Array, "N"], settings: BeamSettings
 ) -> Hypotheses:
-    """Counts the open hypotheses in, which have reached the limit of their length."""
+    """Adds the open hypotheses, which have reached the maximum length, to the complete ones."""
     length = jnp.broadcast_to(taken[:, None], beams.total.shape)
     open_ = Hypotheses(
         score=_score(beams.total, length, settings),
@@ -186,12 +186,12 @@ def _score(
 
 
 def _pick(array: Array, index: Int[Array, "N X"]) -> Array:
-    """The entries of every text that `index` names."""
+    """The entries of every text that `index` selects."""
     index = index.reshape(*index.shape, *(1,) * (array.ndim - 2))
     return jnp.take_along_axis(array, index, axis=1)
 
 
-def _put(array: Array, place: Int[Array, "N X"], new: Array) -> Array:
-    """Puts one value into each row of [N, X, T], at its place."""
-    at = jnp.arange(array.shape[2]) == place[..., None]
+def _put(array: Array, index: Int[Array, "N X"], new: Array) -> Array:
+    """Writes one value into each row of [N, X, T], at the row's index."""
+    at = jnp.arange(array.shape[2]) == index[..., None]
     return jnp.where(at, new[..., None], array)

@@ -1,7 +1,7 @@
-"""Texts that are filled side by side, one in each row, every one where it is.
+"""The decode loop: a batch of rows, each filling the blanks of one text.
 
-A row takes one token a step: the next of the blank it is at, or the one that begins its next blank.
-What a row does depends on nothing beside it, so texts may come and go in any order.
+A step adds one token to every active row: the next token of its current blank, or the start token
+of its next blank. Rows are independent of each other, so texts may enter and leave in any order.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import PAGE_SIZE, Cache
 
-# Most steps of one call: results wait on the device until it ends.
+# Maximum steps of one call: its results stay on the device until it ends.
 MAX_STEPS = 32
 
 
 class RowSettings(NamedTuple):
-    """What each row asks for, see `Sampling`."""
+    """The sampling settings of each row, see `Sampling`."""
 
     temperature: Float[Array, "B"]
     top_k: Int[Array, "B"]
@@ -37,11 +37,11 @@ class RowSettings(NamedTuple):
 
 
 class DecodeState(NamedTuple):
-    """Where each row is; S = M is enough room for the masks of any text."""
+    """The state of each row; S = M slots suffice for the masks of any text."""
 
     tokens: Int[Array, "B M"]  # Part A, then Part B so far
     length: Int[Array, "B"]  # slots in use; the last token has not been run yet
-    places: Int[Array, "B S"]  # positions of the masks in Part A
+    mask_positions: Int[Array, "B S"]  # positions of the masks in Part A
     count: Int[Array, "B"]  # blanks of each text; 0 for a row that is not in use
     current: Int[Array, "B"]  # the blank being filled, `count` when all are
     taken: Int[Array, "B"]  # tokens in this blank so far
@@ -49,14 +49,14 @@ class DecodeState(NamedTuple):
 
 
 class Emitted(NamedTuple):
-    """What came of S steps; rows that had nothing to do emit tokens that are neither kept nor end.
+    """The output of S steps; inactive rows emit tokens that are neither kept nor close a blank.
 
     Attributes:
       token: the token chosen.
-      log_prob: its log-probability under the network, before any setting changed it.
+      log_prob: its log-probability under the network, before any constraint.
       kept: whether it is part of the blank.
       closes: whether the blank is filled with this step.
-      top_tokens: the most probable tokens of the network at this place.
+      top_tokens: the most probable tokens of the network at this position.
       top_log_probs: their log-probabilities.
     """
 
@@ -75,7 +75,7 @@ def run_rows(
     params: PyTree,
     cache: Cache,
     rows: DecodeState,
-    begin: Int[Array, ""],
+    blank_start: Int[Array, ""],
     ends: Int[Array, "E"],
     max_steps: Int[Array, ""],
     min_active: Int[Array, ""],
@@ -84,15 +84,16 @@ def run_rows(
 
     Args:
       model, params: the network.
-      num_top: A, how many of the most probable tokens to tell at every place.
-      cache: of the rows, with Part A read; it is used up.
-      rows: where they are.
-      begin, ends: tokens that begin and end a blank.
+      num_top: A, the number of most probable tokens reported at every position.
+      cache: of the rows, with Part A read; it is donated.
+      rows: their state.
+      blank_start: the token that starts every blank.
+      ends: the tokens that end a blank.
       max_steps: at most `MAX_STEPS`.
       min_active: at least 1.
 
     Returns:
-      The cache, the rows, the number of steps done, and what they gave.
+      The cache, the rows, the number of steps done, and their output.
     """
 
     def should_continue(state: tuple) -> Bool[Array, ""]:
@@ -104,7 +105,7 @@ def run_rows(
         cache, rows, step, emitted = state
         logits, cache = next_logits(model, params, cache, rows)
         token = _choose(logits, rows, ends)
-        rows, kept, closes = _advance(rows, token, begin, ends)
+        rows, kept, closes = _advance(rows, token, blank_start, ends)
         total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         log_prob = jnp.take_along_axis(logits, token[:, None], axis=-1) - total
         top_logits, top_tokens = jax.lax.top_k(logits, num_top)
@@ -128,7 +129,7 @@ def next_logits(
     active = rows.current < rows.count
     slot = jnp.where(active, rows.length - 1, num_slots)  # beyond the end, nothing is written
     tokens = jnp.take_along_axis(rows.tokens, jnp.maximum(rows.length - 1, 0)[:, None], axis=1)
-    position_ids = jnp.stack([_place(rows), rows.taken + 1], axis=1)[..., None]  # [B, 2, 1]
+    position_ids = jnp.stack([_mask_position(rows), rows.taken + 1], axis=1)[..., None]  # [B, 2, 1]
     visible = memory_mask(jnp.where(active, slot, 0), 1, num_slots)
     hidden, cache = network(
         model, params, tokens, position_ids, cache, slot, visible, method="extend"
@@ -136,10 +137,10 @@ def next_logits(
     return network(model, params, hidden[:, 0], method="last_logits"), cache
 
 
-def _place(rows: DecodeState) -> Int[Array, "B"]:
-    """The position of the mask that each row is at."""
-    blank = jnp.minimum(rows.current, rows.places.shape[1] - 1)
-    return jnp.take_along_axis(rows.places, blank[:, None], axis=1)[:, 0]
+def _mask_position(rows: DecodeState) -> Int[Array, "B"]:
+    """The position of the mask of each row's current blank."""
+    blank = jnp.minimum(rows.current, rows.mask_positions.shape[1] - 1)
+    return jnp.take_along_axis(rows.mask_positions, blank[:, None], axis=1)[:, 0]
 
 
 def _choose(
@@ -154,11 +155,11 @@ def _choose(
 def apply_constraints(
     scores: Float[Array, "B V"], rows: DecodeState, first: Int[Array, "B"], ends: Int[Array, "E"]
 ) -> Float[Array, "B V"]:
-    """Forbids what a row's settings forbid at the place where it is.
+    """Masks the tokens that each row's settings forbid at its position.
 
     Args:
       scores: logits or log-probabilities.
-      rows: where they are.
+      rows: their state.
       first: slot of the first token of each row's blank.
       ends: tokens that end a blank.
     """
@@ -179,9 +180,9 @@ def apply_constraints(
 
 
 def _advance(
-    rows: DecodeState, token: Int[Array, "B"], begin: Int[Array, ""], ends: Int[Array, "E"]
+    rows: DecodeState, token: Int[Array, "B"], blank_start: Int[Array, ""], ends: Int[Array, "E"]
 ) -> tuple[DecodeState, Bool[Array, "B"], Bool[Array, "B"]]:
-    """Adds one chosen token to every row: it goes on with a blank or ends it.
+    """Adds one chosen token to every row, which extends or ends its blank.
 
     As in the original, the token that reaches a blank's limit is part of the blank but not of what
     later blanks see.
@@ -194,7 +195,7 @@ def _advance(
     opens = closes & (current < rows.count)
     appends = opens | (active & ~closes)
     end = jnp.where(appends, rows.length, rows.tokens.shape[1])
-    written = jnp.where(opens, begin, token)
+    written = jnp.where(opens, blank_start, token)
     index = jnp.arange(token.shape[0])
     return (
         rows._replace(

@@ -1,7 +1,7 @@
-"""A network made ready for decoding, and the programs that it runs.
+"""A network prepared for decoding, and its compiled programs.
 
-Few programs serve all texts: prompts are padded to a few lengths, caches come in a few sizes of
-which only the pages in use cost time, and everything that a request may ask for is data.
+A few programs serve all texts: prompts are padded to a few lengths, caches have a few sizes of
+which only the pages in use cost time, and all sampling settings are array arguments.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from glm_jax.model import GLM
 from glm_jax.model.decoding import DecodingGLM, by_layer
 from glm_jax.model.kv_cache import PAGE_SIZE, Cache, empty_cache, put_prompt
 
-SMALLEST_CACHE = 1024
+MIN_CACHE_SIZE = 1024
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-    """A network, its parameters layer by layer, and the tokens that begin and end a blank.
+    """A network, its parameters layer by layer, and the tokens that start and end a blank.
 
     Attributes:
       model: the network.
       params: as `by_layer` gives them.
-      begin: the token that begins every blank, sop.
-      ends: the tokens that end one.
-      mesh: what the parameters are laid out over; None for a single device.
+      blank_start: the token that starts every blank, sop.
+      ends: the tokens that end a blank.
+      mesh: the mesh that the parameters are sharded over; None for a single device.
     """
 
     model: DecodingGLM
     params: PyTree
-    begin: int
+    blank_start: int
     ends: tuple[int, ...]
     mesh: jax.sharding.Mesh | None
 
     def new_cache(self, num_rows: int, num_slots: int) -> Cache:
-        """An empty cache for so many texts, of the smallest usual size that has enough slots."""
+        """An empty cache of `num_rows` rows and `cache_size(num_slots)` slots."""
         with self.on_mesh():
             return _new_cache(self.model, num_rows, cache_size(num_slots))
 
     def read(self, cache: Cache, ids: Sequence[int], rows: Bool[np.ndarray, "B"]) -> Cache:
         """Runs Part A of one text and puts it into the first slots of some rows of a cache.
 
-        The cache that is given is used up.
+        The given cache is donated.
         """
         tokens = np.zeros((1, prompt_size(len(ids))), np.int32)
         tokens[0, : len(ids)] = ids
@@ -58,7 +58,7 @@ class Decoder:
             return _read(self.model, self.params, cache, tokens, np.int32(len(ids)), rows)
 
     def on_mesh(self) -> Any:
-        """A context in which programs lay their arrays over the mesh."""
+        """A context in which programs shard their arrays over the mesh."""
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
 
@@ -69,11 +69,11 @@ def make_decoder(
     *,
     ends: Sequence[str] = ("eop", "eos"),
 ) -> Decoder:
-    """Makes a network ready for decoding.
+    """Prepares a network for decoding.
 
     Args:
       model: the network.
-      params: its parameters, of which the decoder makes a copy cut into layers.
+      params: its parameters, which are copied into one tree per layer.
       special: ids of the special tokens by the original's names.
       ends: names of the tokens that end a blank.
     """
@@ -92,8 +92,8 @@ def prompt_size(length: int) -> int:
 
 
 def cache_size(num_slots: int) -> int:
-    """Slots of the smallest usual cache that has so many: 1024, 2048, 4096, ..."""
-    return max(SMALLEST_CACHE, power_of_two(num_slots))
+    """The number of slots rounded up to a cache size: 1024, 2048, 4096, ..."""
+    return max(MIN_CACHE_SIZE, power_of_two(num_slots))
 
 
 def power_of_two(number: int) -> int:
@@ -107,7 +107,7 @@ def network(model: DecodingGLM, params: PyTree, *inputs: Any, method: str) -> An
 
 
 def _mesh_of(params: PyTree) -> jax.sharding.Mesh | None:
-    """The mesh that parameters are laid out over, if they are."""
+    """The mesh that parameters are sharded over, if any."""
     sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
     mesh = getattr(sharding, "mesh", None)
     return mesh if isinstance(mesh, jax.sharding.Mesh) else None
@@ -127,7 +127,7 @@ def _read(
     length: Int[Array, ""],
     rows: Bool[Array, "B"],
 ) -> Cache:
-    place = jnp.arange(tokens.shape[1])
-    position_ids = jnp.where(place < length, jnp.stack([place, jnp.zeros_like(place)]), 0)[None]
+    index = jnp.arange(tokens.shape[1])
+    position_ids = jnp.where(index < length, jnp.stack([index, jnp.zeros_like(index)]), 0)[None]
     _, prompt = network(model, params, tokens, position_ids, length[None], method="read")
     return put_prompt(cache, cast(Cache, prompt), rows)

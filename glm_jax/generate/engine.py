@@ -1,4 +1,4 @@
-"""Texts in, tokens out: fills the rows of a batch with texts, and gives free rows to the next."""
+"""Continuous batching: texts are assigned to free rows of a batch and decoded together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from glm_jax.generate.settings import Sampling
 
 
 class TopToken(NamedTuple):
-    """A token that the network finds probable at some place."""
+    """One of the most probable tokens at a position."""
 
     id: int
     log_prob: float
@@ -28,10 +28,10 @@ class FilledBlank:
     """One blank, as far as it is filled.
 
     Attributes:
-      ids: its tokens, without those that begin and end it.
+      ids: its tokens, without its start and end tokens.
       log_probs: the log-probability of each under the network, before sampling changed it.
       end_log_prob: of the token that ended it; None while it is open, or if it reached its limit.
-      top: the most probable tokens at each place, its end included, if they were asked for.
+      top: the most probable tokens at each position, its end included, if they were requested.
     """
 
     ids: list[int] = dataclasses.field(default_factory=list)
@@ -76,7 +76,7 @@ class TokenEvent(NamedTuple):
 
 
 def slots_needed(prompt: Prompt, max_blank_length: int) -> int:
-    """Slots that a text takes at most: Part A, and for every blank its beginning and its tokens."""
+    """Maximum slots of a text: Part A, and for every blank its start token and its tokens."""
     return len(prompt.ids) + len(prompt.masks) * (max_blank_length + 1)
 
 
@@ -89,8 +89,8 @@ class Engine:
         Args:
           decoder: the network.
           num_rows: texts at a time.
-          num_slots: the most that a text may need, see `slots_needed`.
-          num_top: how many of the most probable tokens to tell at every place.
+          num_slots: the maximum that a text may need, see `slots_needed`.
+          num_top: number of most probable tokens reported at every position.
         """
         self._decoder = decoder
         self._num_top = num_top
@@ -122,21 +122,21 @@ class Engine:
         for row, active in zip(free, fills, strict=False):
             self._fills[row] = active
             active.blanks.append(FilledBlank())
-            put_text(self._rows, row, active.prompt, self._decoder.begin)
+            put_text(self._rows, row, active.prompt, self._decoder.blank_start)
             put_settings(self._rows.settings, row, active.sampling, active.sample)
 
     def stop(self, active: ActiveFill) -> None:
-        """Frees the row of a text that nobody waits for any more."""
+        """Frees the row of a text whose result is no longer needed."""
         for row, other in enumerate(self._fills):
             if other is active:
                 self._free(row)
 
     def advance(self, steps: int = MAX_STEPS, *, until_one_ends: bool = False) -> list[TokenEvent]:
-        """Takes some steps and gives their tokens, in order.
+        """Runs some steps and returns their tokens, in order.
 
         Args:
-          steps: at most `MAX_STEPS`; fewer are taken where all texts are filled before.
-          until_one_ends: come back as soon as one text is filled.
+          steps: at most `MAX_STEPS`; fewer are run if all texts are filled earlier.
+          until_one_ends: return as soon as one text is filled.
         """
         min_active = self.num_active if until_one_ends else 1
         with self._decoder.on_mesh():
@@ -146,7 +146,7 @@ class Engine:
                 self._decoder.params,
                 self._cache,
                 self._rows,
-                np.int32(self._decoder.begin),
+                np.int32(self._decoder.blank_start),
                 np.asarray(self._decoder.ends, np.int32),
                 np.int32(min(steps, MAX_STEPS)),
                 np.int32(min_active),
@@ -158,11 +158,11 @@ class Engine:
         for step in range(int(num_steps)):
             now = jax.tree.map(lambda array, step=step: array[step], emitted)
             for row in np.flatnonzero(now.kept | now.closes).tolist():
-                events.append(self._note(row, Emitted(*(array[row] for array in now))))
+                events.append(self._record(row, Emitted(*(array[row] for array in now))))
         return events
 
-    def _note(self, row: int, now: Emitted) -> TokenEvent:
-        """Adds what a step gave for a row to its text."""
+    def _record(self, row: int, now: Emitted) -> TokenEvent:
+        """Adds the output of a step for a row to its text."""
         active = self._fills[row]
         assert active is not None
         number = len(active.blanks) - 1
@@ -189,11 +189,11 @@ class Engine:
 
 
 def fill_all(decoder: Decoder, fills: Sequence[ActiveFill], num_rows: int) -> None:
-    """Fills texts, as many at a time as there are rows.
+    """Fills texts, `num_rows` at a time.
 
     Args:
       decoder: the network.
-      fills: the texts; those of one prompt side by side share its reading.
+      fills: the texts; adjacent ones with the same prompt share its prefill.
       num_rows: rows of the batch.
     """
     if not fills:
@@ -207,10 +207,10 @@ def fill_all(decoder: Decoder, fills: Sequence[ActiveFill], num_rows: int) -> No
         engine.advance(until_one_ends=bool(waiting))
 
 
-def _same_prompt(waiting: deque[ActiveFill], most: int) -> list[ActiveFill]:
+def _same_prompt(waiting: deque[ActiveFill], max_fills: int) -> list[ActiveFill]:
     """Takes the first text and those after it that have the same Part A."""
     taken = [waiting.popleft()]
-    while waiting and len(taken) < most and waiting[0].prompt is taken[0].prompt:
+    while waiting and len(taken) < max_fills and waiting[0].prompt is taken[0].prompt:
         taken.append(waiting.popleft())
     return taken
 
@@ -234,7 +234,7 @@ def empty_decode_state(num_rows: int, num_slots: int) -> DecodeState:
     return DecodeState(
         tokens=zeros(num_slots),
         length=zeros(),
-        places=zeros(num_slots),
+        mask_positions=zeros(num_slots),
         count=zeros(),
         current=zeros(),
         taken=zeros(),
@@ -242,17 +242,17 @@ def empty_decode_state(num_rows: int, num_slots: int) -> DecodeState:
     )
 
 
-def put_text(rows: DecodeState, row: int, prompt: Prompt, begin: int) -> None:
-    """Puts a text into a row, at the beginning of its first blank."""
+def put_text(rows: DecodeState, row: int, prompt: Prompt, blank_start: int) -> None:
+    """Writes a text into a row, at the start of its first blank."""
     size, count = len(prompt.ids), len(prompt.masks)
-    rows.tokens[row, : size + 1] = [*prompt.ids, begin]
-    rows.places[row, :count] = prompt.masks
+    rows.tokens[row, : size + 1] = [*prompt.ids, blank_start]
+    rows.mask_positions[row, :count] = prompt.masks
     rows.length[row], rows.count[row] = size + 1, count
     rows.current[row] = rows.taken[row] = 0
 
 
 def put_settings(settings: RowSettings, row: int, sampling: Sampling, sample: int) -> None:
-    """Puts what a text asks for into a row."""
+    """Writes the sampling settings of a text into a row."""
     settings.temperature[row] = sampling.used_temperature
     settings.top_k[row] = sampling.top_k
     settings.top_p[row] = sampling.top_p

@@ -1,4 +1,4 @@
-"""Filling the blanks of texts, left to right, and scoring what might fill them."""
+"""Filling the blanks of texts from left to right, and scoring given answers."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ ROWS_AT_ONCE = 16
 
 @dataclasses.dataclass(frozen=True)
 class Blank:
-    """What the model put in one blank.
+    """The model's completion of one blank.
 
     Attributes:
-      ids: its tokens, without those that begin and end it.
-      text: the same as text.
-      log_probs: the log-probability of each token under the model, whatever the sampling did to it.
+      ids: its tokens, without its start and end tokens.
+      text: the decoded tokens.
+      log_probs: the log-probability of each token under the model, before sampling constraints.
       end_log_prob: of the token that ended the blank; None if it reached its limit.
       score: of beam search, log-probability / length^penalty; None without.
       alternatives: the other hypotheses of beam search, the best first.
@@ -51,7 +51,7 @@ class Blank:
 
     @property
     def log_prob(self) -> float:
-        """Log-probability of the whole blank, its end included."""
+        """Log-probability of the blank, its end included."""
         return sum(self.log_probs) + (self.end_log_prob or 0.0)
 
 
@@ -60,9 +60,9 @@ class FilledText:
     """A text with its blanks replaced.
 
     Attributes:
-      text: the whole text.
-      blanks: what stands in each, in the order of the text.
-      spans: where each blank begins and ends in `text`, in characters.
+      text: the text with its blanks filled.
+      blanks: the completions, in the order of the text.
+      spans: start and end of each blank in `text`, in characters.
       samples: all samples, in the order of their drawing, where there are several; `text` and
         `blanks` are those of the most probable one.
     """
@@ -87,15 +87,15 @@ def fill(
 ) -> list[FilledText]:
     """Fills every blank of every text (contract C6).
 
-    A text without a blank is continued at its end. To fill again and again, keep a `Filler`: this
-    function makes one for each call.
+    A text without a blank is continued at its end. For repeated calls use a `Filler`; this function
+    makes one for each call.
 
     Args:
       model: the network.
       params: its parameters.
       tokenizer: the one that the model was trained with.
       texts: each with any number of "[MASK]", "[sMASK]" and "[gMASK]".
-      sampling: how to fill; the default is greedy and takes at most 64 tokens a blank.
+      sampling: sampling settings; the default is greedy with at most 64 tokens per blank.
 
     Raises:
       UsageError: a text has more tokens than the model has positions, or the tokenizer has more
@@ -120,7 +120,7 @@ def score(
       texts: each with any number of "[MASK]", "[sMASK]" and "[gMASK]"; without one, the answers
         continue it.
       answers: for every text any number of answers: one string where there is one blank, else one
-        for each blank. They are encoded as they stand: where a word follows a blank after a space,
+        for each blank. They are encoded unchanged: where a word follows a blank after a space,
         most vocabularies want the space in the answer.
 
     Returns:
@@ -134,10 +134,10 @@ def score(
 
 
 class Filler:
-    """A model and its tokenizer, ready to fill texts and to score answers."""
+    """A model and its tokenizer, prepared to fill texts and to score answers."""
 
     def __init__(self, model: GLM, params: PyTree, tokenizer: Tokenizer):
-        """Makes the model ready for decoding, with a copy of its parameters.
+        """Prepares the model for decoding, with a copy of its parameters.
 
         Raises:
           UsageError: the tokenizer has more tokens than the model.
@@ -167,7 +167,7 @@ class Filler:
         ]
 
     def start(self, text: str, sampling: Sampling) -> tuple[list[int], list[ActiveFill]]:
-        """A text ready for an `Engine`: its ids, and one entry a sample.
+        """Prepares a text for an `Engine`: its ids, and one entry per sample.
 
         Raises:
           UsageError: it has more tokens than the model has positions.
@@ -196,7 +196,7 @@ class Filler:
         return score_answers(self.decoder, prompts, ids, num_rows=num_rows)
 
     def filled(self, ids: Sequence[int], blanks: Sequence[FilledBlank]) -> FilledText:
-        """A text from its ids with masks and what was put in their places."""
+        """The filled text, from the ids with masks and the completed blanks."""
         return self._text(ids, [self._blank(blank) for blank in blanks])
 
     def _prompt(self, ids: Sequence[int]) -> Prompt:
@@ -206,18 +206,18 @@ class Filler:
 
     def _text(self, ids: Sequence[int], blanks: list[Blank]) -> FilledText:
         first, *others = stretches(ids, self._masks)
-        replaced, places = list(first), []
+        replaced, token_spans = list(first), []
         for blank, after in zip(blanks, others, strict=True):
-            places.append((len(replaced), len(replaced) + len(blank.ids)))
+            token_spans.append((len(replaced), len(replaced) + len(blank.ids)))
             replaced += [*blank.ids, *after]
         text = self.tokenizer.decode(replaced)
 
         def characters(count: int) -> int:
-            """Of the first tokens, without one that only later tokens complete."""
+            """Characters of the first tokens, without one that only later tokens complete."""
             part = self.tokenizer.decode(replaced[:count])
             return shared_length(part, text)
 
-        spans = [(characters(begin), characters(end)) for begin, end in places]
+        spans = [(characters(start), characters(end)) for start, end in token_spans]
         return FilledText(text, blanks, spans)
 
     def _blank(self, blank: FilledBlank, score: float | None = None) -> Blank:
@@ -257,7 +257,7 @@ def search(
 
 
 def best_first(samples: Sequence[FilledText]) -> FilledText:
-    """The most probable of several samples, with all of them at hand."""
+    """The most probable of several samples, with all of them in `samples`."""
     if len(samples) == 1:
         return samples[0]
     best = max(samples, key=lambda sample: sample.log_prob)

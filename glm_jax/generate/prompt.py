@@ -13,7 +13,7 @@ MASK_NAMES = ("MASK", "sMASK", "gMASK")
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """Part A of one text: its ids, and where its masks are from left to right."""
+    """Part A of one text: its ids, and the positions of its masks in ascending order."""
 
     ids: list[int]
     masks: list[int]
@@ -31,11 +31,11 @@ def make_prompt(ids: Sequence[int], special: Mapping[str, int]) -> Prompt:
     masks = mask_ids(special)
     continued = bool(ids) and ids[-1] == special.get("gMASK")
     prompt = [special["ENC"], *ids, *([] if continued else [special["eos"]])]
-    return Prompt(prompt, [place for place, token in enumerate(prompt) if token in masks])
+    return Prompt(prompt, [index for index, token in enumerate(prompt) if token in masks])
 
 
 def mask_ids(special: Mapping[str, int]) -> frozenset[int]:
-    """The ids of all tokens that stand for a blank."""
+    """The ids of all mask tokens."""
     return frozenset(special[name] for name in MASK_NAMES if name in special)
 
 
@@ -62,7 +62,7 @@ def stretches(ids: Sequence[int], masks: frozenset[int]) -> Iterator[list[int]]:
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Refuses a tokenizer that has tokens which the model doesn't know.
+    """Refuses a tokenizer that has tokens outside the model's vocabulary.
 
     Raises:
       UsageError: it has more than `vocab_size`.

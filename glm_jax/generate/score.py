@@ -19,8 +19,8 @@ from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import PAGE_SIZE, Cache
 
-# Shortest padded Part B.
-SHORTEST = 16
+# Minimum padded length of Part B.
+MIN_PART_B_LENGTH = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class BlankScore:
 
     Attributes:
       ids: the answer's tokens.
-      log_probs: the log-probability of each, given the text and what stands before it.
+      log_probs: the log-probability of each, given the text and the tokens before it.
       end_log_prob: that the blank ends there.
     """
 
@@ -56,7 +56,7 @@ class AnswerScore:
 
 
 class PartB(NamedTuple):
-    """Part B of one text with one answer: what is read, where it stands, and what follows it."""
+    """Part B of one text with one answer: input tokens, position ids and targets."""
 
     tokens: list[int]
     position_ids: list[tuple[int, int]]
@@ -88,7 +88,7 @@ def score_answers(
     ]
     if not flat:
         return [[] for _ in prompts]
-    length = max(SHORTEST, power_of_two(max(len(part.tokens) for _, part in flat)))
+    length = max(MIN_PART_B_LENGTH, power_of_two(max(len(part.tokens) for _, part in flat)))
     num_slots = max(len(prompt.ids) for prompt in prompts) + length
     cache = decoder.new_cache(num_rows, num_slots)
     log_probs: list[list[float]] = []
@@ -109,12 +109,12 @@ def score_answers(
 def make_part_b(decoder: Decoder, prompt: Prompt, answer: Sequence[Sequence[int]]) -> PartB:
     """The blanks of one text with an answer in each, in the order of the text.
 
-    Every blank begins with sop; the last token of an answer is followed by the first of `ends`.
+    Every blank starts with sop; the last token of an answer is followed by the first of `ends`.
     """
     part = PartB([], [], [])
-    for place, ids in zip(prompt.masks, answer, strict=True):
-        part.tokens.extend([decoder.begin, *ids])
-        part.position_ids.extend((place, step + 1) for step in range(len(ids) + 1))
+    for position, ids in zip(prompt.masks, answer, strict=True):
+        part.tokens.extend([decoder.blank_start, *ids])
+        part.position_ids.extend((position, step + 1) for step in range(len(ids) + 1))
         part.targets.extend([*ids, decoder.ends[0]])
     return part
 
@@ -122,7 +122,7 @@ def make_part_b(decoder: Decoder, prompt: Prompt, answer: Sequence[Sequence[int]
 def _score_group(
     decoder: Decoder, cache: Cache, parts: Sequence[PartB], start: np.ndarray, length: int
 ) -> tuple[list[list[float]], Cache]:
-    """The log-probability of every target of some Parts B, side by side."""
+    """The log-probability of every target of a batch of Parts B."""
     tokens, targets = np.zeros((2, len(start), length), np.int32)
     position_ids = np.zeros((len(start), 2, length), np.int32)
     for row, part in enumerate(parts):
@@ -152,15 +152,15 @@ def _run_part_b(
     inputs = (tokens, position_ids, cache, start, visible)
     hidden, cache = network(model, params, *inputs, method="extend")
 
-    def at_place(place: tuple[Float[Array, "B D"], Int[Array, "B"]]) -> Float[Array, "B"]:
-        hidden, target = place
+    def at_position(inputs: tuple[Float[Array, "B D"], Int[Array, "B"]]) -> Float[Array, "B"]:
+        hidden, target = inputs
         logits = network(model, params, hidden, method="last_logits")
         chosen = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
         return chosen - jax.nn.logsumexp(logits, axis=-1)
 
-    # One place after the other: logits of all at once would be larger than the cache.
-    by_place = jax.lax.map(at_place, (jnp.swapaxes(hidden, 0, 1), targets.T))
-    return by_place.T, cache
+    # One position at a time: the logits of all positions would be larger than the cache.
+    by_position = jax.lax.map(at_position, (jnp.swapaxes(hidden, 0, 1), targets.T))
+    return by_position.T, cache
 
 
 def _split(answer: Sequence[Sequence[int]], log_probs: Sequence[float]) -> AnswerScore:
@@ -179,9 +179,9 @@ def check_answers(
     """The answers to every text, each with one string a blank.
 
     Args:
-      texts: for what is said of them.
+      texts: for error messages.
       answers: for every text any number of answers: one string where there is one blank, else a
-        string for each. A string in place of the answers of a text is its only one.
+        string for each. A string instead of a list of answers is the only answer of its text.
       num_blanks: of every text.
 
     Raises:

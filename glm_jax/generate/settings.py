@@ -1,4 +1,4 @@
-"""What a user may ask of the filling of blanks."""
+"""Sampling settings of blank filling."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ class Sampling:
     """How blanks are filled: greedily, by drawing, or by beam search.
 
     Attributes:
-      max_blank_length: most tokens a blank may take; a model with fewer positions allows fewer.
-      min_blank_length: a blank doesn't end before it has so many tokens.
+      max_blank_length: maximum tokens per blank; limited to the positions of the model.
+      min_blank_length: minimum tokens per blank.
       temperature: 0 takes the most probable token; above 0, tokens are drawn from the softmax of
         logits / temperature. None is 1 where `top_k`, `top_p` or `samples` ask for drawing, else 0.
       top_k: draws from the k most probable tokens only; 0 from all.
       top_p: draws from the most probable tokens that together exceed this probability; 1 from all.
-      samples: how often each text is filled, each time drawn anew.
-      seed: of the drawing; the same seed gives the same blanks, whatever is filled beside them.
-      beams: hypotheses that beam search keeps; 1 searches none.
+      samples: number of independent samples per text.
+      seed: of the sampling; results do not depend on the other texts of the batch.
+      beams: hypotheses that beam search keeps; 1 disables beam search.
       length_penalty: a hypothesis' score is its log-probability / length^penalty.
       early_stopping: end a beam search when as many hypotheses are complete as there are beams,
         and not when none of the open ones can become better.
-      no_repeat_ngram: no sequence of so many tokens comes twice; 0 allows all.
-      repeat_scope: where it may not come twice: "blank", within one blank; "text", within the
-        prompt and all its blanks.
+      no_repeat_ngram: size of n-grams that may not be repeated; 0 allows all.
+      repeat_scope: where n-grams may not be repeated: "blank", within one blank; "text", within
+        the prompt and all its blanks.
 
     Raises:
       UsageError: a field is out of its range, or two exclude each other.
@@ -50,10 +50,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name in ("max_blank_length", "samples", "beams"):
-            _check_whole(name, getattr(self, name), 1, "a positive whole number")
+            _check_integer(name, getattr(self, name), 1, "a positive integer")
         for name in ("min_blank_length", "top_k", "no_repeat_ngram"):
-            _check_whole(name, getattr(self, name), 0, "a whole number, 0 or more")
-        _check_whole("seed", self.seed, 0, "a whole number from 0 to 2^32 - 1", 2**32 - 1)
+            _check_integer(name, getattr(self, name), 0, "a non-negative integer")
+        _check_integer("seed", self.seed, 0, "an integer from 0 to 2^32 - 1", 2**32 - 1)
         if self.temperature is not None:
             _check_number("temperature", self.temperature, 0.0, 100.0)
         _check_number("top_p", self.top_p, 0.0, 1.0)
@@ -95,19 +95,23 @@ class Sampling:
 
     @property
     def used_temperature(self) -> float:
-        """The temperature, where None stands for what the other fields ask for."""
+        """The temperature, where None is resolved from the other fields."""
         if self.temperature is not None:
             return self.temperature
         return 1.0 if self.top_k or self.top_p < 1.0 or self.samples > 1 else 0.0
 
 
-def _check_whole(name: str, value: Any, least: int, expected: str, most: int = 2**31 - 1) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not least <= value <= most:
+def _check_integer(
+    name: str, value: Any, minimum: int, expected: str, maximum: int = 2**31 - 1
+) -> None:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not is_integer or not minimum <= value <= maximum:
         raise UsageError(f"{name} is {value!r}, but must be {expected}")
 
 
-def _check_number(name: str, value: Any, least: float, most: float) -> None:
+def _check_number(name: str, value: Any, minimum: float, maximum: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not least <= value <= most:  # also refuses NaN
-        raise UsageError(f"{name} is {value!r}, but must be a number from {least:g} to {most:g}")
+    if not number or not minimum <= value <= maximum:  # also refuses NaN
+        raise UsageError(
+            f"{name} is {value!r}, but must be a number from {minimum:g} to {maximum:g}"
+        )

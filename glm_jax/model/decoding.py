@@ -101,7 +101,7 @@ class DecodingGLM(GLM):
     ) -> tuple[Float[Array, "B L D"], Cache]:
         """Runs further positions with the cached keys and values of the earlier ones.
 
-        Whatever is visible gives the same as one pass over the whole sequence. L is 1 for a step of
+        The result is that of one pass over the full sequence. L is 1 for a step of
         decoding and more for known tokens; `start` may be traced, so that one compiled step serves
         all.
 

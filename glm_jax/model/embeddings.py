@@ -1,4 +1,4 @@
-"""Embedding tables: of words, which also make the logits, and of positions."""
+"""Embedding tables: of tokens, which also make the logits, and of positions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def unembed(
 
 
 class WordEmbedding(nn.Module):
-    """The embedding of words, one table for tokens and logits.
+    """The token embedding, one table for tokens and logits.
 
     Attributes:
       vocab_size: V.
@@ -59,7 +59,7 @@ class WordEmbedding(nn.Module):
 
 
 class Embeddings(WordEmbedding):
-    """Embeddings of words and of positions in the text and, optionally, inside the blank.
+    """Embeddings of tokens and of positions in the text and, optionally, inside the blank.
 
     Attributes:
       num_positions: rows of each position table.

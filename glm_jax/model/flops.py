@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from glm_jax.model.config import GLMConfig
 
 # Published dense bfloat16 peaks in FLOP/s, by the start of JAX's `device_kind`; the first match
-# counts, so a longer name stands before its own start. Sources: Google Cloud's TPU pages ("TPU v5"
+# counts, so a longer name precedes its own prefix. Sources: Google Cloud's TPU pages ("TPU v5"
 # is how a v5p reports itself) and NVIDIA's data sheets, without sparsity.
 PEAK_FLOPS_PER_SECOND: dict[str, float] = {
     "TPU v4": 275e12,
@@ -41,7 +41,7 @@ def forward_flops_per_token(
     """Operations of the forward pass per token of a sequence, a multiply-add counted as two.
 
     Counted are the matrix products only: the four linear maps of every block, both products of
-    attention over the whole sequence (nothing is taken off for what the mask hides), and the
+    attention over the full sequence (masked pairs are counted), and the
     logits.
 
     Args:

@@ -1,7 +1,7 @@
 """Gives layers their parameters in full where devices store them in shards.
 
 Layers are plain Flax: they name the axes of their parameters and use them as they are. Under
-`jax.shard_map` a device holds only its shard of each. The one place that knows is here: the
+`jax.shard_map` a device holds only its shard of each. Only this module depends on that: the
 parameters of a module are gathered around a call of it, over all mesh axes but tensor, so that a
 layer sees those of tensor-parallel width.
 """

@@ -155,7 +155,7 @@ class GLM(nn.Module):
         dropout: Dropout | None,
         attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
     ) -> Float[Array, "B L D"]:
-        """All blocks in turn."""
+        """Runs all blocks."""
 
         def run_block(block: Block, hidden: Float[Array, "B L D"], layer: Int[Array, ""]):
             hidden = constrain(hidden, HIDDEN_AXES)

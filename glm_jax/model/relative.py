@@ -1,6 +1,6 @@
 """The variant with relative positions: a Transformer-XL, which the original's code also supports.
 
-No published model uses it. It has no dropout, and a memory of layer inputs in place of a key/value
+No published model uses it. It has no dropout, and a memory of layer inputs instead of a key/value
 cache.
 """
 
@@ -172,7 +172,7 @@ class RelativeBlock(nn.Module):
 
 
 class RelativeGLM(nn.Module):
-    """GLM with the positions of Transformer-XL (Dai et al., 2019) in place of position tables.
+    """GLM with the positions of Transformer-XL (Dai et al., 2019) instead of position tables.
 
     `model.apply({"params": params}, tokens, prefix_length)` gives logits. Parameters are stacked,
     intermediates recorded and shards passed inside `jax.shard_map` as in `GLM`; sequences can't be

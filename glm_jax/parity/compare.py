@@ -62,14 +62,14 @@ def stream_reader(source: WeightSource, layernorm_epsilon: float) -> Read:
 
     Both networks are read with the same weights, so that what is seen is the stream's difference.
     """
-    words = source.read("word_embeddings.weight").astype(np.float32)
+    embedding_table = source.read("word_embeddings.weight").astype(np.float32)
     scale = source.read("transformer.final_layernorm.weight").astype(np.float32)
     bias = source.read("transformer.final_layernorm.bias").astype(np.float32)
 
     def read(stream: Float[np.ndarray, "B L D"]) -> Float[np.ndarray, "B L V"]:
         centred = stream - stream.mean(axis=-1, keepdims=True)
         deviation = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + layernorm_epsilon)
-        return (centred / deviation * scale + bias) @ words.T
+        return (centred / deviation * scale + bias) @ embedding_table.T
 
     return read
 
@@ -87,7 +87,7 @@ def _difference(
     second_logits: Float[np.ndarray, "B L V"],
 ) -> Difference:
     kl, agreement = [], []
-    # What is not finite is reported, and needs no warning beside.
+    # Values that are not finite are reported, so NumPy need not warn as well.
     with np.errstate(invalid="ignore", over="ignore"):
         largest = float(np.abs(first - second).max())
         for one, other in _rows(first_logits, second_logits):
@@ -105,7 +105,7 @@ def _difference(
 
 
 def _rows(*logits: Float[np.ndarray, "B L V"]) -> Iterator[tuple[np.ndarray, ...]]:
-    """One example after the other in float64, which the whole batch might not fit."""
+    """One example at a time in float64, as the full batch might not fit into memory."""
     for rows in zip(*logits, strict=True):
         yield tuple(row.astype(np.float64) for row in rows)
 

@@ -12,18 +12,18 @@ from glm_jax.parity.report import ParityReport
 
 
 def write_report(report: ParityReport, folder: Path) -> tuple[Path, Path]:
-    """Writes parity.json and parity.png, each whole or not at all; earlier ones are replaced.
+    """Writes parity.json and parity.png, each atomically; earlier ones are replaced.
 
     Raises:
       RunError: the folder can't be written.
     """
-    record, picture = folder / "parity.json", folder / "parity.png"
+    record, plot = folder / "parity.json", folder / "parity.png"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = record.with_suffix(".partial.json")
         partial.write_text(json.dumps(report.as_json(), indent=1) + "\n")
         os.replace(partial, record)
-        draw_differences(report, picture)
+        draw_differences(report, plot)
     except OSError as error:
         raise RunError(f"the report can't be written to {folder}: {error}") from error
-    return record, picture
+    return record, plot

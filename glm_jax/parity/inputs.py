@@ -21,7 +21,7 @@ class Inputs:
 
     Attributes:
       tokens: Part A followed by Part B.
-      position_ids: row 0 the place in the text, row 1 the place inside the blank; [B, L] for
+      position_ids: row 0 the position in the text, row 1 the position inside the blank; [B, L] for
         one-dimensional positions, None for relative ones.
       attention_mask: the length of Part A, [B] or [1] for all, or a full 0/1 mask, 1 where a
         position (third axis) sees another (fourth axis).
@@ -55,9 +55,9 @@ def random_inputs(
     tokens = draw.integers(0, config.vocab_size, (batch_size, length))
     prefix = draw.integers(1, length + 1, batch_size)
     blank = draw.integers(0, prefix)
-    place, prefix_length = np.arange(length), prefix[:, None]
-    in_text = np.where(place < prefix_length, place, blank[:, None])
-    in_blank = np.where(place < prefix_length, 0, place - prefix_length + 1)
+    index, prefix_length = np.arange(length), prefix[:, None]
+    in_text = np.where(index < prefix_length, index, blank[:, None])
+    in_blank = np.where(index < prefix_length, 0, index - prefix_length + 1)
     position_ids = np.stack([in_text, in_blank], axis=1)
     return Inputs(tokens, _positions_for(config, position_ids), prefix)
 
@@ -117,7 +117,7 @@ def _check_shape(
     allowed: list[tuple[str | int, ...]],
     sizes: dict[str, int],
 ) -> None:
-    """Raises UsageError unless the array has one of these shapes, letters standing for sizes."""
+    """Raises UsageError unless the array has one of these shapes, with letters for sizes."""
     for shape in allowed:
         expected = [sizes.get(axis) if isinstance(axis, str) else axis for axis in shape]
         if array.ndim == len(shape) and all(
@@ -125,15 +125,17 @@ def _check_shape(
             for found, size in zip(array.shape, expected, strict=True)
         ):
             return
-    words = " or ".join(f"[{', '.join(map(str, shape))}]" for shape in allowed)
+    expected_shapes = " or ".join(f"[{', '.join(map(str, shape))}]" for shape in allowed)
     known = "".join(f", {letter} = {size}" for letter, size in sizes.items())
-    raise UsageError(f"{name} in {path} has shape {list(array.shape)}, expected {words}{known}")
+    raise UsageError(
+        f"{name} in {path} has shape {list(array.shape)}, expected {expected_shapes}{known}"
+    )
 
 
 def _check_range(path: Path, name: str, array: np.ndarray, stop: int) -> None:
-    """Raises UsageError unless the array holds whole numbers from 0 to below `stop`."""
+    """Raises UsageError unless the array holds integers from 0 to below `stop`."""
     if not np.issubdtype(array.dtype, np.integer):
-        raise UsageError(f"{name} in {path} is of {array.dtype}, expected whole numbers")
+        raise UsageError(f"{name} in {path} is of {array.dtype}, expected integers")
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= stop:
         wrong = low if low < 0 else high

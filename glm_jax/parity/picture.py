@@ -1,4 +1,4 @@
-"""The difference of two networks along their layers, as a small picture."""
+"""The difference of two networks along their layers, as a small plot."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from matplotlib.figure import Figure
 
 from glm_jax.parity.report import ParityReport
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 _WITHIN, _BEYOND = "#0072B2", "#D55E00"
-_FEWEST_DECADES_BELOW = 1e-2  # of the tolerance, so that exact agreement has a place to be drawn
+_LOWEST_SHARE = 1e-2  # of the tolerance, so that exact agreement is visible
 
 
 def draw_differences(report: ParityReport, path: Path) -> None:
     """Draws the largest difference at every station on a logarithmic axis, with the tolerance.
 
-    Differences of 0 stand at the lower edge, those that are not finite at the upper one.
+    Differences of 0 are drawn at the lower edge, those that are not finite at the upper one.
     """
     stations = [each.station for each in report.differences]
     values = np.array([each.max_absolute for each in report.differences])
     shown = values[(values > 0) & np.isfinite(values)]
-    low = min([*shown, _FEWEST_DECADES_BELOW * report.tolerance]) / 3
+    low = min([*shown, _LOWEST_SHARE * report.tolerance]) / 3
     high = max([*shown, report.tolerance]) * 10
     within = values <= report.tolerance
     heights = np.clip(values, low, high)
 
     figure = Figure(figsize=(max(4.0, 0.22 * len(stations) + 1.5), 3), layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(stations))
+    positions = np.arange(len(stations))
     for chosen, colour in ((within, _WITHIN), (~within, _BEYOND)):
-        axes.vlines(places[chosen], low, heights[chosen], color=colour, lw=1)
-        axes.plot(places[chosen], heights[chosen], "o", color=colour, ms=4, clip_on=False)
+        axes.vlines(positions[chosen], low, heights[chosen], color=colour, lw=1)
+        axes.plot(positions[chosen], heights[chosen], "o", color=colour, ms=4, clip_on=False)
     axes.axhline(report.tolerance, color="0.4", ls=":", lw=1)
     axes.annotate(
         f"tolerance {report.tolerance:g}",
@@ -46,7 +46,7 @@ def draw_differences(report: ParityReport, path: Path) -> None:
     )
     axes.set_yscale("log")
     axes.set_ylim(low, high)
-    axes.set_xticks(places, [_label(station, len(stations)) for station in stations], fontsize=7)
+    axes.set_xticks(positions, [_label(station, len(stations)) for station in stations], fontsize=7)
     axes.tick_params(axis="x", rotation=90)
     axes.tick_params(axis="y", labelsize=7)
     axes.set_ylabel("largest |A - B|", fontsize=8)

@@ -65,8 +65,8 @@ class ParityReport:
                 f"equal within {self.tolerance:g}: the largest difference is "
                 f"{worst.max_absolute:.1e}, at {worst.station}"
             )
-        place = self.differences.index(beyond)
-        agree = f" and agree until {self.differences[place - 1].station}" if place else ""
+        index = self.differences.index(beyond)
+        agree = f" and agree until {self.differences[index - 1].station}" if index else ""
         return (
             f"A and B differ by more than {self.tolerance:g} from {beyond.station} on "
             f"({beyond.max_absolute:.1e} there){agree}: {self.explanation}"

@@ -45,9 +45,9 @@ def visibility(attention_mask: Int[Tensor, "..."], length: int) -> Float[Tensor,
     """
     if attention_mask.ndim == 4:
         return attention_mask.float()
-    places = torch.arange(length, device=attention_mask.device)
-    in_prefix = places < attention_mask[:, None]  # [B] -> [B, L]
-    causal = places <= places[:, None]  # [L, L]
+    positions = torch.arange(length, device=attention_mask.device)
+    in_prefix = positions < attention_mask[:, None]  # [B] -> [B, L]
+    causal = positions <= positions[:, None]  # [L, L]
     return (causal | in_prefix[:, None]).float()[:, None]
 
 
@@ -128,12 +128,12 @@ class Transformer(nn.Module):
 
     def add_positions(
         self,
-        words: Float[Tensor, "B L D"],
+        embeddings: Float[Tensor, "B L D"],
         position_ids: Int[Tensor, "B 2 L"] | Int[Tensor, "B L"],
     ) -> Float[Tensor, "B L D"]:
         """The input of the first layer; position ids as in `TorchGLM.forward`."""
-        places = position_ids if position_ids.ndim == 2 else position_ids[:, 0]
-        hidden = words + self.position_embeddings(places)
+        positions = position_ids if position_ids.ndim == 2 else position_ids[:, 0]
+        hidden = embeddings + self.position_embeddings(positions)
         if self.block_position_embeddings is None:
             return hidden
         return hidden + self.block_position_embeddings(position_ids[:, 1])
@@ -152,7 +152,7 @@ class TorchGLM(nn.Module):
     """The network of Du et al. (2022), section 2, with the original's parameter names.
 
     Made under `torch.device("meta")` and filled by `load_state_dict(state, assign=True)`, it takes
-    no memory beside the state dict's.
+    no memory other than the state dict's.
 
     Args:
       vocab_size: rows of the word embedding, V.
@@ -196,8 +196,8 @@ class TorchGLM(nn.Module):
 
         Args:
           tokens: Part A followed by Part B.
-          position_ids: row 0 the place in the text, row 1 the place inside the blank. Networks with
-            one-dimensional positions read row 0, or takes [B, L].
+          position_ids: row 0 the position in the text, row 1 the position inside the blank.
+            Networks with one-dimensional positions read row 0, or take [B, L].
           attention_mask: as in `visibility`.
         """
         embedded = self.transformer.add_positions(self.word_embeddings(tokens), position_ids)

@@ -28,15 +28,15 @@ def explain(first: Mapping[str, int], second: Mapping[str, int]) -> str:
         return "all weights are the same, so it is the two engines that compute differently"
     moved = _moved_layers(first, second)
     if moved:
-        places = ", ".join(f"layer {here} of B is layer {there} of A" for here, there in moved)
-        return f"layers have changed places: {places}"
+        pairs = ", ".join(f"layer {here} of B is layer {there} of A" for here, there in moved)
+        return f"layers are permuted: {pairs}"
     shown = ", ".join(differing[:SHOWN])
     more = "" if len(differing) <= SHOWN else f" and {len(differing) - SHOWN} more"
     return f"{len(differing)} of {len(first)} tensors have other values: {shown}{more}"
 
 
 def _moved_layers(first: Mapping[str, int], second: Mapping[str, int]) -> list[tuple[int, int]]:
-    """(layer of the second, layer of the first) for layers that are whole, but elsewhere."""
+    """(layer of the second, layer of the first) for layers that are equal to another layer."""
     layers, others = _layers(first), _layers(second)
     return [
         (here, layers.index(weights))

@@ -25,7 +25,7 @@ from glm_jax.serve.endpoints import Endpoints
 from glm_jax.serve.errors import RequestError, server_fault
 from glm_jax.serve.metrics import Metrics
 
-# Paths that need no token: the page, which asks for it, and whether the server is there.
+# Paths that need no token: the page, which asks for it, and the health check.
 OPEN_PATHS = frozenset({"/", "/health"})
 # Names of this machine to itself; the address that is served on is another.
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -48,9 +48,9 @@ def make_app(
     Args:
       endpoints: what each path answers.
       metrics: where requests are counted.
-      token: what clients must show, except for `OPEN_PATHS`.
+      token: required from clients, except for `OPEN_PATHS`.
       local_only: refuse requests that name this server as anything but this machine.
-      log: where to write a line a request; standard error by default.
+      log: receives one line per request; standard error by default.
     """
     routes = [
         Route("/", endpoints.page, methods=["GET"]),
@@ -137,7 +137,7 @@ class Observer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        begin = time.monotonic()
+        start = time.monotonic()
         status, complete = 0, False
 
         async def observed(message: MutableMapping[str, Any]) -> None:
@@ -158,12 +158,12 @@ class Observer:
             status = status if complete else CLIENT_LEFT
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.requests.labels(path, str(status)).inc()
-            self._write(scope, status, time.monotonic() - begin)
+            self._write(scope, status, time.monotonic() - start)
 
     def _write(self, scope: Scope, status: int, seconds: float) -> None:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         client = (scope.get("client") or ("-",))[0]
-        # Quoted, so that no path can begin a line of its own.
+        # Quoted, so that no path can start a new line of the log.
         path = quote(scope["path"])[:200]
         print(
             f"{now} {client} {scope['method']} {path} {status} {seconds:.3f}s",

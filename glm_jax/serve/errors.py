@@ -1,4 +1,4 @@
-"""What a client is told when it does not get what it asked for."""
+"""Error responses."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from starlette.responses import Response
 
-# A message may repeat what the client sent; so much of it is enough.
-LONGEST_MESSAGE = 300
+# A message may quote what the client sent, so its length is limited.
+MAX_MESSAGE_LENGTH = 300
 
 
 class RequestError(Exception):
-    """A request that is answered with a status of 400 or more, and one sentence."""
+    """A request that is answered with a status of 400 or more and a one-sentence message."""
 
     def __init__(
         self,
@@ -23,26 +23,28 @@ class RequestError(Exception):
         field: str | None = None,
         headers: Mapping[str, str] | None = None,
     ):
-        """Takes what the client is told.
+        """Makes the error.
 
         Args:
-          status: of the answer.
+          status: HTTP status.
           message: one sentence.
           field: the field of the request's body that is at fault, if one is.
-          headers: of the answer.
+          headers: additional response headers.
         """
-        short = message if len(message) <= LONGEST_MESSAGE else message[:LONGEST_MESSAGE] + "..."
+        short = (
+            message if len(message) <= MAX_MESSAGE_LENGTH else message[:MAX_MESSAGE_LENGTH] + "..."
+        )
         super().__init__(short)
         self.status = status
         self.field = field
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """What the answer says, as JSON."""
+        """The body of the response, before JSON encoding."""
         return {"error": {"message": str(self), "field": self.field}}
 
     def response(self) -> Response:
-        """The whole answer."""
+        """The HTTP response."""
         return JSONResponse(self.body(), self.status, self.headers)
 
 
@@ -59,7 +61,7 @@ def to_json(content: Any) -> bytes:
     """JSON in UTF-8.
 
     Raises:
-      ValueError: it holds a number that JSON has no word for.
+      ValueError: it contains a number that JSON cannot represent.
     """
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # A lone surrogate has no bytes; as a backslash and its number it is what JSON itself writes.
@@ -67,10 +69,10 @@ def to_json(content: Any) -> bytes:
 
 
 def server_fault() -> RequestError:
-    """The answer where the fault is ours; what it was is for the server's log alone."""
+    """The response to a server-side fault; details are only in the server's log."""
     return RequestError(500, "the server failed at this request; its log says how")
 
 
 def stopping() -> RequestError:
-    """The answer to requests that the server will not come to."""
+    """The response to requests that are not processed because the server is stopping."""
     return RequestError(503, "the server is stopping", headers={"Retry-After": "5"})

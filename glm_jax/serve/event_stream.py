@@ -1,4 +1,4 @@
-"""A job on behalf of a client, for as long as the client is there."""
+"""Jobs on behalf of a client, cancelled when the client disconnects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from glm_jax.serve.jobs import Done, Event, Failed, Job, Mailbox, Tokens
 from glm_jax.serve.responses import StreamedText
 from glm_jax.serve.worker import Worker
 
-# Many proxies cut off a stream that says nothing for much longer.
+# Many proxies close a stream that is silent for much longer.
 SILENCE_SECONDS = 15.0
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 async def submitted(
     worker: Worker, job: Job, mailbox: Mailbox, receive: Receive
 ) -> AsyncIterator[None]:
-    """Has a job done; gives it up when the client leaves, or at the end of the context.
+    """Submits a job; cancels it when the client disconnects, or at the end of the context.
 
     Raises:
       RequestError: the worker does not take it.
@@ -46,11 +46,11 @@ async def submitted(
         yield
     finally:
         watching.cancel()
-        worker.cancel(job)  # nothing happens to one that has ended
+        worker.cancel(job)  # no effect on a job that has ended
 
 
 async def result_of(worker: Worker, job: Job, mailbox: Mailbox, receive: Receive) -> Any:
-    """What comes of a job of which only the end is told.
+    """The result of a job that reports no tokens.
 
     Raises:
       RequestError: it failed, or the worker does not take it.
@@ -65,7 +65,7 @@ async def result_of(worker: Worker, job: Job, mailbox: Mailbox, receive: Receive
 
 
 class EventStream(Response):
-    """Tells of a job as it goes on, in server-sent events."""
+    """Streams the events of a job as server-sent events."""
 
     media_type = "text/event-stream"
 
@@ -80,9 +80,9 @@ class EventStream(Response):
         """Takes the job.
 
         Args:
-          worker: who is to do it.
+          worker: runs the job.
           job: not submitted yet.
-          mailbox: where its events come.
+          mailbox: receives its events.
           text: makes events of tokens.
           finish: makes the last event of the job's result; runs on a thread of its own.
         """

@@ -1,4 +1,4 @@
-"""What the worker is asked to do, and what it tells meanwhile."""
+"""Jobs of the worker, and the events that it reports."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class Token(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """What some steps gave, in order."""
+    """The tokens of some steps, in order."""
 
     tokens: list[Token]
 
 
 class Done(NamedTuple):
-    """The job is done: its fills are complete, or this is what its function gave."""
+    """The job is done: its fills are complete, or this is the result of its function."""
 
     result: Any
 
 
 class Failed(NamedTuple):
-    """The job will not be done."""
+    """The job failed."""
 
     error: Exception
 
@@ -53,22 +53,22 @@ Event = Tokens | Done | Failed
 
 @dataclasses.dataclass(eq=False)
 class Job:
-    """Something to do on the device.
+    """A task for the device.
 
     Attributes:
-      tell: takes the job's events, from any thread.
-      ended: whether its last event was told, or nobody waits for it any more; the worker's.
+      report: callback for the job's events, callable from any thread.
+      ended: whether its last event was reported or the job was cancelled; set by the worker.
       submitted: when it was made.
     """
 
-    tell: Callable[[Event], None]
+    report: Callable[[Event], None]
     ended: bool = dataclasses.field(default=False, init=False)
     submitted: float = dataclasses.field(default_factory=time.monotonic, init=False)
 
 
 @dataclasses.dataclass(eq=False)
 class BlockingJob(Job):
-    """A function that has the device to itself, between two steps of everybody else."""
+    """A function with exclusive use of the device, run between two steps of the other jobs."""
 
     function: Callable[[], Any]
 
@@ -79,8 +79,8 @@ class FillJob(Job):
 
     Attributes:
       fills: the samples.
-      streams: whether every token is told.
-      num_started: samples that have got a row.
+      streams: whether every token is reported.
+      num_started: samples that have been assigned a row.
       num_filled: samples that are complete.
     """
 
@@ -100,7 +100,7 @@ class Mailbox:
 
     def put(self, event: Event) -> None:
         """Takes an event from any thread."""
-        # After the end of the loop nobody waits for it.
+        # After the end of the loop no coroutine waits for it.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus."""
+"""Metrics of a server, for Prometheus."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Metrics:
         )
         self.faults = Counter(
             "glm_worker_faults",
-            "Times that the worker began anew after a fault.",
+            "Restarts of the worker after a fault.",
             registry=registry,
         )
 

@@ -15,7 +15,7 @@ from glm_jax.generate.settings import Sampling
 from glm_jax.serve.errors import RequestError
 from glm_jax.serve.settings import ServeSettings
 
-# A client that sends slower than this is not waited for.
+# Time limit for receiving a body.
 BODY_SECONDS = 30.0
 SAMPLING_FIELDS = frozenset(field.name for field in dataclasses.fields(Sampling))
 
@@ -27,8 +27,8 @@ class FillRequest:
     Attributes:
       text: with its masks.
       sampling: how to fill it.
-      stream: whether every token is told as it comes.
-      top: how many of the most probable tokens to tell at every place.
+      stream: whether every token is sent when it is generated.
+      top: number of most probable tokens reported at every position.
     """
 
     text: str
@@ -46,10 +46,10 @@ class ScoreRequest:
 
 
 async def read_json(request: Request, max_body: int) -> Mapping[str, Any]:
-    """The JSON object that a request carries.
+    """The JSON object in the body of a request.
 
     Raises:
-      RequestError: it carries something else, too much, or too slowly.
+      RequestError: the body is something else, too large or too slow.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
@@ -73,7 +73,7 @@ async def read_json(request: Request, max_body: int) -> Mapping[str, Any]:
 
 
 async def _read_body(request: Request, max_body: int) -> bytes:
-    # Connection: close, as what the client goes on sending is not read any more.
+    # Connection: close, because the rest of the body is not read.
     too_large = RequestError(
         413, f"the body has more than {max_body} bytes", headers={"Connection": "close"}
     )
@@ -110,13 +110,13 @@ def parse_fill(body: Mapping[str, Any], settings: ServeSettings) -> FillRequest:
     sampling = _sampling(body)
     top = body.get("top", 0)
     if isinstance(top, bool) or not isinstance(top, int) or not 0 <= top <= settings.top:
-        expected = f"a whole number from 0 to {settings.top}"
+        expected = f"an integer from 0 to {settings.top}"
         raise RequestError(400, f"top is {top!r}, but must be {expected}", field="top")
-    for field, most in (("samples", settings.rows), ("beams", settings.max_beams)):
-        if getattr(sampling, field) > most:
+    for field, limit in (("samples", settings.rows), ("beams", settings.max_beams)):
+        if getattr(sampling, field) > limit:
             value = getattr(sampling, field)
             raise RequestError(
-                400, f"{field} is {value}, but this server allows {most}", field=field
+                400, f"{field} is {value}, but this server allows {limit}", field=field
             )
     if sampling.beams > 1:
         asked = [name for name, value in (("stream", stream), ("top", top)) if value]

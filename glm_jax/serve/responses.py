@@ -1,4 +1,4 @@
-"""What the model did, in the words of the API."""
+"""Response bodies of the API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def filled_answer(
       filler: the model.
       ids: the text with its masks.
       fills: the samples.
-      top: how many of the most probable tokens to tell at every place.
+      top: number of most probable tokens reported at every position.
     """
     samples = [filler.filled(ids, active.blanks) for active in fills]
     answers = [
@@ -106,7 +106,7 @@ def _text_answer(
     filler: Filler,
     ids: Sequence[int],
     filled: FilledText,
-    places: Sequence[FilledBlank],
+    with_top: Sequence[FilledBlank],
     top: int,
 ) -> dict[str, Any]:
     """One filled text.
@@ -115,18 +115,19 @@ def _text_answer(
       filler: the model.
       ids: the text with its masks.
       filled: the text.
-      places: the same blanks with the most probable tokens at every place, to tell them.
-      top: how many.
+      with_top: the same blanks with the most probable tokens at every position; empty if they
+        are not reported.
+      top: number of tokens reported at every position.
     """
     tokenizer = filler.tokenizer
     first, *others = stretches(ids, mask_ids(tokenizer.special))
     before, blanks = list(first), []
     for number, (blank, span) in enumerate(zip(filled.blanks, filled.spans, strict=True)):
         answer = _blank_answer(tokenizer, before, blank) | {"span": list(span)}
-        if places:
+        if with_top:
             answer["top"] = [
-                _top_tokens(filler, [*before, *blank.ids[:place]], tokens[:top])
-                for place, tokens in enumerate(places[number].top)
+                _top_tokens(filler, [*before, *blank.ids[:index]], tokens[:top])
+                for index, tokens in enumerate(with_top[number].top)
             ]
         blanks.append(answer)
         before += [*blank.ids, *others[number]]

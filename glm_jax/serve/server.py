@@ -25,10 +25,10 @@ LAST_SECONDS = 2
 
 
 class Server(uvicorn.Server):
-    """Ends in good order: takes no more requests, and finishes those that have begun."""
+    """Shuts down gracefully: accepts no more requests, and finishes those that are running."""
 
     def __init__(self, app: ASGIApp, worker: Worker, *, grace: float, started: Callable[[], None]):
-        """Takes what is to be served.
+        """Configures the server.
 
         Args:
           app: the application.
@@ -52,12 +52,12 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._worker = worker
         self._grace = grace
-        self._tell_started = started
+        self._on_started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begins to listen."""
+        """Starts to listen."""
         await super().startup(sockets)
-        self._tell_started()
+        self._on_started()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
         yield
 
     def stop(self) -> None:
-        """Begins to end; called in the server's loop."""
+        """Starts the shutdown; called in the server's loop."""
         if not self.should_exit:
             self.should_exit = True
             self._worker.close()

@@ -1,4 +1,4 @@
-"""What the owner of a server decides."""
+"""Settings of a server."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from glm_jax.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class ServeSettings:
-    """How much a server takes on.
+    """Limits of a server.
 
     Attributes:
-      rows: texts that are filled side by side; also the most samples of a request.
-      max_slots: the most that a text and its blanks may need together, in tokens; rounded up to
-        1024, 2048, 4096, ...
+      rows: texts that are filled concurrently; also the maximum samples per request.
+      max_slots: maximum tokens of a text with its blanks; rounded up to 1024, 2048, 4096, ...
       queue: requests that may wait for rows; those beyond are refused.
-      max_body: bytes that the body of a request may have.
-      max_beams: the most beams of a request.
-      max_answers: the most answers that a request may ask to score.
-      top: how many of the most probable tokens are kept for every place.
+      max_body: maximum size of a request's body in bytes.
+      max_beams: maximum beams per request.
+      max_answers: maximum answers to score per request.
+      top: number of most probable tokens kept for every position.
       grace: seconds that running requests have to end when the server is stopped.
 
     Raises:

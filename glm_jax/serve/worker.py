@@ -1,4 +1,4 @@
-"""The one thread that uses the device: rows for fills, and jobs that block between steps."""
+"""The thread that uses the device: fills in rows of a batch, blocking jobs between steps."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from glm_jax.serve.metrics import Metrics
 from glm_jax.serve.requests import field_of
 from glm_jax.serve.settings import ServeSettings
 
-# Between two looks at who came and who left; with somebody watching or waiting, and without.
-SECONDS_OF_STEPS_WATCHED = 0.05
-SECONDS_OF_STEPS_ALONE = 0.2
+# Time between two checks for new and cancelled jobs, with clients streaming or waiting and without.
+STEP_SECONDS_WATCHED = 0.05
+STEP_SECONDS_UNWATCHED = 0.2
 
 logger = logging.getLogger(__name__)
 
@@ -32,41 +32,41 @@ class Worker:
     """Runs jobs in order of arrival, several fills at a time."""
 
     def __init__(self, filler: Filler, settings: ServeSettings, metrics: Metrics):
-        """Takes what `start` then uses.
+        """Makes a worker that is not running yet.
 
         Args:
           filler: the model.
           settings: `rows`, `max_slots`, `queue` and `top`.
-          metrics: where to count.
+          metrics: the counters to update.
         """
         self._filler = filler
         self._settings = settings
         self._metrics = metrics
         self._engine: Engine | None = None
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
-        # What several threads use, under this lock.
+        # Shared by several threads, under this lock.
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._live: set[Job] = set()
         self._closing = False
-        # What only the worker's thread uses.
+        # Used only by the worker's thread.
         self._running: dict[ActiveFill, FillJob] = {}
-        self._step_seconds = SECONDS_OF_STEPS_WATCHED
+        self._step_seconds = STEP_SECONDS_WATCHED
         self._seconds_a_job = 0.0
         self._last_end = time.monotonic()
         metrics.watch("glm_queue_length", "Requests that wait.", lambda: len(self._waiting))
-        metrics.watch("glm_rows", "Texts that can be filled side by side.", lambda: settings.rows)
+        metrics.watch("glm_rows", "Texts that can be filled concurrently.", lambda: settings.rows)
         metrics.watch("glm_rows_in_use", "Texts being filled.", lambda: len(self._running))
 
     def start(self) -> None:
-        """Compiles the programs that fill texts of any length, and begins to work."""
+        """Compiles the programs for texts of any length, and starts the thread."""
         self._engine = self._new_engine()
         _warm_up(self._engine, self._filler)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether jobs are taken on."""
+        """Whether jobs are accepted."""
         return self._thread.is_alive() and not self._closing
 
     def submit(self, job: Job) -> None:
@@ -87,22 +87,22 @@ class Worker:
             self._changed.notify()
 
     def cancel(self, job: Job) -> None:
-        """Gives up a job, and its rows before the next steps; nothing more is told of it."""
+        """Cancels a job and frees its rows before the next step; it reports no more events."""
         with self._changed:
             self._forget(job)
             self._changed.notify()
 
     def close(self) -> None:
-        """Takes no more jobs, and refuses those that have not begun."""
+        """Accepts no more jobs, and refuses those that have not started."""
         with self._changed:
             self._closing = True
-            begun = [job for job in self._waiting if isinstance(job, FillJob) and job.num_started]
-            for job in [job for job in self._waiting if job not in begun]:
+            started = [job for job in self._waiting if isinstance(job, FillJob) and job.num_started]
+            for job in [job for job in self._waiting if job not in started]:
                 self._end(job, Failed(stopping()))
             self._changed.notify()
 
     def abandon(self) -> None:
-        """Gives up everything, after `close`."""
+        """Cancels all jobs, after `close`."""
         with self._changed:
             for job in list(self._live):
                 self._end(job, Failed(stopping()))
@@ -114,12 +114,12 @@ class Worker:
         return not self._thread.is_alive()
 
     def _end(self, job: Job, event: Event) -> None:
-        """Tells the last event of a job, if nobody has done so before."""
+        """Reports the last event of a job, unless it has been reported before."""
         with self._changed:
             ended = job.ended
             self._forget(job)
         if not ended:
-            job.tell(event)
+            job.report(event)
 
     def _forget(self, job: Job) -> None:
         job.ended = True
@@ -127,26 +127,26 @@ class Worker:
         if job in self._waiting:
             self._waiting.remove(job)
 
-    # What follows runs on the worker's thread.
+    # The methods below run on the worker's thread.
 
     def _work(self) -> None:
         while self._wait():
             try:
-                self._take_turn()
+                self._run_once()
             except Exception:
-                logger.exception("the worker failed, and begins anew")
+                logger.exception("the worker failed; restarting it")
                 self._metrics.faults.inc()
-                self._begin_anew()
+                self._restart()
 
     def _wait(self) -> bool:
         """Sleeps until there is something to do; False when there will be nothing any more."""
         with self._changed:
             while not (self._waiting or self._running or self._closing):
                 self._changed.wait()
-                self._last_end = time.monotonic()  # how long nobody came is no measure
+                self._last_end = time.monotonic()  # idle time does not count
             return bool(self._waiting or self._running)
 
-    def _take_turn(self) -> None:
+    def _run_once(self) -> None:
         if self._engine is None:
             self._engine = self._new_engine()
         for active in [active for active, job in self._running.items() if job.ended]:
@@ -159,7 +159,7 @@ class Worker:
             self._step(self._engine)
 
     def _start_waiting(self, engine: Engine) -> BlockingJob | None:
-        """Gives free rows to those that wait, up to the first that needs none."""
+        """Assigns free rows to waiting fills, up to the first blocking job, which is returned."""
         while True:
             with self._changed:
                 job = self._waiting[0] if self._waiting else None
@@ -168,12 +168,12 @@ class Worker:
                     return job
                 if not isinstance(job, FillJob) or not engine.num_free:
                     return None
-                begun = job.fills[job.num_started :][: engine.num_free]
-                job.num_started += len(begun)
+                started = job.fills[job.num_started :][: engine.num_free]
+                job.num_started += len(started)
                 if job.num_started == len(job.fills):
                     self._waiting.popleft()
-            self._running.update(dict.fromkeys(begun, job))
-            engine.start(begun)
+            self._running.update(dict.fromkeys(started, job))
+            engine.start(started)
 
     def _do(self, job: BlockingJob) -> None:
         try:
@@ -190,15 +190,15 @@ class Worker:
     def _step(self, engine: Engine) -> None:
         waits = bool(self._waiting)
         watched = waits or any(job.streams for job in self._running.values())
-        seconds = SECONDS_OF_STEPS_WATCHED if watched else SECONDS_OF_STEPS_ALONE
+        seconds = STEP_SECONDS_WATCHED if watched else STEP_SECONDS_UNWATCHED
         steps = max(1, min(MAX_STEPS, int(seconds / self._step_seconds)))
-        begin = time.perf_counter()
+        start = time.perf_counter()
         events = engine.advance(steps, until_one_ends=waits)
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - start
         by_fill: dict[ActiveFill, list[TokenEvent]] = {}
         for one in events:
             by_fill.setdefault(one.active, []).append(one)
-        # A row that has work left has news in every step.
+        # An active row has an event in every step.
         steps_done = max(map(len, by_fill.values()))
         self._step_seconds = seconds / steps_done
         self._metrics.step.observe(self._step_seconds)
@@ -221,7 +221,7 @@ class Worker:
         if is_first and len(events) == _num_slots(active):
             self._metrics.first_token.observe(time.monotonic() - job.submitted)
         if job.streams and not job.ended:
-            job.tell(Tokens(tokens))
+            job.report(Tokens(tokens))
         last = events[-1]
         if last.closes and last.blank + 1 == len(active.prompt.masks):
             del self._running[active]
@@ -231,17 +231,17 @@ class Worker:
                 self._note_end()
 
     def _note_end(self) -> None:
-        """Keeps up how often a job ends, and so how soon there is room in the queue."""
+        """Updates the average time between ends of jobs, which `Retry-After` reports."""
         now = time.monotonic()
         self._seconds_a_job += 0.2 * (now - self._last_end - self._seconds_a_job)
         self._last_end = now
 
-    def _begin_anew(self) -> None:
-        """Fails what was in the rows, as the cache may be lost, and drops the engine."""
+    def _restart(self) -> None:
+        """Fails the running jobs, as their cache may be lost, and drops the engine."""
         with self._changed:
-            begun = [job for job in self._waiting if isinstance(job, FillJob) and job.num_started]
-            # Without an engine the next one could not be made: nobody would be served.
-            failed = {*self._running.values(), *(self._waiting if not self._engine else begun)}
+            started = [job for job in self._waiting if isinstance(job, FillJob) and job.num_started]
+            # Without an engine the waiting jobs fail too: making one has failed.
+            failed = {*self._running.values(), *(self._waiting if not self._engine else started)}
         self._engine = None
         self._running.clear()
         for job in failed:
@@ -257,17 +257,17 @@ class Worker:
 
 
 def _num_slots(active: ActiveFill) -> int:
-    """Tokens that a text has got so far, the ends of its blanks included."""
+    """Tokens generated for a text so far, the ends of its blanks included."""
     return sum(len(blank.ids) + (blank.end_log_prob is not None) for blank in active.blanks)
 
 
 def _warm_up(engine: Engine, filler: Filler) -> None:
     """Runs a prompt of every padded length, so that no request waits for a compiler."""
     longest = min(filler.config.num_positions, engine.num_slots - 2)
-    begin = filler.tokenizer.special["ENC"]
+    first = filler.tokenizer.special["ENC"]
     size = prompt_size(1)
     while True:
-        prompt = Prompt([begin] * min(size, longest), [0])
+        prompt = Prompt([first] * min(size, longest), [0])
         engine.start([ActiveFill(prompt, Sampling(max_blank_length=1))])
         engine.advance(1)
         if size >= longest:

@@ -98,9 +98,9 @@ def make_evaluation_step(
     and chunks of their positions, are taken one after another.
     """
 
-    def row_sums(words: Array, rows: tuple[Array, ...]) -> Sums:
+    def row_sums(embedding_table: Array, rows: tuple[Array, ...]) -> Sums:
         hidden, targets, mask, objective = rows
-        logits = unembed(hidden, words)
+        logits = unembed(hidden, embedding_table)
         correct = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
         per_token = {
             "loss": token_losses(logits, targets) * mask,
@@ -111,7 +111,7 @@ def make_evaluation_step(
             name: objective_sums(values, objective, len(OBJECTIVES))
             for name, values in per_token.items()
         }
-        return sums | {"target_counts": jnp.zeros(len(words)).at[targets].add(mask)}
+        return sums | {"target_counts": jnp.zeros(len(embedding_table)).at[targets].add(mask)}
 
     def batch_sums(params: PyTree, batch: Mapping[str, Array]) -> Sums:
         variables = {"params": params}
@@ -122,8 +122,10 @@ def make_evaluation_step(
             scatter_to_tensor_parallel(values.reshape(-1, *values.shape[2:]), 0)
             for values in (hidden, batch["targets"], batch["loss_mask"], objective)
         )
-        words = model.apply(variables, method="embedding_table")
-        return _map_and_sum(lambda chunk: row_sums(words, chunk), in_chunks(rows, loss_chunks))
+        embedding_table = model.apply(variables, method="embedding_table")
+        return _map_and_sum(
+            lambda chunk: row_sums(embedding_table, chunk), in_chunks(rows, loss_chunks)
+        )
 
     def evaluation_step(params: PyTree, batch: Mapping[str, Array]) -> Sums:
         return _map_and_sum(

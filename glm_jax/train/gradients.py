@@ -57,7 +57,7 @@ class Gradients(NamedTuple):
       loss: mean loss of the batch, in nats.
       overflow: targets that are missing in it.
       values: its gradient by every parameter.
-      norms: the global norm before each clipping, in turn.
+      norms: the global norm before each clipping, in order.
     """
 
     loss: Float[Array, ""]
@@ -183,15 +183,17 @@ def make_loss_function(
             multiple_of=math.lcm(TARGET_ROWS, axis_size(TENSOR)),
         )
         rows = TargetRows(*(scatter_to_tensor_parallel(values, 0) for values in rows))
-        words = model.apply({"params": params}, method="embedding_table")
-        return LossSum(_loss_of_rows(rows, words, loss_chunks), overflow)
+        embedding_table = model.apply({"params": params}, method="embedding_table")
+        return LossSum(_loss_of_rows(rows, embedding_table, loss_chunks), overflow)
 
     return loss_function
 
 
-def _loss_of_rows(rows: TargetRows, words: Float[Array, "V D"], chunks: int) -> Float[Array, ""]:
+def _loss_of_rows(
+    rows: TargetRows, embedding_table: Float[Array, "V D"], chunks: int
+) -> Float[Array, ""]:
     def loss(rows: TargetRows) -> Float[Array, ""]:
-        return masked_loss_sum(unembed(rows.hidden, words), rows.targets, rows.loss_mask)
+        return masked_loss_sum(unembed(rows.hidden, embedding_table), rows.targets, rows.loss_mask)
 
     if chunks == 1:
         return loss(rows)

@@ -37,7 +37,7 @@ def masked_loss_sum(
 ) -> Float[Array, ""]:
     """Sum of the token losses under the mask, in nats.
 
-    The loss of a step is the sum over the whole global batch divided by the sum of its mask (0 for
+    The loss of a step is the sum over the global batch divided by the sum of its mask (0 for
     an empty mask), not a mean of means. Source: the original code's training loss.
     """
     return jnp.sum(token_losses(logits, targets) * loss_mask)

@@ -14,7 +14,7 @@ from jaxtyping import Array, BFloat16, Float32, Key, PyTree
 LARGEST_UPDATE = 1.0
 # A matrix is factored where both sides have at least as many numbers as this; the statistics of
 # smaller ones are not worth an approximation.
-SMALLEST_FACTORED_SIDE = 128
+MIN_FACTORED_SIDE = 128
 
 
 def scale_by_bfloat16_adam(
@@ -51,8 +51,8 @@ def scale_by_factored_adam(
     """A second moment of row and column means, and momentum in bfloat16: a quarter of the memory.
 
     What differs from Adam: a matrix's second moment is the outer product of its rows' and columns'
-    means, the first moment averages what was already divided by it, and an update that is too large
-    as a whole is scaled down. Decay rate and bias correction are Adam's. Row and column means are
+    means, the first moment averages what was already divided by it, and an update whose norm is too
+    large is scaled down. Decay rate and bias correction are Adam's. Row and column means are
     the same on every device; they are small.
     Source: Shazeer and Stern (2018), Adafactor; half-precision momentum as in Zhai et al. (2022),
     Scaling Vision Transformers.
@@ -60,7 +60,7 @@ def scale_by_factored_adam(
     return optax.chain(
         optax.scale_by_factored_rms(
             decay_rate=beta2,
-            min_dim_size_to_factor=SMALLEST_FACTORED_SIDE,
+            min_dim_size_to_factor=MIN_FACTORED_SIDE,
             # Added to squares here, and to their root in Adam.
             epsilon=epsilon**2,
             decay_rate_fn=_bias_corrected_decay,

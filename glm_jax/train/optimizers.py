@@ -93,7 +93,7 @@ def muon(
     if newton_schulz_steps < 1:
         raise UsageError(
             f"optimizer.settings['newton_schulz_steps'] is {newton_schulz_steps}; "
-            "expected a whole number of at least 1"
+            "expected an integer of at least 1"
         )
     descent = optax.contrib.muon(
         learning_rate=1.0,

@@ -73,7 +73,7 @@ def make_program(
     accumulation_steps: int = 1,
     accumulation: str = "global_mean",
 ) -> Program:
-    """Lays the train state out over the mesh and prepares its functions, without compiling them.
+    """Shards the train state over the mesh and prepares its functions, without compiling them.
 
     Args:
       model_config: the network.
@@ -96,12 +96,9 @@ def make_program(
     boxed = jax.eval_shape(init, key)
     shardings = parameter_shardings(boxed, mesh, layout)
     param_specs = parameter_specs(boxed.params, mesh, layout)
+    sharded_model = model.clone(param_specs=param_specs)
     gradients_of = gradient_function(
-        make_loss_function(
-            model.clone(param_specs=param_specs),
-            target_fraction=target_fraction,
-            loss_chunks=loss_chunks,
-        ),
+        make_loss_function(sharded_model, target_fraction=target_fraction, loss_chunks=loss_chunks),
         mesh,
         param_specs,
         accumulation_steps=accumulation_steps,
@@ -114,12 +111,7 @@ def make_program(
     return Program(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
         initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
-        train_step=jax.jit(
-            train_step,
-            in_shardings=(shardings, batch_sharding(mesh)),
-            out_shardings=(shardings, _replicated(mesh)),
-            donate_argnums=0,
-        ),
+        train_step=_jit_train_step(train_step, shardings, mesh),
         evaluation_step=compile_evaluation(
             model,
             shardings.params,
@@ -127,6 +119,16 @@ def make_program(
             micro_batches=accumulation_steps,
             loss_chunks=loss_chunks,
         ),
+    )
+
+
+def _jit_train_step(train_step: Callable, shardings: TrainState, mesh: Mesh) -> Callable:
+    """The train step with its shardings; the given state is donated."""
+    return jax.jit(
+        train_step,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, _replicated(mesh)),
+        donate_argnums=0,
     )
 
 

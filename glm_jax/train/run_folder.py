@@ -13,7 +13,7 @@ from glm_jax.train.config import RunConfig
 
 
 def gin_text(config: RunConfig) -> str:
-    """The whole configuration as a gin file that reads back to the same configuration."""
+    """The full configuration as a gin file that reads back to the same configuration."""
     return (
         "\n".join(
             f"{section}.{name} = {value!r}"
@@ -25,7 +25,7 @@ def gin_text(config: RunConfig) -> str:
 
 
 def json_text(config: RunConfig) -> str:
-    """The whole configuration as JSON, one object per section."""
+    """The full configuration as JSON, one object per section."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 

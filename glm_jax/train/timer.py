@@ -72,5 +72,5 @@ class StepTimer:
         return self._latest
 
     def reset_window(self) -> None:
-        """Starts the means of `speed` anew."""
+        """Resets the means of `speed`."""
         self._window.clear()

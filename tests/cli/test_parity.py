@@ -115,7 +115,7 @@ def test_a_changed_tensor_is_found_with_the_first_layer_that_shows_it(parity):
 def test_layers_that_changed_places_are_named(parity):
     code, _, err, record = parity("native", "swapped")
     assert code == 1 and record["first_beyond"] == "layer 1"
-    assert "layers have changed places: layer 1 of B is layer 2 of A" in err
+    assert "layers are permuted: layer 1 of B is layer 2 of A" in err
 
 
 def test_a_wide_tolerance_passes_what_a_narrow_one_does_not(parity):

@@ -49,7 +49,7 @@ def sample_differences(
             ]
             found = filled(decoder, prompts, sampling, at_once)
             for case, blanks in zip(some, found, strict=True):
-                generated = [token for ids in blanks for token in (decoder.begin, *ids)]
+                generated = [token for ids in blanks for token in (decoder.blank_start, *ids)]
                 if generated != case["generated"]:
                     different.append(f"{case['kind']} with {beams} beams: {blanks}")
     return different

@@ -20,8 +20,8 @@ from tests.parity.rows import Row
 
 HEADER = """# Parity with the original code
 
-Numbers recorded from the original PyTorch code (float32 on a CPU, dropout off) beside the same
-computed here, in float32 on a CPU. Each difference is the largest found: absolute, unless a row
+Numbers recorded from the original PyTorch code (float32 on a CPU, dropout off), compared with those
+computed here in float32 on a CPU. Each difference is the largest found: absolute, unless a row
 says relative, or a count of what differs. A tolerance of 0 means equal. The recorded models are
 small.
 

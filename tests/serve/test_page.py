@@ -59,13 +59,15 @@ def test_a_text_is_filled_and_a_token_tells_its_alternatives(tab: Tab, filler):
     [expected] = filler.fill([TEXT], Sampling(max_blank_length=6))
     marks = "[...document.querySelectorAll('.mark')].forEach((mark) => mark.remove())"
     tab.click(".blank .token:nth-child(2)")
-    rows = "[...document.querySelectorAll('#places li')].map((row) => row.innerText.split('\\n'))"
+    rows = (
+        "[...document.querySelectorAll('#positions li')].map((row) => row.innerText.split('\\n'))"
+    )
     found = tab.evaluate(rows)
     assert len(found) == 3 and all(row[-1].endswith("%") for row in found)
-    assert tab.evaluate("document.querySelector('#places .taken .name').textContent") == chr(
+    assert tab.evaluate("document.querySelector('#positions .taken .name').textContent") == chr(
         expected.blanks[0].ids[1]
     )
-    widths = "[...document.querySelectorAll('#places .bar')].map((bar) => bar.offsetWidth)"
+    widths = "[...document.querySelectorAll('#positions .bar')].map((bar) => bar.offsetWidth)"
     bars = tab.evaluate(widths)
     assert bars == sorted(bars, reverse=True) and bars[0] > 2
     tab.press("ArrowRight", 39)
@@ -152,7 +154,7 @@ def test_nothing_is_cut_off_and_text_stands_out(tab: Tab, width, scheme):
     assert tab.evaluate("innerWidth") == width
     root = "document.documentElement"
     assert tab.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
-    for selector in (".hint", "button.main", ".token", "#places .name", "header p"):
+    for selector in (".hint", "button.main", ".token", "#positions .name", "header p"):
         assert tab.evaluate(f"({CONTRAST})({selector!r})") >= 4.5, selector
 
 

@@ -223,7 +223,7 @@ def test_settings_come_as_a_gin_mapping(tiny_run):
         ),
         (
             {"name": "muon", "settings": {"newton_schulz_steps": 0}},
-            r"settings\['newton_schulz_steps'\] is 0; expected a whole number of at least 1",
+            r"settings\['newton_schulz_steps'\] is 0; expected an integer of at least 1",
         ),
         ({"name": "lion", "moments": "bfloat16"}, "optimizer.moments is 'bfloat16', but only"),
         ({"clip_norm": -1.0}, "optimizer.clip_norm is -1.0; expected 0 or a positive number"),

@@ -95,8 +95,8 @@ def _one_head(arguments):
 def _one_head_backward(arguments):
     """Gradients of query [L, K], key and value [M, K] of one head.
 
-    Scores stand as [keys, queries], for then two of the three gradients are products of arrays as
-    they lie in memory.
+    Scores are laid out as [keys, queries], so that two of the three gradients are products of
+    arrays in their memory layout.
     """
     query, key, value, prefix_length, query_start, context, logsumexp, gradient = arguments
     scale = query.shape[1] ** -0.5

@@ -103,9 +103,9 @@ def kernel(*refs: Any, heads: int, scale: float, tiling: Tiling, interpret: bool
             add(keys, values, key_columns, shown, lines, part, columns)
 
         some, every = query_bounds(first, key_block, prefix)
-        begin = blocks_below(some, first_query, query_block, num_blocks)
+        masked_start = blocks_below(some, first_query, query_block, num_blocks)
         masked_end = blocks_reaching(every, first_query, query_block, num_blocks)
-        lax.fori_loop(begin, masked_end, functools.partial(on_queries, masked=True), None)
+        lax.fori_loop(masked_start, masked_end, functools.partial(on_queries, masked=True), None)
         lax.fori_loop(masked_end, num_blocks, functools.partial(on_queries, masked=False), None)
 
     lax.fori_loop(0, tiling.key_tile // key_block, on_keys, None)

@@ -25,7 +25,7 @@ Scalar = Int[Array, ""]
 class Tiling:
     """Lengths of the parts, in positions; all are multiples of 128.
 
-    A tile lies in vector memory as a whole, while a kernel computes on it block by block. Up to
+    A complete tile is kept in vector memory, and a kernel computes on it block by block. Up to
     2,048 positions in bfloat16 a head group is one tile.
 
     Attributes:

@@ -32,8 +32,8 @@ def attend(
       query, key, value: one vector per position and head; M = L unless a mask is given.
       prefix_length: leading positions that every position of that example sees; None only with a
         mask.
-      attention_mask: 1 where a query (third axis) sees a key (fourth axis); it takes the place of
-        the prefix. A query that sees nothing gets the mean of all values, as in the original.
+      attention_mask: 1 where a query (third axis) sees a key (fourth axis); it replaces the
+        prefix. A query that sees nothing gets the mean of all values, as in the original.
       drop: dropout of the probabilities.
     """
     length, head_size = query.shape[1], query.shape[3]
