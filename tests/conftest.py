@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import hypothesis
+import jaxtyping
 import pytest
+
+from tests.type_checking import CHECKED_MODULES, check
+
+# Annotations, shapes included, are checked at run time in the tests' own processes. Installed
+# before anything imports the package.
+jaxtyping.install_import_hook(CHECKED_MODULES, f"{check.__module__}.{check.__name__}")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

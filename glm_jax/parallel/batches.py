@@ -73,7 +73,7 @@ def batch_specs(batch: Batch) -> dict[str, PartitionSpec]:
     }
 
 
-def micro_batches(batch: Batch, count: int) -> Batch:
+def micro_batches(batch: Batch, count: int) -> Mapping[str, Shaped[Array, "count rows ..."]]:
     """[B, ...] -> [count, B / count, ...], micro-batch j taking every count-th row from j on.
 
     Strided rows keep every device's rows on that device, where contiguous ones would move them.

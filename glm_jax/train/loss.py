@@ -15,14 +15,14 @@ from jaxtyping import Array, Float, Int, PyTree
 TARGET_ROWS = 128
 
 
-def token_losses(logits: Float[Array, "... V"], targets: Int[Array, "..."]) -> Float[Array, "..."]:
+def token_losses(logits: Float[Array, "*B V"], targets: Int[Array, "*B"]) -> Float[Array, "*B"]:
     """Negative log-likelihood in nats of every target, computed in float32."""
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), targets)
 
 
 def smoothed_token_losses(
-    logits: Float[Array, "... V"], targets: Int[Array, "..."], smoothing: float
-) -> Float[Array, "..."]:
+    logits: Float[Array, "*B V"], targets: Int[Array, "*B"], smoothing: float
+) -> Float[Array, "*B"]:
     """Cross-entropy in nats with targets that keep `1 - smoothing` of their weight.
 
     The rest is spread evenly over the vocabulary's rows, padding included: the label smoothing of
@@ -33,7 +33,7 @@ def smoothed_token_losses(
 
 
 def masked_loss_sum(
-    logits: Float[Array, "P V"], targets: Int[Array, "P"], loss_mask: Float[Array, "P"]
+    logits: Float[Array, "*P V"], targets: Int[Array, "*P"], loss_mask: Float[Array, "*P"]
 ) -> Float[Array, ""]:
     """Sum of the token losses under the mask, in nats.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, BFloat16, Float32, Key, PyTree
 
 # The Adafactor paper's bound on the root mean square of a parameter's update, before momentum.
@@ -97,7 +97,7 @@ def _round_tree_at_random(tree: PyTree, key: Key[Array, ""]) -> PyTree:
     return structure.unflatten(map(round_at_random, leaves, keys))
 
 
-def _cast(tree: PyTree, dtype: jnp.dtype) -> PyTree:
+def _cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 

@@ -135,7 +135,7 @@ def sample_document_spans(texts: SpanTexts, settings: SamplingSettings) -> Spans
     return Spans(spans, tf.ones_like(size), tail)
 
 
-def merge_spans(rows: Sequence[Int64[tf.Tensor, "rows"]], parts: Sequence[Spans]) -> Spans:
+def merge_spans(rows: Sequence[Int64[tf.Tensor, "_"]], parts: Sequence[Spans]) -> Spans:
     """One batch out of parts; `rows[i]` says to which examples of the batch `parts[i]` belongs."""
     max_spans = tf.reduce_max([tf.shape(part.spans)[1] for part in parts])
 
@@ -196,7 +196,7 @@ def _share_out(
     shares = _part(ratio, text, tf.maximum(document_length, 0))
     documents = tf.shape(document_length)[1]
 
-    def serve(index: tf.Tensor, first: tf.Tensor, taken: tf.TensorArray) -> tuple:
+    def serve(index: tf.Tensor | int, first: tf.Tensor, taken: tf.TensorArray) -> tuple:
         # m spans of c tokens with a token between each two need c + m - 1 tokens.
         limit = tf.gather(needed, first, batch_dims=1) + document_length[:, index] + 1
         last = tf.searchsorted(needed, limit[:, None], side="right")[:, 0] - 1

@@ -17,8 +17,8 @@ _HEAD_FACTOR = 8
 
 def gpu_attention(
     query: Float[Array, "B L H K"],
-    key: Float[Array, "B L H K"],
-    value: Float[Array, "B L H K"],
+    key: Float[Array, "B M H K"],
+    value: Float[Array, "B M H K"],
     prefix_length: Int[Array, "#B"],
     query_start: Int[Array, ""] | int = 0,
     *,

@@ -100,7 +100,7 @@ def _padded_size(heads: int) -> int:
     return LANES // heads
 
 
-def _pack(array: Float[Array, "B L H K"], heads: int) -> Float[Array, "B L G*128"]:
+def _pack(array: Float[Array, "B L H K"], heads: int) -> Float[Array, "B L lanes"]:
     """Lays `heads` heads at a time side by side in 128 lanes."""
     batch, length, num_heads, head_size = array.shape
     padding = (-num_heads % heads, _padded_size(heads) - head_size)
@@ -110,7 +110,7 @@ def _pack(array: Float[Array, "B L H K"], heads: int) -> Float[Array, "B L G*128
 
 
 def _unpack(
-    array: Float[Array, "B L G*128"], heads: int, num_heads: int, head_size: int
+    array: Float[Array, "B L lanes"], heads: int, num_heads: int, head_size: int
 ) -> Float[Array, "B L H K"]:
     batch, length, _ = array.shape
     array = array.reshape(batch, length, -1, _padded_size(heads))
@@ -119,13 +119,13 @@ def _unpack(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _attention(
-    query: Float[Array, "B L G*128"],
-    key: Float[Array, "B M G*128"],
-    value: Float[Array, "B M G*128"],
+    query: Float[Array, "B L lanes"],
+    key: Float[Array, "B M lanes"],
+    value: Float[Array, "B M lanes"],
     prefix_length: Int[Array, "B"],
     query_start: Int[Array, "1"],
     settings: _Settings,
-) -> Float[Array, "B L G*128"]:
+) -> Float[Array, "B L lanes"]:
     """Attention of packed heads."""
     return forward(query, key, value, prefix_length, query_start, **settings._asdict())[0]
 

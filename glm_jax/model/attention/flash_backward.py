@@ -36,10 +36,10 @@ class Queries(NamedTuple):
       gradient: of the loss by the context.
     """
 
-    query: Float[Array, "B L G*128"]
-    context: Float[Array, "B L G*128"]
+    query: Float[Array, "B L lanes"]
+    context: Float[Array, "B L lanes"]
     logsumexp: Float[Array, "B G heads L"]
-    gradient: Float[Array, "B L G*128"]
+    gradient: Float[Array, "B L lanes"]
 
     def part(self, first: Int[Array, ""], length: int) -> Queries:
         """`length` of the queries, from `first` on."""
@@ -53,16 +53,16 @@ class Queries(NamedTuple):
 
 
 Gradients = tuple[
-    Float[Array, "B L G*128"],
-    Float[Array, "B M G*128"],
-    Float[Array, "B M G*128"],
+    Float[Array, "B L lanes"],
+    Float[Array, "B M lanes"],
+    Float[Array, "B M lanes"],
 ]
 
 
 def backward(
     queries: Queries,
-    key: Float[Array, "B M G*128"],
-    value: Float[Array, "B M G*128"],
+    key: Float[Array, "B M lanes"],
+    value: Float[Array, "B M lanes"],
     prefix_length: Int[Array, "B"],
     query_start: Int[Array, "1"],
     *,
@@ -102,8 +102,8 @@ def backward(
 
 def _segment(
     queries: Queries,
-    key: Float[Array, "B M G*128"],
-    value: Float[Array, "B M G*128"],
+    key: Float[Array, "B M lanes"],
+    value: Float[Array, "B M lanes"],
     prefix_length: Int[Array, "B"],
     query_start: Int[Array, "1"],
     *,

@@ -31,9 +31,9 @@ from glm_jax.model.attention.flash_tiling import (
 
 
 def forward(
-    query: Float[Array, "B L G*128"],
-    key: Float[Array, "B M G*128"],
-    value: Float[Array, "B M G*128"],
+    query: Float[Array, "B L lanes"],
+    key: Float[Array, "B M lanes"],
+    value: Float[Array, "B M lanes"],
     prefix_length: Int[Array, "B"],
     query_start: Int[Array, "1"],
     *,
@@ -41,11 +41,11 @@ def forward(
     scale: float,
     tiling: Tiling,
     interpret: bool,
-) -> tuple[Float[Array, "B L G*128"], Float[Array, "B G heads L"]]:
+) -> tuple[Float[Array, "B L lanes"], Float[Array, "B G heads L"]]:
     """Context, and the logarithm (base 2) of each query's sum of exponentials.
 
     Args:
-      query, key, value: G groups of heads, each 128 lanes wide.
+      query, key, value: G groups of heads, each 128 lanes wide: lanes = G x 128.
       prefix_length: keys that every query of an example sees.
       query_start: position of the first query among the keys.
       heads: in a group of 128 lanes; they share it evenly.
