@@ -32,8 +32,8 @@ def test_arguments_against_the_annotations_are_refused(targets):
     "call",
     [
         pytest.param(lambda: prefix_mask(jnp.zeros((2, 2)), 4), id="model"),
-        pytest.param(lambda: micro_batches({"tokens": [1, 2]}, 1), id="parallel"),
-        pytest.param(lambda: merge_spans([jnp.zeros(3)], []), id="data.blanks"),
+        pytest.param(lambda: micro_batches({"tokens": [1, 2]}, 1), id="parallel"),  # pyright: ignore[reportArgumentType]
+        pytest.param(lambda: merge_spans([jnp.zeros(3)], []), id="data.blanks"),  # pyright: ignore[reportArgumentType]
     ],
 )
 def test_every_folder_with_shapes_is_checked(call):

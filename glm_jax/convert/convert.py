@@ -70,10 +70,7 @@ def convert(
     named, out = out, local_path(resolve_path(out, "DESTINATION"), "DESTINATION")
     started = time.monotonic()
     refuse_existing(out)
-    with (
-        readable_checkpoint(path) as readable,
-        open_source(readable, num_attention_heads) as opened,
-    ):
+    with readable_checkpoint(path) as local, open_source(local, num_attention_heads) as opened:
         source = ChangedSource(opened, changes or Changes())
         config = _config(opened, source, num_attention_heads)
         facts = dataclasses.replace(source.facts, num_attention_heads=config.num_attention_heads)
@@ -84,25 +81,9 @@ def convert(
         try:
             _check_space(out, num_bytes)
             with new_folder(out, partial(refuse_existing, out)) as folder:
-                checksums: dict[str, int] = {}
-                destination = _new_destination(
-                    folder,
-                    kind,
-                    _order(opened),
-                    source.tensors,
-                    facts,
-                    config,
-                    model_parallel_size,
-                    checksums,
+                companions = _write_and_compare(
+                    folder, kind, opened, source, facts, config, model_parallel_size, stages, fault
                 )
-                with stages("converting", num_bytes) as progress:
-                    copy_tensors(source, destination, checksums, progress, fault.look)
-                    destination.finish()
-                companions = copy_companions(_folder_of(opened), opened.kind, folder, kind)
-                if kind == "native" and opened.kind != "native" and isinstance(config, GLMConfig):
-                    write_evaluation_settings(folder, config)
-                with stages("checking", num_bytes) as progress:
-                    _read_back(folder, config.num_attention_heads, source, checksums, progress)
         except OSError as error:
             raise RunError(f"{out} can't be written: {error}") from error
         return Report(
@@ -114,10 +95,45 @@ def convert(
             heads=describe_heads(opened.facts, given=num_attention_heads is not None),
             iteration=facts.iteration,
             tensors=dict(source.tensors),
-            companions=tuple(map(str, companions)),
+            companions=companions,
             seconds=time.monotonic() - started,
             fault=fault.sentence,
         )
+
+
+def _write_and_compare(
+    folder: Path,
+    kind: str,
+    opened: WeightSource,
+    source: WeightSource,
+    facts: SourceMetadata,
+    config: Any,
+    model_parallel_size: int,
+    stages: Stages,
+    fault: FaultWatch,
+) -> tuple[str, ...]:
+    """Writes all tensors and side files, and reads the tensors back; returns the side files."""
+    checksums: dict[str, int] = {}
+    num_bytes = sum(info.nbytes for info in source.tensors.values())
+    order = _order(opened)
+    destination = _new_destination(
+        folder, kind, order, source.tensors, facts, config, model_parallel_size, checksums
+    )
+    with stages("converting", num_bytes) as progress:
+        copy_tensors(source, destination, checksums, progress, fault.look)
+        destination.finish()
+    companions = _copy_side_files(opened, config, folder, kind)
+    with stages("checking", num_bytes) as progress:
+        _read_back(folder, config.num_attention_heads, source, checksums, progress)
+    return companions
+
+
+def _copy_side_files(opened: WeightSource, config: Any, folder: Path, kind: str) -> tuple[str, ...]:
+    """Copies what belongs to a checkpoint beside its weights; returns the files' names."""
+    copied = copy_companions(_folder_of(opened), opened.kind, folder, kind)
+    if kind == "native" and opened.kind != "native" and isinstance(config, GLMConfig):
+        write_evaluation_settings(folder, config)
+    return tuple(map(str, copied))
 
 
 def _read_back(

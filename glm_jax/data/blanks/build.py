@@ -16,6 +16,20 @@ Blanks = dict[str, tf.Tensor]
 _BEYOND = 2**30  # an index beyond every text
 
 
+class _Parts(NamedTuple):
+    """How Part A and Part B lie in the sequence.
+
+    `source` [B,L] is the index of each target in the concatenation of the text, the masks of its
+    blocks and eop. `block` [B,L] is the block of each index of Part B.
+    """
+
+    source: tf.Tensor
+    block: tf.Tensor
+    prefix_length: tf.Tensor  # [B]
+    mask_index: tf.Tensor  # [B, S+1], of each block's mask in Part A
+    block_end: tf.Tensor  # [B, S+1]
+
+
 def build_blanks(
     text: Integer[Any, "B T"] | Sequence,
     text_length: Integer[Any, "B"] | Sequence,
@@ -61,41 +75,64 @@ def build_blanks(
     tokens, text_length = _tensor(text, tf.int32), _tensor(text_length, tf.int32)
     start, length, is_span = _padded_spans(spans, num_spans)
     parts = _segments(text_length, start, length, is_span, sequence_length, tf.shape(tokens)[1])
-    block, index = parts.block, tf.range(sequence_length, dtype=tf.int32)[None, :]  # [1, L]
+    masks = _per_block(mask_id, tf.shape(start))
+    source = tf.concat([tokens, masks, tf.fill([tf.shape(tokens)[0], 1], eop)], axis=1)
+    block_start = _take(parts.block_end - length - 1, parts.block)
+    block_sop = (
+        sop if isinstance(sop, int) else tf.gather(_tensor([*sop, 0], tf.int32), parts.block)
+    )
+    tails = None if unidirectional is None else _tensor(unidirectional, tf.bool)
+    if block_masked is not None:
+        assert block_mask_id is not None, "block_masked needs the token that replaces the input"
+        block_masked = _tensor(block_masked, tf.bool)
+    return _from_segments(
+        parts, source, block_start, block_sop, tails, text_loss_mask, block_masked, block_mask_id
+    )
 
+
+def _from_segments(
+    parts: _Parts,
+    source: tf.Tensor,
+    block_start: tf.Tensor,
+    block_sop: tf.Tensor | int,
+    tails: tf.Tensor | None,
+    text_loss_mask: Any,
+    block_masked: tf.Tensor | None,
+    block_mask_id: int | None,
+) -> Blanks:
+    """The arrays of `build_blanks`, every index of the sequence looked up in its segment.
+
+    Args:
+      source: what targets are taken from: the text, the masks of its blocks, and eop.
+      block_start, block_sop: of the block of each index, where its input begins and with what.
+      tails: as `unidirectional` of `build_blanks`; so are the arguments after it.
+    """
+    index = tf.range(tf.shape(parts.source)[1], dtype=tf.int32)[None, :]  # [1, L]
     end = parts.block_end[:, -1]
-    if unidirectional is not None:  # the position that would learn eop is left out
-        end -= _tensor(unidirectional, tf.int32)
+    if tails is not None:  # the position that would learn eop is left out
+        end -= tf.cast(tails, tf.int32)
     in_prefix = index < parts.prefix_length[:, None]
     in_text = index < end[:, None]
+    targets = tf.where(in_text, _take(source, parts.source), 0)
 
-    masks = _per_block(mask_id, tf.shape(start))
-    with_special = tf.concat([tokens, masks, tf.fill([tf.shape(tokens)[0], 1], eop)], axis=1)
-    targets = tf.where(in_text, _take(with_special, parts.source), 0)
-
-    block_start = _take(parts.block_end - length - 1, block)
-    is_first = tf.equal(index, block_start)
     inputs = tf.pad(targets[:, :-1], [[0, 0], [1, 0]])  # a block's input is its target before
     if block_masked is not None:
-        assert block_mask_id is not None, "block_masked needs the token that it puts there"
-        inputs = tf.where(_tensor(block_masked, tf.bool), block_mask_id, inputs)
-    block_sop = sop if isinstance(sop, int) else tf.gather(_tensor([*sop, 0], tf.int32), block)
-    inputs = tf.where(is_first, block_sop, inputs)
+        inputs = tf.where(block_masked, block_mask_id, inputs)
+    inputs = tf.where(tf.equal(index, block_start), block_sop, inputs)
 
     learned = in_text & tf.logical_not(in_prefix)
-    if unidirectional is not None and text_loss_mask is not None:
+    if tails is not None and text_loss_mask is not None:
         text_learned = tf.not_equal(_take(_tensor(text_loss_mask, tf.int32), parts.source), 0)
-        learned &= text_learned | tf.logical_not(_tensor(unidirectional, tf.bool))[:, None]
+        learned &= text_learned | tf.logical_not(tails)[:, None]
 
-    position = tf.where(in_prefix, index, _take(parts.mask_index, block))
+    position = tf.where(in_prefix, index, _take(parts.mask_index, parts.block))
     block_position = tf.where(in_prefix, 0, index - block_start + 1)
+    positions = tf.stack([position, block_position], axis=1)
     return {
         "tokens": tf.where(in_prefix, targets, tf.where(in_text, inputs, 0)),
         "targets": targets,
         "loss_mask": tf.cast(learned, tf.float32),
-        "position_ids": tf.where(
-            in_text[:, None, :], tf.stack([position, block_position], axis=1), 0
-        ),
+        "position_ids": tf.where(in_text[:, None, :], positions, 0),
         "prefix_length": parts.prefix_length,
     }
 
@@ -138,20 +175,6 @@ def mask_spans(
         "position_ids": tf.stack([position, tf.zeros_like(position)], axis=1),
         "prefix_length": text_length,
     }
-
-
-class _Parts(NamedTuple):
-    """How Part A and Part B lie in the sequence.
-
-    `source` [B,L] is the index of each target in the concatenation of the text, the masks of its
-    blocks and eop. `block` [B,L] is the block of each index of Part B.
-    """
-
-    source: tf.Tensor
-    block: tf.Tensor
-    prefix_length: tf.Tensor  # [B]
-    mask_index: tf.Tensor  # [B, S+1], of each block's mask in Part A
-    block_end: tf.Tensor  # [B, S+1]
 
 
 def _segments(

@@ -68,9 +68,8 @@ def prepare(
     there when others come or go. The store is the same, byte for byte, whatever runner makes it,
     and however often that was killed on the way.
 
-    A path appears when its store is complete. The shards of a run that was killed are kept next to
-    it, and used by the next run of the same sources and settings. At a URL the metadata is written
-    last, without which the rest is no store.
+    A path appears when its store is complete; at a URL the metadata is written
+    last, and a folder without it is no store. The shards of a killed run are kept for the next.
 
     Args:
       sources: see ``corpus.documents``, as for ``text_key`` and ``maximum_characters``.
@@ -90,36 +89,53 @@ def prepare(
         fails, or a split would be empty.
       RunError: a worker was killed, the disk failed, or another process prepares the same store.
     """
-    fractions = SplitFractions(validation_fraction, test_fraction)
+    fractions, runner = SplitFractions(validation_fraction, test_fraction), runner or LocalRunner()
     options = checked_options(text_key, maximum_characters)
-    runner = runner or LocalRunner()
-    sources = [str(source) for source in sources]
-    if not all(source.strip() for source in sources):
-        raise UsageError("a SOURCE is empty; expected a path, URL or data set")
+    sources = _checked_sources(sources)
     out = str(resolve_path(out, "--out"))
     check_destination(out, overwrite)
     inputs = find_inputs(sources, text_key)
-    stamp = None if filter is None else filter_stamp(filter)
-    job = [_SHARD_VERSION, tokenizer.fingerprint, repr(options), stamp, repr(inputs)]
+    job = [tokenizer.fingerprint, repr(options), filter and filter_stamp(filter), repr(inputs)]
     try:
-        with shard_folder(out, hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]) as folder:
-            tokenizer_folder = f"{folder}/tokenizer"
-            tokenizer.save(tokenizer_folder)
-            work = Tokenizing(folder, tokenizer_folder, options, filter)
-            names: list[str] = []
-            documents = num_bytes = 0
-            for name, more_documents, more_bytes in runner.shards(inputs, options, work, folder):
-                names.append(name)
-                documents += more_documents
-                num_bytes += more_bytes
-                if progress is not None:
-                    progress(documents, num_bytes)
+        with shard_folder(out, _stamp_of([_SHARD_VERSION, *job])) as folder:
+            tokenizer.save(f"{folder}/tokenizer")
+            work = Tokenizing(folder, f"{folder}/tokenizer", options, filter)
+            names = _tokenized(runner.shards(inputs, options, work, folder), progress)
             plan = _planned(folder, names, fractions, out, drop_duplicates)
             with _new_store(out, overwrite) as store:
-                report = _write(store, folder, plan, fractions, tokenizer, runner, sources, filter)
+                return _write(store, folder, plan, fractions, tokenizer, runner, sources, filter)
     except OSError as error:
         raise RunError(f"token store {out} cannot be written: {error}") from error
-    return report
+
+
+def _stamp_of(job: list) -> str:
+    """A short name for all that the shards depend on."""
+    return hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
+
+
+def _checked_sources(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """The sources as text.
+
+    Raises:
+      UsageError: one of them is empty.
+    """
+    texts = [str(source) for source in sources]
+    if not all(text.strip() for text in texts):
+        raise UsageError("a SOURCE is empty; expected a path, URL or data set")
+    return texts
+
+
+def _tokenized(shards: Iterable[tuple[str, int, int]], progress: Progress | None) -> list[str]:
+    """The names of all shards, after the last of them is written."""
+    names: list[str] = []
+    documents = num_bytes = 0
+    for name, more_documents, more_bytes in shards:
+        names.append(name)
+        documents += more_documents
+        num_bytes += more_bytes
+        if progress is not None:
+            progress(documents, num_bytes)
+    return names
 
 
 def _planned(
