@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 
-def residual_stream(intermediates: Mapping[str, Any]) -> Float[Array, "N+1 B L D"]:
+def residual_stream(intermediates: Mapping[str, Any]) -> Float[Array, "states B L D"]:
     """The output of the embeddings, then that of every layer.
 
     Entry i is the input of layer i, what the original returns as `mem_i`; the last entry is the
@@ -31,7 +31,7 @@ def residual_stream(intermediates: Mapping[str, Any]) -> Float[Array, "N+1 B L D
 
 def apply_with_stream(
     model: nn.Module, params: PyTree, *inputs: Any, method: str = "hidden_states", **named: Any
-) -> tuple[Any, Float[Array, "N+1 B L D"]]:
+) -> tuple[Any, Float[Array, "states B L D"]]:
     """What `method` returns for these inputs, and the residual stream of the pass."""
     result, recorded = model.apply(
         {"params": params}, *inputs, method=method, mutable="intermediates", **named

@@ -198,7 +198,7 @@ class RelativeGLM(nn.Module):
         self.layers = RelativeBlock(config)
         self.final_layernorm = layer_norm(config.layernorm_epsilon, config.compute_dtype)
 
-    def _inverse_frequency(self, _key: Array) -> Float[Array, "D/2"]:
+    def _inverse_frequency(self, _key: Array) -> Float[Array, "frequencies"]:
         """A constant, but checkpoints hold it, rounded to their dtype."""
         size = self.config.hidden_size
         return LONGEST_WAVELENGTH ** -(jnp.arange(0, size, 2) / size)
