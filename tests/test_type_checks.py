@@ -4,10 +4,8 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 
-from glm_jax.data.blanks.spans import merge_spans
 from glm_jax.model.attention.mask import prefix_mask
-from glm_jax.parallel.batches import micro_batches
-from glm_jax.train.loss import token_losses
+from glm_jax.train.loss import mask_normalizer, token_losses
 
 
 def test_arrays_of_the_annotated_shapes_are_taken():
@@ -32,8 +30,7 @@ def test_arguments_against_the_annotations_are_refused(targets):
     "call",
     [
         pytest.param(lambda: prefix_mask(jnp.zeros((2, 2)), 4), id="model"),
-        pytest.param(lambda: micro_batches({"tokens": [1, 2]}, 1), id="parallel"),  # pyright: ignore[reportArgumentType]
-        pytest.param(lambda: merge_spans([jnp.zeros(3)], []), id="data.blanks"),  # pyright: ignore[reportArgumentType]
+        pytest.param(lambda: mask_normalizer(jnp.zeros((2, 2, 2))), id="train"),
     ],
 )
 def test_every_folder_with_shapes_is_checked(call):
