@@ -18,7 +18,7 @@ def at_least(section: str, config: Any, minimum: int, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            _refuse(section, name, value, f"a whole number of at least {minimum}")
+            _refuse(section, name, value, f"an integer of at least {minimum}")
 
 
 def positive(section: str, config: Any, *names: str) -> None:

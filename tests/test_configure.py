@@ -80,7 +80,7 @@ def test_macros_can_be_overridden_but_not_invented(tmp_path):
         ("optimizer.learning_rate=fast", "'fast', of type str; expected type float"),
         ("train.num_steps=1.5", "train.num_steps is 1.5, of type float; expected type int"),
         ("blanks.task_masks=1", "expected type bool"),
-        ("train.num_steps=0", "train.num_steps is 0; expected at least 1"),
+        ("train.num_steps=0", "train.num_steps is 0; expected an integer of at least 1"),
         ("optimizer.decay=steep", "optimizer.decay is 'steep'; expected one of"),
         ("optimizer.learning_rate=-1.0", "expected a positive number"),
         ("data.sequence_length=4096", "model.max_sequence_length = 128"),

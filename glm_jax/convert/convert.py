@@ -63,8 +63,7 @@ def convert(
       num_attention_heads: H, where the source doesn't record it and it isn't hidden / 64.
 
     Raises:
-      UsageError: no checkpoint at `path`, a damaged one, one that can't be written so, or something
-        at `out`.
+      UsageError: `path` holds no checkpoint that can be written so, or `out` is taken.
       RunError: the disk failed, or what was written isn't what was read.
     """
     named, out = out, local_path(resolve_path(out, "DESTINATION"), "DESTINATION")

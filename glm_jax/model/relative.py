@@ -14,7 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from glm_jax.errors import UsageError
 from glm_jax.model.attention.mask import memory_mask
@@ -207,7 +207,7 @@ class RelativeGLM(nn.Module):
         self,
         tokens: Int[Array, "B L"],
         prefix_length: Int[Array, "#B"],
-        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None = None,
+        attention_mask: Shaped[Array, "#B 1 L M"] | None = None,
         memory: Float[Array, "N B P D"] | None = None,
     ) -> Float[Array, "B L V"]:
         """Float32 logits; arguments as in `hidden_states`."""
@@ -217,7 +217,7 @@ class RelativeGLM(nn.Module):
         self,
         tokens: Int[Array, "B L"],
         prefix_length: Int[Array, "#B"],
-        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None = None,
+        attention_mask: Shaped[Array, "#B 1 L M"] | None = None,
         memory: Float[Array, "N B P D"] | None = None,
     ) -> Float[Array, "B L D"]:
         """Output of the final LayerNorm, in the compute dtype.

@@ -50,7 +50,7 @@ class MeshConfig:
             is_integer = isinstance(size, int) and not isinstance(size, bool)
             if not is_integer or (size < 1 and size != -1):
                 raise UsageError(
-                    f"mesh.{axis} is {size!r}; expected a positive whole number, or -1 for the "
+                    f"mesh.{axis} is {size!r}; expected a positive integer, or -1 for the "
                     "remaining devices"
                 )
         if list(self._sizes.values()).count(-1) > 1:

@@ -60,14 +60,21 @@ def _pipe(folder: Path, _: Path) -> Path:
 
 
 def _far_entry(place: int) -> Callable[[Path, Path], Path]:
-    """The last entry's place, in the 64-bit fields that our own archives have."""
+    """The last entry's offset, in a 64-bit field of the archive's directory."""
 
     def make(folder: Path, _: Path) -> Path:
         shutil.rmtree(folder)
         file = write_original(folder, tiny_tensors()) / "5/mp_rank_00_model_states.pt"
         data = bytearray(file.read_bytes())
-        field = data.rindex(b"PK\x06\x06") - 8
-        data[field : field + 8] = struct.pack("<Q", place)
+        entry, end = data.rindex(b"PK\x01\x02"), data.rindex(b"PK\x05\x06")
+        name_bytes, extra_bytes = struct.unpack_from("<HH", data, entry + 28)
+        (directory_bytes,) = struct.unpack_from("<I", data, end + 12)
+        wide_offset = struct.pack("<HHQ", 1, 8, place)
+        struct.pack_into("<H", data, entry + 30, extra_bytes + len(wide_offset))
+        struct.pack_into("<I", data, entry + 42, 0xFFFFFFFF)
+        struct.pack_into("<I", data, end + 12, directory_bytes + len(wide_offset))
+        extra = entry + 46 + name_bytes
+        data[extra:extra] = wide_offset
         file.write_bytes(data)
         return folder
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -19,7 +20,7 @@ from glm_jax.parallel.batches import batch_sharding
 from glm_jax.parallel.collectives import scatter_to_tensor_parallel
 from glm_jax.parallel.layout import parameter_shardings, parameter_specs
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
-from glm_jax.train.gradients import LossSum, over_mesh, sum_gradients
+from glm_jax.train.gradients import LossSum, gradient_sums, sums_over_mesh
 from glm_jax.train.loss import masked_loss_sum
 
 BATCH, LENGTH = 8, 16
@@ -67,10 +68,11 @@ def make_loss_function(model: RelativeGLM):
 def compare(boxed, fsdp: int, fsdp_minor: int, tensor: int) -> dict:
     """Largest differences between one device and the mesh, relative to the largest gradient."""
     params, key = nn.unbox(boxed), jax.random.key(0)
-    alone = jax.jit(sum_gradients(make_loss_function(MODEL)))(params, batch(), key)
+    alone = jax.jit(partial(gradient_sums, make_loss_function(MODEL)))(params, batch(), key)
     mesh = make_mesh(MeshConfig(data=-1, fsdp=fsdp, fsdp_minor=fsdp_minor, tensor=tensor))
     specs = parameter_specs(boxed, mesh)
-    sums = over_mesh(sum_gradients(make_loss_function(MODEL.clone(param_specs=specs))), specs, mesh)
+    local_sums = partial(gradient_sums, make_loss_function(MODEL.clone(param_specs=specs)))
+    sums = partial(sums_over_mesh, local_sums, mesh, specs)
     with jax.set_mesh(mesh):
         sharded = jax.device_put(params, parameter_shardings(boxed, mesh))
         found = jax.jit(sums)(sharded, jax.device_put(batch(), batch_sharding(mesh)), key)
