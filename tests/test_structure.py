@@ -103,11 +103,7 @@ def test_files_are_short():
 
 
 def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines of a function, without its docstring."""
-    total = (node.end_lineno or 0) - node.lineno + 1
-    if ast.get_docstring(node) is None:
-        return total
-    return total - ((node.body[0].end_lineno or 0) - node.body[0].lineno + 1)
+    return (node.end_lineno or 0) - node.lineno + 1
 
 
 def test_functions_are_short():
