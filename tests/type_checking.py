@@ -27,6 +27,8 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
     so are axes that are computed from others. The check is made when the function is first called:
     most functions of the modules that a test imports never are.
     """
+    if function.__name__ == "__init__":  # JAX also builds pytrees of shardings and of nothing
+        return function
     try:
         hints = typing.get_type_hints(function)
     except NameError:  # a name that is imported for type checkers only
