@@ -45,6 +45,18 @@ if XLA_FLAGS not in os.environ.get("XLA_FLAGS", ""):
 hypothesis.settings.register_profile("any-speed", deadline=None)
 hypothesis.settings.load_profile("any-speed")
 
+# A worker takes one file after another: the longest must not be the last.
+LONGEST_FILES = (
+    "parallel/test_sharded_step.py",
+    "distributed/test_kills.py",
+    "tpu/test_step_compiles.py",
+    "distributed/test_layouts.py",
+    "distributed/test_restore.py",
+    "train/test_pretrain.py",
+    "cli/test_commands.py",
+    "launch/test_runs.py",
+)
+
 TINY_RUN = """
 model.vocab_size = 512
 model.num_layers = 2
@@ -71,6 +83,12 @@ evaluation.num_batches = 2
 evaluation.fill_examples = 1
 checkpoint.every = 100
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first, and leaves the order within files and of all others."""
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")
