@@ -108,7 +108,7 @@ def test_show_takes_folders_saved_or_of_files(vocabulary, capsys):
     ("arguments", "message"),
     [
         (["show", "bert"], "needs the path of its vocab.txt"),
-        (["show", "bert", "hello"], "there is no file hello"),
+        (["show", "bert", "hello"], "needs its vocab.txt: there is no file"),
         (["show", "nowhere", "hello"], "neither a folder with a saved tokenizer nor one of"),
         (["show", "bert", "VOCAB", "--vocab_size=3"], "--vocab_size means nothing to"),
         (["show", "bert", "VOCAB", "--fix_command_token"], "only kind 'chinese'"),
