@@ -152,6 +152,7 @@ def hit_one_of_several(processes, victim, number) -> list[str]:
     ended = [process.communicate(timeout=300) for process in processes]
     seconds = time.monotonic() - begin
     print(f"{number.name} to process {victim}: all have ended after {seconds:.1f} s")
+    assert seconds < 60
     for process, (_, errors) in zip(processes, ended, strict=True):
         if number == signal.SIGTERM:
             assert process.returncode == 0, errors
