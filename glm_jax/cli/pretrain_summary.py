@@ -17,6 +17,7 @@ from glm_jax.generate.fill import fill
 from glm_jax.io.paths import resolve_path
 from glm_jax.tokenizer import load_tokenizer
 from glm_jax.train.config import RunConfig
+from glm_jax.train.evaluate import distance
 from glm_jax.train.metrics import read_metrics
 from glm_jax.train.pretrain import Outcome
 
@@ -38,7 +39,7 @@ def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, exampl
         last = validation[-1]
         say(
             f"validation loss {last['loss']:.3f} nats per target at step {last['step']}, "
-            f"{last['unigram_entropy'] - last['loss']:.3f} below the unigram entropy "
+            f"{distance(last['loss'], last['unigram_entropy'])} the unigram entropy "
             f"{last['unigram_entropy']:.3f} of the same targets"
         )
     if outcome.finished and trained and examples and config.evaluation.fill_examples:

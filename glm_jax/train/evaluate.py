@@ -81,9 +81,15 @@ class Evaluation:
         return (
             f"loss {self.overall.loss:.3f} nats per target "
             f"(accuracy {self.overall.accuracy:.1%}): {', '.join(parts)}; "
-            f"{self.unigram_entropy - self.overall.loss:.3f} below the targets' unigram entropy "
+            f"{distance(self.overall.loss, self.unigram_entropy)} the targets' unigram entropy "
             f"{self.unigram_entropy:.3f}"
         )
+
+
+def distance(loss: float, unigram_entropy: float) -> str:
+    """How far a loss is from the unigram entropy of its targets, in words: "0.860 below"."""
+    direction = "below" if loss <= unigram_entropy else "above"
+    return f"{abs(loss - unigram_entropy):.3f} {direction}"
 
 
 Sums = dict[str, Float[Array, "..."]]

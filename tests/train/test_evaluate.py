@@ -52,6 +52,9 @@ def test_scores_are_means_over_targets_not_over_batches():
     expected = -(3 / 5 * np.log(3 / 5) + 2 / 5 * np.log(2 / 5))
     assert result.unigram_entropy == pytest.approx(expected, rel=1e-6)
     assert f"{expected:.3f}" in result.describe()
+    gap = abs(expected - result.overall.loss)
+    side = "below" if result.overall.loss < expected else "above"
+    assert f"{gap:.3f} {side}" in result.describe()
 
 
 def test_entropy_of_a_uniform_distribution():
