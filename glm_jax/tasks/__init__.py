@@ -1,0 +1,23 @@
+"""Tasks: examples of a benchmark's files, as cloze questions or inputs of a classifier."""
+
+from glm_jax.tasks.encode import encode_example, encode_priming_text, encode_shared_context
+from glm_jax.tasks.example import Example
+from glm_jax.tasks.metric_functions import metrics
+from glm_jax.tasks.multiple_choice import encode_multiple_choice, read_multiple_choice
+from glm_jax.tasks.read import read_examples
+from glm_jax.tasks.registry import TASKS, find_task
+from glm_jax.tasks.task import Task
+
+__all__ = [
+    "TASKS",
+    "Example",
+    "Task",
+    "encode_example",
+    "encode_multiple_choice",
+    "encode_priming_text",
+    "encode_shared_context",
+    "find_task",
+    "metrics",
+    "read_examples",
+    "read_multiple_choice",
+]
