@@ -45,10 +45,7 @@ def encode_example(
     """One example as arrays; C is the number of its answers and L the sequence length.
 
     Args:
-      task: or its name.
-      example: of this task.
-      tokenizer: of the model.
-      sequence_length: L.
+      task, example, tokenizer, sequence_length: what is encoded, for what.
       pattern: id of the pattern.
       cloze: whether the model fills a blank; else its input is that of a classifier.
       multi_token: score the tokens of verbalizers, as tasks that score answers do.
@@ -66,8 +63,8 @@ def encode_example(
       too ([P] or [C, P]); tokens are 0 there.
 
     Raises:
-      UsageError: the example can't be encoded: no such pattern or label, a verbalizer that is
-        several tokens, parts that don't fit, prompts for a pattern without slots.
+      UsageError: there is no such pattern or label, a verbalizer is several tokens, parts don't
+        fit, or there are prompts for a pattern without slots.
     """
     task = find_task(task)
     layout = Layout(tokenizer.special, sequence_length, block_positions)
@@ -78,10 +75,9 @@ def encode_example(
             row = encoder.classification(task.segments(example))
         else:
             questions = task.questions(example, pattern, with_prompts=encoder.prompts.total > 0)
-            wrong_answers = len(questions) > 1 if negatives is None else negatives
             if task.verbalizers is not None:
                 row = encoder.verbalizers(questions[0], task, pattern, multi_token, segment_length)
-            elif task.answer_alone and not wrong_answers:
+            elif task.answer_alone and not (len(questions) > 1 if negatives is None else negatives):
                 row = encoder.row(questions[0], encoder.answer(questions[0]))
             else:
                 row = encoder.choices(questions, segment_length)
