@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,6 +13,18 @@ from glm_jax.parallel.layout import constrain
 
 WORD_AXES = ("vocab", "hidden")
 POSITION_AXES = ("position", "position_out")
+
+
+class Prompts(NamedTuple):
+    """Continuous prompts: vectors that replace the embeddings of some tokens.
+
+    Attributes:
+      ids: at each position the number of a prompt, counted from 1, or 0 where its token counts.
+      embeddings: the prompts.
+    """
+
+    ids: Int[Array, "B L"]
+    embeddings: Float[Array, "P D"]
 
 
 def embedding_parameter(
@@ -84,11 +96,16 @@ class Embeddings(WordEmbedding):
         self,
         tokens: Int[Array, "B L"],
         position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"],
+        prompts: Prompts | None = None,
     ) -> Float[Array, "B L D"]:
-        """The sum of the embeddings of every token and its positions."""
+        """The sum of the embeddings of every token, or prompt, and its positions."""
         dtype = jnp.dtype(self.dtype)
         positions = position_ids if position_ids.ndim == 2 else position_ids[:, 0]
-        hidden = self.embed_tokens(tokens) + self.position_embedding.astype(dtype)[positions]
+        hidden = self.embed_tokens(tokens)
+        if prompts is not None:
+            vectors = prompts.embeddings.astype(dtype)[jnp.maximum(prompts.ids - 1, 0)]
+            hidden = jnp.where(prompts.ids[..., None] > 0, vectors, hidden)
+        hidden = hidden + self.position_embedding.astype(dtype)[positions]
         if self.block_position_encoding:
             hidden = hidden + self.block_position_embedding.astype(dtype)[position_ids[:, 1]]
         return hidden

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
-from glm_jax.model.embeddings import Embeddings, unembed
+from glm_jax.model.embeddings import Embeddings, Prompts, unembed
 from glm_jax.model.gathering import ParamSpecs, specs_of_layer, tables_of, with_gathered_parameters
 from glm_jax.model.layers import Block, layer_norm
 from glm_jax.model.remat import rematerialize
@@ -94,10 +94,16 @@ class GLM(nn.Module):
         prefix_length: Int[Array, "#B"],
         deterministic: bool = True,
         attention_mask: Bool[Array, "#B 1 L L"] | Int[Array, "#B 1 L L"] | None = None,
+        prompts: Prompts | None = None,
     ) -> Float[Array, "B L D"]:
-        """Output of the final LayerNorm, in the compute dtype; arguments as in `__call__`."""
+        """Output of the final LayerNorm, in the compute dtype.
+
+        Args:
+          tokens, position_ids, prefix_length, deterministic, attention_mask: as in `__call__`.
+          prompts: continuous prompts, which take the place of tokens.
+        """
         dropout = self._dropout(tokens, deterministic)
-        hidden = self._embed(tokens, position_ids, dropout)
+        hidden = self._embed(tokens, position_ids, dropout, prompts)
         hidden = self._run_layers(hidden, prefix_length, dropout, attention_mask)
         return self.final_layernorm(hidden)
 
@@ -124,12 +130,15 @@ class GLM(nn.Module):
         tokens: Int[Array, "B L"],
         position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"],
         dropout: Dropout | None,
+        prompts: Prompts | None = None,
     ) -> Float[Array, "B L D"]:
         # Each tensor-parallel device looks up a part of the positions.
         tokens = scatter_to_tensor_parallel(tokens, 1)
         position_ids = scatter_to_tensor_parallel(position_ids, -1)
+        if prompts is not None:
+            prompts = prompts._replace(ids=scatter_to_tensor_parallel(prompts.ids, 1))
         embed = self._with_gathered_tables(Embeddings.embed)
-        hidden = embed(self.embeddings, tokens, position_ids)
+        hidden = embed(self.embeddings, tokens, position_ids, prompts)
         hidden = gather_from_tensor_parallel(hidden, 1)  # [B, L, D]
         hidden = drop_hidden(dropout, self.config.embedding_dropout, hidden, 0)
         self.sow("intermediates", "embedding", hidden)

@@ -58,6 +58,9 @@ class Task:
       variable_choices: whether the number of scored answers varies.
       choose: example -> index of the right answer among those scored, where that is not the
         label's.
+      label_of_choice: index of the right one among the scored answers -> index of the label; None
+        where they are the same.
+      sorted_predictions: whether a submission is in the order of the indices.
       answer_alone: whether a right answer without wrong ones is trained as language models are.
     """
 
@@ -80,6 +83,8 @@ class Task:
     variable_choices: bool = False
     choose: Callable[[Example], int] | None = None
     answer_alone: bool = False
+    label_of_choice: Callable[[int], int] | None = None
+    sorted_predictions: bool = False
     other_examples: Mapping[str, Callable[..., list[Example]]] = field(default_factory=dict)
 
     @property

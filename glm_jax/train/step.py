@@ -47,8 +47,16 @@ def make_train_step(
     learning_rate: Schedule,
     *,
     seed: int,
+    weights: str = "loss_mask",
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Builds the step: (state, batch) -> (state, metrics), to be compiled with its shardings.
+
+    Args:
+      gradients_of: the gradient of a batch.
+      optimizer: the update.
+      learning_rate: its learning rate, which is a metric.
+      seed: decides dropout.
+      weights: the array of a batch whose sum is the metric `target_tokens`.
 
     An update whose loss or gradient is not finite is skipped and counted in `state.skipped`, so
     that parameters stay good; it does not advance the learning rate. The metric `gradient_norm` is
@@ -72,7 +80,7 @@ def make_train_step(
             "loss": loss,
             "gradient_norm": gradient_norm,
             "learning_rate": learning_rate(state.step - state.skipped),
-            "target_tokens": jnp.sum(batch["loss_mask"]),
+            "target_tokens": jnp.sum(batch[weights]),
             "target_overflow": overflow,
             "skipped_steps": skipped,
         }

@@ -87,7 +87,8 @@ def _wsc_segments(example: Example) -> Segments:
 
 
 def _task(name: str, **more) -> Task:
-    return Task(name=name, files=FILES, rows=json_lines, published_at=CLUE, **more)
+    shared = {"files": FILES, "rows": json_lines, "sorted_predictions": True}
+    return Task(name=name, published_at=CLUE, **shared, **more)
 
 
 TASKS = (

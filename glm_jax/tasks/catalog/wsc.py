@@ -153,6 +153,8 @@ TASKS = (
         variable_choices=True,
         choose=_choose,
         answer_alone=True,
+        # True if the antecedent, which is the first answer, is the best one.
+        label_of_choice=lambda choice: int(choice == 0),
     ),
     Task(
         name="wsc1",

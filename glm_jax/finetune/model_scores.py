@@ -1,0 +1,121 @@
+"""Batches -> scores of choices, by a network with or without heads and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from glm_jax.finetune.heads import ClassificationHead, pooled
+from glm_jax.finetune.prompts import PromptEncoder
+from glm_jax.finetune.scores import answer_scores, verbalizer_scores
+from glm_jax.model.embeddings import Prompts, unembed
+from glm_jax.parallel.collectives import (
+    copy_to_tensor_parallel,
+    gather_from_tensor_parallel,
+    local_offset,
+    scatter_to_tensor_parallel,
+)
+from glm_jax.parallel.layout import BATCH_AXES
+
+Batch = Mapping[str, Array]
+ScoreFunction = Callable[[PyTree, Batch, Key[Array, ""] | None], Float[Array, "B C"]]
+
+
+def make_score_function(
+    model: Any,
+    *,
+    answer_length: int = 0,
+    length_penalty: float = 0.0,
+    head: ClassificationHead | None = None,
+    pool: str = "cls",
+    prompts: PromptEncoder | None = None,
+) -> ScoreFunction:
+    """Builds (params, batch, dropout key or None) -> scores [B, C] of one device's examples.
+
+    Args:
+      model: the network.
+      answer_length: where answers are scored: the most tokens that one has. 0: verbalizers are
+        compared at the first position of Part B.
+      length_penalty: as in `answer_scores`.
+      head: classifies instead; its parameters are under "classification_head".
+      pool: what the head sees, see `pooled`.
+      prompts: continuous prompts; their parameters are under "prompt_encoder".
+    """
+
+    def scores(params, batch, dropout_key):
+        tokens = batch["tokens"]
+        flat = {name: _rows(batch[name], tokens) for name in _ROW_ARRAYS if name in batch}
+        hidden = hidden_states(params, flat, dropout_key)
+        if head is not None:
+            states = pooled(hidden, flat["prefix_length"], pool)
+            keys = None if dropout_key is None else _row_keys(dropout_key, len(states))
+            found = head.apply({"params": params["classification_head"]}, states, keys)
+        else:
+            table = model.apply({"params": params}, method="embedding_table")
+            found = of_blank(table, hidden, flat, batch)
+        return found.reshape(tokens.shape[0], -1)
+
+    def hidden_states(params, flat, dropout_key):
+        given = None
+        if prompts is not None:
+            embeddings: Any = prompts.apply({"params": params["prompt_encoder"]})
+            # Tensor-parallel devices embed different positions.
+            embeddings = copy_to_tensor_parallel(embeddings)
+            given = Prompts(flat["prompt_ids"], embeddings)
+        return model.apply(
+            {"params": params},
+            *(flat["tokens"], flat["position_ids"], flat["prefix_length"]),
+            deterministic=dropout_key is None,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
+            prompts=given,
+            method="hidden_states",
+        )
+
+    def of_blank(table, hidden, flat, batch):
+        # Part B starts at the prefix's end: only its logits are computed.
+        start = flat["prefix_length"][:, None]
+        index = start + jnp.arange(max(answer_length, 1))
+        index = jnp.minimum(index, hidden.shape[1] - 1)
+        part_b = jnp.take_along_axis(hidden, index[..., None], axis=1)
+        if not answer_length:
+            part_b, targets = _shares(part_b, batch["targets"])
+            found = verbalizer_scores(unembed(part_b, table)[:, 0], targets)
+        else:
+            targets, mask = (
+                jnp.take_along_axis(flat[name], index, axis=1) for name in ("targets", "loss_mask")
+            )
+            # Where the row ends before the answer's space does, its last position is there again.
+            mask = mask * (start + jnp.arange(answer_length) < hidden.shape[1])
+            part_b, targets, mask = _shares(part_b, targets, mask)
+            logits = unembed(part_b, table)
+            found = answer_scores(logits, targets, mask, length_penalty=length_penalty)
+        return gather_from_tensor_parallel(found, 0)
+
+    return scores
+
+
+_ROW_ARRAYS = ("tokens", "position_ids", "prefix_length", "targets", "loss_mask", "prompt_ids")
+
+
+def _row_keys(dropout_key: Key[Array, ""], rows: int) -> Key[Array, "rows"]:
+    """A key for each row of the global batch that this device has."""
+    # The network draws from the key itself.
+    key = jax.random.fold_in(dropout_key, 1)
+    numbers = local_offset(BATCH_AXES, rows) + jnp.arange(rows)
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+
+
+def _shares(*values: Array) -> list[Array]:
+    """The rows of a tensor-parallel device: each computes the logits of its own."""
+    return [scatter_to_tensor_parallel(value, 0) for value in values]
+
+
+def _rows(values: Array, tokens: Array) -> Array:
+    """[B, C, ...] -> [B C, ...] where tokens have choices; arrays of examples stay."""
+    if tokens.ndim == 2:
+        return values
+    return values.reshape(-1, *values.shape[2:])

@@ -1,0 +1,161 @@
+"""The compiled functions of a finetuning run: its step, and the scores of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, PyTree
+
+from glm_jax.finetune.losses import LOSSES, cross_entropy, masked_scores
+from glm_jax.finetune.model_scores import ScoreFunction
+from glm_jax.model import GLM
+from glm_jax.model.initial import initial_params
+from glm_jax.parallel.batches import Batch, batch_sharding, batch_specs
+from glm_jax.parallel.collectives import axis_size
+from glm_jax.parallel.layout import (
+    BATCH_AXES,
+    DEFAULT_LAYOUT,
+    TENSOR,
+    LayoutConfig,
+    abstract_with_shardings,
+    initialize_sharded,
+    parameter_shardings,
+    parameter_specs,
+)
+from glm_jax.train.gradients import Gradients, LossSum, gradient_sums, sums_over_mesh
+from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
+from glm_jax.train.step import Metrics, TrainState, initial_state, make_train_step
+
+# Extra parameters of a run (a head, prompts) by the name of their subtree, and what makes them.
+Extras = Mapping[str, Callable[[Array], PyTree]]
+
+
+@dataclass(frozen=True)
+class FinetuneProgram:
+    """A finetuning run's functions over one mesh.
+
+    Attributes:
+      abstract_state: shapes, dtypes and shardings of the train state.
+      initialize: makes the state before the first step, with random parameters.
+      train_step: (state, batch) -> (state, metrics); the given state is donated.
+      scores: (params, batch) -> scores of the choices of every example, on all processes.
+    """
+
+    abstract_state: TrainState
+    initialize: Callable[[], TrainState]
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    scores: Callable[[PyTree, Batch], Float[Array, "B C"]]
+
+
+def make_finetune_program(
+    model: GLM,
+    make_scores: Callable[[GLM], ScoreFunction],
+    extras: Extras,
+    optimizer_config: OptimizerConfig,
+    mesh: Mesh,
+    *,
+    seed: int,
+    loss: str = "cross_entropy",
+    label_smoothing: float = 0.0,
+    accumulation_steps: int = 1,
+    layout: LayoutConfig = DEFAULT_LAYOUT,
+) -> FinetuneProgram:
+    """Shards the train state over the mesh and prepares its functions, without compiling them.
+
+    Args:
+      model: the network.
+      make_scores: its score function.
+      extras: what makes the parameters that the network itself does not have.
+      optimizer_config: the update.
+      mesh: where the state lives.
+      seed: decides initial parameters and dropout.
+      loss: one of `LOSSES`.
+      label_smoothing: of the cross entropy.
+      accumulation_steps: micro-batches that a step takes one after another.
+      layout: how the network's parameters are sharded; extra ones are replicated.
+    """
+    optimizer = make_optimizer(optimizer_config)
+
+    def init(key):
+        made = {
+            name: make(jax.random.fold_in(key, n + 1))
+            for n, (name, make) in enumerate(extras.items())
+        }
+        return initial_state({**initial_params(model, key), **made}, optimizer)
+
+    key = jax.random.key(seed)
+    boxed = jax.eval_shape(init, key)
+    shardings = parameter_shardings(boxed, mesh, layout)
+    specs = parameter_specs(boxed.params, mesh, layout)
+    scores = make_scores(model.clone(param_specs=specs))
+    loss_of = partial(_loss_sum, scores, loss, label_smoothing)
+    sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
+    step = make_train_step(
+        partial(_mean_over_examples, partial(sums_over_mesh, sums, mesh, specs)),
+        optimizer,
+        learning_rate_schedule(optimizer_config),
+        seed=seed,
+        weights="weight",
+    )
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return FinetuneProgram(
+        abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
+        initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
+        train_step=jax.jit(
+            step,
+            in_shardings=(shardings, batch_sharding(mesh)),
+            out_shardings=(shardings, replicated),
+            donate_argnums=0,
+        ),
+        scores=jax.jit(
+            partial(_scores_over_mesh, scores, mesh, specs),
+            in_shardings=(shardings.params, batch_sharding(mesh)),
+            out_shardings=replicated,
+        ),
+    )
+
+
+def _loss_sum(
+    scores_of: ScoreFunction, loss: str, smoothing: float, params: PyTree, batch: Batch, key: Array
+) -> LossSum:
+    """Sum of the weighted losses of one device's examples."""
+    scores = masked_scores(scores_of(params, batch, key), batch.get("choice_mask"))
+    if loss == "cross_entropy":
+        losses = cross_entropy(scores, batch["label"], smoothing)
+    else:
+        losses = LOSSES[loss](scores, batch["label"])
+    total = jnp.sum(losses * batch["weight"])
+    # Tensor-parallel devices have the same examples, and sums are over all devices.
+    once = total / axis_size(TENSOR)
+    return LossSum(total + jax.lax.stop_gradient(once - total), jnp.zeros((), jnp.int32))
+
+
+def _mean_over_examples(sums: Any, params: PyTree, batch: Batch, key: Array) -> Gradients:
+    """The mean over the examples of a batch that are not there to fill it up."""
+    total = sums(params, batch, key)
+    normalizer = jnp.maximum(jnp.sum(batch["weight"]), 1.0)
+    loss, values = jax.tree.map(lambda value: value / normalizer, (total.loss, total.values))
+    return Gradients(loss, total.overflow, values, optax.global_norm(values)[None])
+
+
+def _scores_over_mesh(
+    scores: ScoreFunction, mesh: Mesh, specs: PyTree, params: PyTree, batch: Batch
+) -> Float[Array, "B C"]:
+    def local(params, batch):
+        return masked_scores(scores(params, batch, None), batch.get("choice_mask"))
+
+    return jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(specs, batch_specs(batch)),
+        out_specs=PartitionSpec(BATCH_AXES),
+        check_vma=False,
+    )(params, batch)

@@ -1,0 +1,121 @@
+"""Tasks that are described by a pattern and words, without Python.
+
+A pattern is a text with fields of the rows in braces and one mask: "{review} It was [MASK]."
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from glm_jax.errors import UsageError
+from glm_jax.tasks.example import Example, Label
+from glm_jax.tasks.files import json_lines
+from glm_jax.tasks.patterns import MASK, SLOT, Part, Pattern, Shortenable
+from glm_jax.tasks.task import Row, Task
+
+_MARKS = {"[MASK]": MASK, "[PROMPT]": SLOT}
+_BORDER = "||"
+_PARTS = re.compile(r"(\{\w+!?\}|\[MASK\]|\[PROMPT\])")
+
+
+def custom_task(
+    patterns: Sequence[str],
+    words: Mapping[str, str],
+    *,
+    label: str = "label",
+    metrics: Sequence[str] = ("accuracy",),
+) -> Task:
+    """A task of JSON lines: `train.jsonl`, `dev.jsonl`, `test.jsonl`.
+
+    In a pattern, `{field}` is a field of a row, which is shortened where the sequence is too short,
+    `{field!}` one that is not, `[MASK]` the blank, `[PROMPT]` a slot for continuous prompts, and
+    `||` the border of the two lists that truncation balances. A space before a field or the mask
+    belongs to the text or word that takes its place.
+
+    Args:
+      patterns: by their ids.
+      words: the word that fills the blank, for each label.
+      label: the field with the label.
+      metrics: names of the reported metrics.
+
+    Raises:
+      UsageError: no pattern, a pattern without exactly one mask or without fields, fewer than two
+        labels, or two labels with one word.
+    """
+    if len(words) < 2 or len(set(words.values())) < len(words):
+        raise UsageError(
+            f"task.words is {dict(words)!r}; expected a different word for each of at least two "
+            "labels"
+        )
+    if not patterns:
+        raise UsageError("task.patterns is empty; expected at least one, such as '{text} [MASK]'")
+    for pattern in patterns:
+        if pattern.count("[MASK]") != 1:
+            raise UsageError(
+                f"the pattern {pattern!r} has {pattern.count('[MASK]')} masks; expected one [MASK]"
+            )
+    fields = list(dict.fromkeys(field for pattern in patterns for field in fields_of(pattern)))
+    if not fields:
+        raise UsageError(f"the pattern {patterns[0]!r} has no field such as {{text}}")
+
+    def examples(rows: Sequence[Row], split: str) -> list[Example]:
+        return [
+            _example(row, f"{split}-{number}", fields, label) for number, row in enumerate(rows)
+        ]
+
+    def questions(example: Example, pattern: int) -> list[Pattern]:
+        first, _, second = patterns[pattern].partition(_BORDER)
+        return [Pattern(_parts(first, example), _parts(second, example))]
+
+    def verbalizers(pattern: int) -> Mapping[Label, str]:
+        space = " " if re.search(r"\s\[MASK\]", patterns[pattern]) else ""
+        return {name: space + word.lstrip() for name, word in words.items()}
+
+    return Task(
+        name="custom",
+        labels=tuple(words),
+        files={split: (f"{split}.jsonl",) for split in ("train", "dev", "test")},
+        rows=json_lines,
+        examples=examples,
+        published_at="your own data",
+        pattern=questions,
+        num_patterns=len(patterns),
+        verbalizers=verbalizers,
+        metrics=metrics,
+        has_slots=all("[PROMPT]" in pattern for pattern in patterns),
+    )
+
+
+def fields_of(pattern: str) -> list[str]:
+    """The fields that a pattern names."""
+    return re.findall(r"\{(\w+)!?\}", pattern)
+
+
+def _example(row: Row, guid: str, fields: Sequence[str], label: str) -> Example:
+    meta = {field: str(row[field]) for field in fields}
+    texts = [*meta.values(), None]
+    found = row.get(label)
+    return Example(
+        guid, str(texts[0]), texts[1], None if found is None else str(found), guid, meta=meta
+    )
+
+
+def _parts(pattern: str, example: Example) -> list[Part]:
+    """The parts of one list of a pattern."""
+    parts: list[Part] = []
+    space = ""
+    for piece in _PARTS.split(pattern):
+        if piece in _MARKS:
+            parts.append(_MARKS[piece])
+            space = ""
+        elif field := re.fullmatch(r"\{(\w+)(!?)\}", piece):
+            text = space + example.meta[field[1]]
+            parts.append(text if field[2] else Shortenable(text))
+            space = ""
+        elif piece:
+            literal = piece.rstrip()
+            space = piece[len(literal) :]
+            if literal:
+                parts.append(literal)
+    return parts
