@@ -111,7 +111,7 @@ def make_checkpoint(folder: Path, sizes: tuple[int, int, int, int], ranks: int) 
     import numpy as np
 
     from glm_jax.convert.dimensions import Dimensions
-    from glm_jax.convert.layouts.original import OriginalDestination
+    from glm_jax.convert.layouts.original_writer import OriginalDestination
     from glm_jax.convert.weights import TensorInfo
 
     num_layers, hidden_size, vocab_size, max_sequence_length = sizes

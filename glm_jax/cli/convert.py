@@ -39,13 +39,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max_sequence_length",
         type=int,
         metavar="P",
-        help="extend the position tables to P by repeating their start",
+        help="extend the position tables to P",
     )
+    parser.add_argument(
+        "--new_positions",
+        choices=("random", "repeat"),
+        help="rows added to the position tables: random (normal, standard deviation 0.02), as in "
+        "the original code, or the table's rows repeated from its first (random)",
+    )
+    parser.add_argument("--seed", type=int, metavar="S", help="of random new positions (0)")
     parser.add_argument(
         "--pad_vocab_to_multiple_of",
         type=int,
         metavar="M",
         help="add rows of zeros to the word embedding up to a multiple of M",
+    )
+    parser.add_argument(
+        "--ignore_extra",
+        action="store_true",
+        help="leave out tensors that GLM doesn't have, such as heads of a task; the report names "
+        "them",
     )
     parser.add_argument(
         "--dtype", choices=("float16", "bfloat16", "float32"), help="of all tensors (as stored)"
@@ -69,6 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
             f"--model_parallel_size is for --to original; --to {arguments.to} has no ranks"
         )
 
+    for name in ("new_positions", "seed"):
+        if getattr(arguments, name) is not None and arguments.max_sequence_length is None:
+            raise UsageError(f"--{name} is for --max_sequence_length, which is not given")
+    if arguments.seed is not None and not 0 <= arguments.seed < 1 << 64:
+        raise UsageError(f"--seed is {arguments.seed}; expected 0 to 2**64 - 1")
+
     from contextlib import contextmanager
 
     from rich.console import Console
@@ -76,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from glm_jax.convert.changes import Changes
     from glm_jax.convert.convert import convert
+    from glm_jax.convert.positions import DEFAULT_NEW_POSITIONS
     from glm_jax.convert.tensors import DTYPES
 
     console = Console(stderr=True)
@@ -99,9 +119,12 @@ def run(arguments: argparse.Namespace) -> int:
         changes=Changes(
             dtype=arguments.dtype and DTYPES[arguments.dtype],
             max_sequence_length=arguments.max_sequence_length,
+            new_positions=arguments.new_positions or DEFAULT_NEW_POSITIONS,
+            seed=arguments.seed or 0,
             pad_vocab_to_multiple_of=arguments.pad_vocab_to_multiple_of,
         ),
         num_attention_heads=arguments.num_attention_heads,
+        ignore_extra=arguments.ignore_extra,
     )
     for line in report.lines():
         print(line)

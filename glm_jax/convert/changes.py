@@ -7,10 +7,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from glm_jax.convert.dimensions import POSITION_TABLES, WORD_EMBEDDING, extend_positions
+from glm_jax.convert.dimensions import POSITION_TABLES, WORD_EMBEDDING
+from glm_jax.convert.positions import (
+    DEFAULT_NEW_POSITIONS,
+    INITIAL_STANDARD_DEVIATION,
+    NEW_POSITIONS,
+    extend_positions,
+)
 from glm_jax.convert.tensors import require_finite
 from glm_jax.convert.weights import TensorInfo, WeightSource
 from glm_jax.errors import UsageError
+from glm_jax.validation import at_least, choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +27,22 @@ class Changes:
     Attributes:
       dtype: of every tensor.
       max_sequence_length: the position tables are extended to it.
+      new_positions: what the added rows of the position tables are, "random" or "repeat", as in
+        `extend_positions`.
+      seed: of random rows.
       pad_vocab_to_multiple_of: rows of zeros are added to the word embedding up to a multiple. The
         original pads to a multiple of 128 x ranks.
     """
 
     dtype: np.dtype | None = None
     max_sequence_length: int | None = None
+    new_positions: str = DEFAULT_NEW_POSITIONS
+    seed: int = 0
     pad_vocab_to_multiple_of: int | None = None
+
+    def __post_init__(self) -> None:
+        choice("changes", self, "new_positions", NEW_POSITIONS)
+        at_least("changes", self, 0, "seed")
 
 
 class ChangedSource:
@@ -38,8 +54,9 @@ class ChangedSource:
         Raises:
           UsageError: the source can't be changed so.
         """
-        self.path, self.kind, self.facts = source.path, source.kind, source.facts
-        self._source = source
+        self.path, self.kind = source.path, source.kind
+        self.metadata, self.extra = source.metadata, source.extra
+        self._source, self._changes = source, changes
         self._rows = _new_rows(source, changes)
         self.tensors: Mapping[str, TensorInfo] = {
             name: TensorInfo(
@@ -52,6 +69,16 @@ class ChangedSource:
         return self
 
     def __exit__(self, *_error: object) -> None: ...
+
+    @property
+    def new_positions(self) -> str | None:
+        """What the added rows of the position tables are; None where none are added."""
+        if not any(name in self._rows for name in POSITION_TABLES):
+            return None
+        if self._changes.new_positions == "repeat":
+            return "the new rows repeat the table"
+        deviation, seed = INITIAL_STANDARD_DEVIATION, self._changes.seed
+        return f"new rows random (normal, {deviation}), seed {seed}"
 
     def where(self, name: str) -> str:
         """The file or files that hold a tensor."""
@@ -66,8 +93,7 @@ class ChangedSource:
         tensor = self._source.read(name)
         rows, dtype = self.tensors[name].shape[0], self.tensors[name].dtype
         if rows != tensor.shape[0]:
-            extend = _padded if name == WORD_EMBEDDING else extend_positions
-            tensor = extend(tensor, rows)
+            tensor = self._extended(name, tensor, rows)
         if dtype == tensor.dtype:
             return tensor
         with np.errstate(over="ignore"):
@@ -80,6 +106,12 @@ class ChangedSource:
                 f"{dtype.name} can't hold; choose another --dtype"
             ) from None
         return changed
+
+    def _extended(self, name: str, tensor: np.ndarray, rows: int) -> np.ndarray:
+        if name == WORD_EMBEDDING:
+            return _padded(tensor, rows)
+        how, seed = self._changes.new_positions, self._changes.seed
+        return extend_positions(tensor, rows, how, name=name, seed=seed)
 
 
 def _new_rows(source: WeightSource, changes: Changes) -> dict[str, int]:
@@ -101,7 +133,8 @@ def _new_rows(source: WeightSource, changes: Changes) -> dict[str, int]:
             if source.tensors[name].shape[0] > wanted:
                 raise UsageError(
                     f"{name} in {source.where(name)} has {source.tensors[name].shape[0]} rows, "
-                    f"but --max_sequence_length={length} asks for {wanted}; tables are not cut"
+                    f"but --max_sequence_length={length} asks for {wanted}, and tables "
+                    "are not shortened"
                 )
             rows[name] = wanted
     return {name: new for name, new in rows.items() if new != source.tensors[name].shape[0]}

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 
 from glm_jax.convert.changes import ChangedSource, Changes
-from glm_jax.convert.dimensions import WORD_EMBEDDING, chinese_mask_fault, infer_config
-from glm_jax.convert.layouts.huggingface import HuggingFaceDestination
+from glm_jax.convert.dimensions import WORD_EMBEDDING, chinese_mask_fault, infer_config, measure
+from glm_jax.convert.layouts.huggingface import HuggingFaceSource
+from glm_jax.convert.layouts.huggingface_writer import HuggingFaceDestination
 from glm_jax.convert.layouts.native import NativeSource
 from glm_jax.convert.layouts.native_record import model_config
 from glm_jax.convert.layouts.native_writer import NativeDestination
-from glm_jax.convert.layouts.original import OriginalDestination
+from glm_jax.convert.layouts.original_writer import OriginalDestination
 from glm_jax.convert.open import open_source, readable_checkpoint
 from glm_jax.convert.report import Report, describe_heads
-from glm_jax.convert.side_files import copy_companions, write_evaluation_settings
+from glm_jax.convert.side_files import copy_side_files, write_evaluation_settings
 from glm_jax.convert.transfer import Progress, compare, copy_tensors
 from glm_jax.convert.weights import SourceMetadata, TensorInfo, WeightDestination, WeightSource
 from glm_jax.errors import RunError, UsageError
@@ -47,6 +48,7 @@ def convert(
     model_parallel_size: int = 1,
     changes: Changes | None = None,
     num_attention_heads: int | None = None,
+    ignore_extra: bool = False,
 ) -> Report:
     """Writes the weights at `path` in another form, reads them back and compares.
 
@@ -61,6 +63,8 @@ def convert(
       model_parallel_size: files that an original checkpoint is split into.
       changes: what is changed on the way.
       num_attention_heads: H, where the source doesn't record it and it isn't hidden / 64.
+      ignore_extra: leaves out tensors that GLM doesn't have, which are refused otherwise; the
+        report names them.
 
     Raises:
       UsageError: `path` holds no checkpoint that can be written so, or `out` is taken.
@@ -69,10 +73,15 @@ def convert(
     named, out = out, local_path(resolve_path(out, "DESTINATION"), "DESTINATION")
     started = time.monotonic()
     refuse_existing(out)
-    with readable_checkpoint(path) as local, open_source(local, num_attention_heads) as opened:
+    with (
+        readable_checkpoint(path) as local,
+        open_source(local, num_attention_heads, ignore_extra=ignore_extra) as opened,
+    ):
         source = ChangedSource(opened, changes or Changes())
         config = _config(opened, source, num_attention_heads)
-        facts = dataclasses.replace(source.facts, num_attention_heads=config.num_attention_heads)
+        metadata = dataclasses.replace(
+            source.metadata, num_attention_heads=config.num_attention_heads
+        )
         if kind == "original" and not config.num_attention_heads % model_parallel_size:
             _check_vocabulary(source, model_parallel_size)
         num_bytes = sum(info.nbytes for info in source.tensors.values())
@@ -80,8 +89,16 @@ def convert(
         try:
             _check_space(out, num_bytes)
             with new_folder(out, partial(refuse_existing, out)) as folder:
-                companions = _write_and_compare(
-                    folder, kind, opened, source, facts, config, model_parallel_size, stages, fault
+                side_files = _write_and_compare(
+                    folder,
+                    kind,
+                    opened,
+                    source,
+                    metadata,
+                    config,
+                    model_parallel_size,
+                    stages,
+                    fault,
                 )
         except OSError as error:
             raise RunError(f"{out} can't be written: {error}") from error
@@ -91,13 +108,26 @@ def convert(
             out=named,
             kind=kind,
             config=config,
-            heads=describe_heads(opened.facts, given=num_attention_heads is not None),
-            iteration=facts.iteration,
+            heads=describe_heads(opened.metadata, given=num_attention_heads is not None),
+            iteration=metadata.iteration,
             tensors=dict(source.tensors),
-            companions=companions,
+            side_files=side_files,
             seconds=time.monotonic() - started,
             fault=fault.sentence,
+            extended=_describe_extension(opened, source),
+            extra=source.extra,
         )
+
+
+def _describe_extension(opened: WeightSource, source: ChangedSource) -> str | None:
+    """The position tables' old and new length, where they were extended."""
+    if source.new_positions is None:
+        return None
+    old, new = (
+        measure(each.tensors, str(each.path), each.where).max_sequence_length
+        for each in (opened, source)
+    )
+    return f"{old} extended to {new}: {source.new_positions}"
 
 
 def _write_and_compare(
@@ -105,7 +135,7 @@ def _write_and_compare(
     kind: str,
     opened: WeightSource,
     source: WeightSource,
-    facts: SourceMetadata,
+    metadata: SourceMetadata,
     config: Any,
     model_parallel_size: int,
     stages: Stages,
@@ -116,20 +146,20 @@ def _write_and_compare(
     num_bytes = sum(info.nbytes for info in source.tensors.values())
     order = _order(opened)
     destination = _new_destination(
-        folder, kind, order, source.tensors, facts, config, model_parallel_size, checksums
+        folder, kind, order, source.tensors, metadata, config, model_parallel_size, checksums
     )
     with stages("converting", num_bytes) as progress:
         copy_tensors(source, destination, checksums, progress, fault.look)
         destination.finish()
-    companions = _copy_side_files(opened, config, folder, kind)
+    side_files = _copy_side_files(opened, config, folder, kind)
     with stages("checking", num_bytes) as progress:
         _read_back(folder, config.num_attention_heads, source, checksums, progress)
-    return companions
+    return side_files
 
 
 def _copy_side_files(opened: WeightSource, config: Any, folder: Path, kind: str) -> tuple[str, ...]:
     """Copies what belongs to a checkpoint beside its weights; returns the files' names."""
-    copied = copy_companions(_folder_of(opened), opened.kind, folder, kind)
+    copied = copy_side_files(_folder_of(opened), opened.kind, folder, kind)
     if kind == "native" and opened.kind != "native" and isinstance(config, GLMConfig):
         write_evaluation_settings(folder, config)
     return tuple(map(str, copied))
@@ -176,25 +206,25 @@ def _new_destination(
     kind: str,
     order: list[str],
     tensors: Mapping[str, TensorInfo],
-    facts: SourceMetadata,
+    metadata: SourceMetadata,
     config: Any,
     model_parallel_size: int,
     checksums: Mapping[str, int],
 ) -> WeightDestination:
     if kind == "native":
         fields = dataclasses.asdict(config)
-        return NativeDestination(folder, order, tensors, facts, fields, checksums)
+        return NativeDestination(folder, order, tensors, metadata, fields, checksums)
     if kind == "original":
         heads = config.num_attention_heads
         return OriginalDestination(
-            folder, order, tensors, facts.iteration, model_parallel_size, heads
+            folder, order, tensors, metadata.iteration, model_parallel_size, heads
         )
-    return HuggingFaceDestination(folder, order, tensors, facts)
+    return HuggingFaceDestination(folder, order, tensors, metadata)
 
 
 def _config(opened: WeightSource, source: ChangedSource, num_attention_heads: int | None) -> Any:
     """The model's configuration: inferred, and what a run's record says beside the dimensions."""
-    heads = opened.facts.num_attention_heads or num_attention_heads
+    heads = opened.metadata.num_attention_heads or num_attention_heads
     config = infer_config(source.tensors, heads)
     if not isinstance(opened, NativeSource):
         return config
@@ -225,6 +255,8 @@ def _folder_of(source: WeightSource) -> Path:
     """Where the files beside a source's weights lie."""
     if isinstance(source, NativeSource):
         return Path(source.step_folder.parent.parent)
+    if isinstance(source, HuggingFaceSource):
+        return source.folder
     return Path(source.path)
 
 

@@ -213,21 +213,6 @@ def find_heads(dimensions: Dimensions, num_attention_heads: int | None) -> int:
     return num_attention_heads
 
 
-def extend_positions(table: np.ndarray, rows: int) -> np.ndarray:
-    """A position table [P, D] with more rows: behind its end it begins anew.
-
-    Source: load_pretrained of the original code.
-
-    Raises:
-      UsageError: the table has more than `rows` already.
-    """
-    if rows < len(table):
-        raise UsageError(
-            f"the position tables have {len(table)} rows and can't be made shorter, to {rows}"
-        )
-    return table[np.arange(rows) % len(table)]
-
-
 def chinese_mask_fault(word_embedding: np.ndarray) -> str | None:
     """A sentence on the fault of glm-10b-chinese where this word embedding [V, D] has it.
 

@@ -35,6 +35,7 @@ def load(
     num_attention_heads: int | None = None,
     dtype: DTypeLike = jnp.float32,
     mesh: jax.sharding.Mesh | None = None,
+    ignore_extra: bool = False,
 ) -> tuple[GLM | RelativeGLM, PyTree]:
     """The model and its parameters, from any kind of checkpoint (contract C4).
 
@@ -44,28 +45,31 @@ def load(
     Args:
       path: a run folder, as `glm-jax pretrain` and `glm-jax convert` leave it, or one of its
         checkpoints; a checkpoint folder of the original code, split over any number of ranks; a
-        Hugging Face folder of the glm-* family; a local path, or a URL of fsspec.
+        Hugging Face folder of the glm-* family, or one file of weights of these two; a local path,
+        or a URL of fsspec.
       num_attention_heads: H, which an original checkpoint doesn't record; None for hidden size /
         64, true of every published model.
       dtype: of the parameters. What the network computes in is its configuration's compute_dtype.
       mesh: where the parameters go; all devices, with whole copies, by default.
+      ignore_extra: leaves out tensors that GLM doesn't have, such as heads of a task, which are
+        refused otherwise.
 
     Returns:
       The model, and its parameters as `model.apply({"params": params}, ...)` takes them.
 
     Raises:
-      UsageError: no checkpoint there, or a damaged or foreign one.
+      UsageError: no checkpoint there, or a damaged or foreign one, or one with extra tensors.
       RunError: the checkpoint of a run is damaged.
     """
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     with (
         readable_checkpoint(path) as readable,
-        open_source(readable, num_attention_heads) as source,
+        open_source(readable, num_attention_heads, ignore_extra=ignore_extra) as source,
     ):
         if isinstance(source, NativeSource):
             model = _model(model_config(source.record, source.tensors, source.step_folder))
         else:
-            model = _model(infer_config(source.tensors, source.facts.num_attention_heads))
+            model = _model(infer_config(source.tensors, source.metadata.num_attention_heads))
         abstract = _abstract(model, mesh, dtype)
         if isinstance(source, NativeSource) and not source.converted:
             step = source.step_folder

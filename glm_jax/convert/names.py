@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -112,6 +112,18 @@ def find(name: str) -> tuple[Entry, int | None] | None:
     if entry is None or entry.in_layers != (match is not None):
         return None
     return entry, None if match is None else int(match[0])
+
+
+def entry_of(name: str) -> Entry:
+    """The entry of the original name of a parameter.
+
+    Raises:
+      KeyError: GLM has no such parameter.
+    """
+    found = find(name)
+    if found is None:
+        raise KeyError(name)
+    return found[0]
 
 
 def by_native(path: str) -> Entry | None:
@@ -223,22 +235,3 @@ def merge(entry: Entry, tensors: Iterable[np.ndarray], ranks: int) -> np.ndarray
     if whole is None:
         raise ValueError("no rank's tensor was given")
     return whole
-
-
-def plain_names(names: Collection[str], prefixes: Sequence[str]) -> dict[str, str]:
-    """The original's names of the tensors in a state dict, and what they are called there.
-
-    Args:
-      names: which may begin with one of the prefixes.
-      prefixes: what wrappers of the original's model put before its names.
-    """
-    present = set(names)
-    for prefix in prefixes:
-        if f"{prefix}{TABLE[0].original}" in present:
-            plain = {name: name.removeprefix(prefix) for name in names}
-            # A tensor that is there twice keeps its prefix, and is foreign by its name.
-            return {
-                name if plain[name] != name and plain[name] in present else plain[name]: name
-                for name in names
-            }
-    return {name: name for name in names}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from etils import epath
 
 from glm_jax.checkpoints.record import STATE_ITEM, find_step
-from glm_jax.convert.layouts.huggingface import HuggingFaceSource
+from glm_jax.convert.layouts.huggingface import SAFETENSORS_SUFFIX, HuggingFaceSource
+from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE
 from glm_jax.convert.layouts.native import NativeSource
 from glm_jax.convert.layouts.original import OriginalSource
 from glm_jax.convert.layouts.rank_files import TRACKERS, rank_file_name
@@ -20,21 +22,26 @@ from glm_jax.io.paths import ORBAX_SCHEMES, is_url, local_path, resolve_path, sc
 
 
 def open_source(
-    path: str | os.PathLike[str], num_attention_heads: int | None = None
+    path: str | os.PathLike[str],
+    num_attention_heads: int | None = None,
+    *,
+    ignore_extra: bool = False,
 ) -> WeightSource:
     """Opens the checkpoint at a path, whatever its kind.
 
     Args:
       path: a run folder, its checkpoints/ or one checkpoint in it; an original checkpoint folder,
-        one of its tags or a file of it; a Hugging Face folder.
+        one of its tags or a file of it; a Hugging Face folder, or one file with its weights.
       num_attention_heads: H, where the checkpoint doesn't record it.
+      ignore_extra: leaves out tensors that GLM doesn't have, which are refused otherwise.
 
     Raises:
-      UsageError: nothing of these is there, it is damaged, or records another number of heads.
+      UsageError: nothing of these is there, it is damaged, records another number of heads, or has
+        extra tensors.
     """
     resolved = resolve_path(path, "the checkpoint")
-    source = _open(resolved, path, num_attention_heads)
-    recorded = source.facts.num_attention_heads
+    source = _open(resolved, path, num_attention_heads, ignore_extra)
+    recorded = source.metadata.num_attention_heads
     if num_attention_heads is not None and recorded not in (None, num_attention_heads):
         source.__exit__()
         raise UsageError(
@@ -44,7 +51,10 @@ def open_source(
 
 
 def _open(
-    path: epath.Path, given: str | os.PathLike[str], num_attention_heads: int | None
+    path: epath.Path,
+    given: str | os.PathLike[str],
+    num_attention_heads: int | None,
+    ignore_extra: bool,
 ) -> WeightSource:
     if not path.exists():
         raise UsageError(f"there is no checkpoint at {given}: no such file or folder")
@@ -52,16 +62,32 @@ def _open(
         return NativeSource(path)
     local = local_path(path, "a checkpoint of the original code or of Hugging Face")
     if local.is_file():
-        return OriginalSource(local, num_attention_heads)
-    if any((local / name).is_file() for name in TRACKERS) or any(local.glob("mp_rank_*")):
-        return OriginalSource(local, num_attention_heads)
-    if (local / "config.json").is_file():
-        return HuggingFaceSource(local, num_attention_heads)
-    raise UsageError(
-        f"{given} is no checkpoint: it has no checkpoints/ (a run folder), no {STATE_ITEM}/ (one "
-        f"of its checkpoints), no {' or '.join(TRACKERS)} or {rank_file_name(0)} (the original "
-        "code's), and no config.json (Hugging Face)"
-    )
+        huggingface = _is_huggingface_file(local)
+    elif any((local / name).is_file() for name in TRACKERS) or any(local.glob("mp_rank_*")):
+        huggingface = False
+    elif (local / CONFIG_FILE).is_file():
+        huggingface = True
+    else:
+        raise UsageError(
+            f"{given} is no checkpoint: it has no checkpoints/ (a run folder), no {STATE_ITEM}/ "
+            f"(one of its checkpoints), no {' or '.join(TRACKERS)} or {rank_file_name(0)} (the "
+            f"original code's), and no {CONFIG_FILE} (Hugging Face)"
+        )
+    source = HuggingFaceSource if huggingface else OriginalSource
+    return source(local, num_attention_heads, ignore_extra=ignore_extra)
+
+
+def _is_huggingface_file(file: Path) -> bool:
+    """Whether one file is of Hugging Face's kind; else it is a torch file of the original code.
+
+    Raises:
+      UsageError: it is a file beside the weights.
+    """
+    if file.suffix == ".json":
+        raise UsageError(f"{file} has no weights in it: give the folder {file.parent}")
+    if file.suffix == ".bin":
+        return (file.parent / CONFIG_FILE).is_file()
+    return file.suffix == SAFETENSORS_SUFFIX
 
 
 @contextmanager

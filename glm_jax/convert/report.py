@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from glm_jax.convert.dimensions import PUBLISHED_HEAD_SIZE
+from glm_jax.convert.layouts.state_dict import shown
 from glm_jax.convert.weights import SourceMetadata, TensorInfo
 
 
@@ -23,9 +24,11 @@ class Report:
       heads: how the number of attention heads is known.
       iteration: the training step, None where the source doesn't record it.
       tensors: what was written, by original names.
-      companions: other files copied.
+      side_files: other files copied.
       seconds: from start to end.
       fault: a known fault of the weights, None without one.
+      extended: how the position tables were extended, None where they weren't.
+      extra: the names of tensors of the source that were left out.
     """
 
     source: str | os.PathLike[str]
@@ -36,9 +39,11 @@ class Report:
     heads: str
     iteration: int | None
     tensors: Mapping[str, TensorInfo]
-    companions: tuple[str, ...]
+    side_files: tuple[str, ...]
     seconds: float
     fault: str | None
+    extended: str | None = None
+    extra: tuple[str, ...] = ()
 
     @property
     def num_parameters(self) -> int:
@@ -70,17 +75,22 @@ class Report:
             f"checked      {len(self.tensors)} of {len(self.tensors)} tensors read back, "
             "checksums (CRC-32) equal",
         ]
-        if self.companions:
-            lines.append(f"copied       {', '.join(self.companions)}")
+        if self.extended:
+            lines.append(f"positions    {self.extended}")
+        if self.extra:
+            names = ", ".join(map(shown, self.extra))
+            lines.append(f"left out     {len(self.extra)} that GLM doesn't have: {names}")
+        if self.side_files:
+            lines.append(f"copied       {', '.join(self.side_files)}")
         if self.fault:
             lines.append(f"note         {self.fault}")
         return lines
 
 
-def describe_heads(facts: SourceMetadata, *, given: bool) -> str:
+def describe_heads(metadata: SourceMetadata, *, given: bool) -> str:
     """Where the number of heads is from."""
     if given:
         return "as given"
-    if facts.num_attention_heads is not None:
+    if metadata.num_attention_heads is not None:
         return "as recorded"
     return f"assumed: hidden size / {PUBLISHED_HEAD_SIZE}, as in every published model"

@@ -36,7 +36,7 @@ def write_evaluation_settings(folder: Path, config: GLMConfig) -> None:
     (folder / GIN_FILE).write_text("\n".join([comment, *lines]) + "\n")
 
 
-def copy_companions(source: Path, source_kind: str, folder: Path, kind: str) -> list[Path]:
+def copy_side_files(source: Path, source_kind: str, folder: Path, kind: str) -> list[Path]:
     """Copies the files that belong beside converted weights too.
 
     Args:

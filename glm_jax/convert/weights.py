@@ -54,10 +54,12 @@ class WeightSource(Protocol):
 
     Attributes:
       kind: "original", "huggingface" or "native".
+      extra: the names of what its files hold that GLM doesn't have.
     """
 
     kind: str
-    facts: SourceMetadata
+    extra: tuple[str, ...]
+    metadata: SourceMetadata
 
     @property
     def path(self) -> Path | epath.Path:

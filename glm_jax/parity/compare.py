@@ -93,13 +93,15 @@ def _difference(
         for one, other in _rows(first_logits, second_logits):
             log_p, log_q = _log_softmax(one), _log_softmax(other)
             kl.append(np.sum(np.exp(log_p) * (log_p - log_q), axis=-1))
-            agreement.append(one.argmax(axis=-1) == other.argmax(axis=-1))
+            # argmax chooses a NaN, which is no prediction to agree in.
+            numbers = ~(np.isnan(one).any(axis=-1) | np.isnan(other).any(axis=-1))
+            agreement.append(numbers & (one.argmax(axis=-1) == other.argmax(axis=-1)))
     return Difference(
         station=station,
         max_absolute=largest if np.isfinite(largest) else float("inf"),
         largest_value=float(np.abs(first).max()),
-        # Rounding may take a divergence of nothing below 0.
-        kl_per_token=max(float(np.mean(kl)), 0.0),
+        # Rounding may take a divergence of 0 below it; unlike max(), this keeps NaN wherever it is.
+        kl_per_token=float(np.maximum(np.mean(kl), 0.0)),
         top1_agreement=float(np.mean(agreement)),
     )
 

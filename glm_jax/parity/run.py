@@ -78,7 +78,7 @@ def _same_dimensions(
     sources: list[WeightSource], given: int | None
 ) -> tuple[GLMConfig | RelativeGLMConfig, list[str]]:
     """The dimensions of both networks, and how each one's number of heads is known."""
-    recorded = [source.facts.num_attention_heads for source in sources]
+    recorded = [source.metadata.num_attention_heads for source in sources]
     configs, known = [], []
     for source, own, other in zip(sources, recorded, reversed(recorded), strict=True):
         if given is not None and own not in (None, given):

@@ -93,8 +93,9 @@ def test_unknown_heads_are_hidden_size_over_64(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["native", "original", "huggingface"])
-def test_position_tables_are_extended_by_their_start(source, tensors, tmp_path, kind):
-    run(source, tmp_path / "out", kind, changes=Changes(max_sequence_length=16))
+def test_position_tables_are_extended_by_repeating_them(source, tensors, tmp_path, kind):
+    changes = Changes(max_sequence_length=16, new_positions="repeat")
+    report = run(source, tmp_path / "out", kind, changes=changes)
     found = read_all(tmp_path / "out")
     for name in (POSITIONS, BLOCK_POSITIONS):
         assert found[name].shape == (17, 8)
@@ -102,6 +103,38 @@ def test_position_tables_are_extended_by_their_start(source, tensors, tmp_path, 
             np.testing.assert_array_equal(found[name][row], tensors[name][row % 7])
     for name in tensors.keys() - {POSITIONS, BLOCK_POSITIONS}:
         np.testing.assert_array_equal(found[name], tensors[name])
+    assert "positions    6 extended to 16: the new rows repeat the table" in report.lines()
+
+
+@pytest.mark.parametrize("kind", ["native", "original", "huggingface"])
+def test_position_tables_are_extended_by_random_rows_as_in_the_original(
+    source, tensors, tmp_path, kind
+):
+    changes = Changes(max_sequence_length=1006, seed=3)
+    report = run(source, tmp_path / "out", kind, changes=changes)
+    found = read_all(tmp_path / "out")
+    added = []
+    for name in (POSITIONS, BLOCK_POSITIONS):
+        np.testing.assert_array_equal(found[name][:7], tensors[name])
+        added.append(found[name][7:].astype(np.float64))
+        assert added[-1].shape == (1000, 8)
+        assert added[-1].std() == pytest.approx(0.02, rel=0.05)
+        assert abs(added[-1].mean()) < 0.002
+    assert not np.array_equal(*added)
+    for name in tensors.keys() - {POSITIONS, BLOCK_POSITIONS}:
+        np.testing.assert_array_equal(found[name], tensors[name])
+    line = "positions    6 extended to 1006: new rows random (normal, 0.02), seed 3"
+    assert line in report.lines()
+
+
+def test_the_seed_decides_the_random_rows(source, tmp_path):
+    tables = []
+    for number, seed in enumerate((0, 0, 1)):
+        changes = Changes(max_sequence_length=16, seed=seed)
+        run(source, tmp_path / str(number), changes=changes)
+        tables.append(read_all(tmp_path / str(number))[POSITIONS])
+    np.testing.assert_array_equal(tables[0], tables[1])
+    assert not np.array_equal(tables[0], tables[2])
 
 
 def test_one_dimensional_tables_have_no_row_more(tmp_path):
@@ -113,7 +146,7 @@ def test_one_dimensional_tables_have_no_row_more(tmp_path):
     assert report.tensors[POSITIONS].shape == (9, 8)
 
 
-def test_tables_are_not_cut(source, tmp_path):
+def test_tables_are_not_shortened(source, tmp_path):
     with pytest.raises(UsageError, match="has 7 rows, but --max_sequence_length=5 asks for 6"):
         run(source, tmp_path / "out", changes=Changes(max_sequence_length=5))
     assert_nothing_left(tmp_path)
@@ -260,7 +293,7 @@ def test_files_beside_hugging_face_weights_go_along(tmp_path, tensors):
     (source / "optimizer.pt").write_bytes(b"large")
     run(source, tmp_path / "ours")
     report = run(tmp_path / "ours", tmp_path / "back", "huggingface")
-    assert set(report.companions) == {
+    assert set(report.side_files) == {
         "modeling_glm.py",
         "vocab.txt",
         "merges.txt",

@@ -11,7 +11,6 @@ import pytest
 from glm_jax.convert.dimensions import (
     Dimensions,
     chinese_mask_fault,
-    extend_positions,
     infer_config,
     measure,
 )
@@ -113,18 +112,6 @@ def test_recorded_models(shared, model):
     if isinstance(config, GLMConfig):
         assert config.max_sequence_length == recorded["max_sequence_length"]
         assert config.block_position_encoding == (model != "pos1d")
-
-
-def test_a_longer_table_repeats_its_start():
-    table = np.arange(10, dtype=np.float16).reshape(5, 2)
-    longer = extend_positions(table, 8)
-    np.testing.assert_array_equal(longer[:5], table)
-    np.testing.assert_array_equal(longer[5:], table[:3])
-    np.testing.assert_array_equal(extend_positions(table, 12)[5:10], table)
-    np.testing.assert_array_equal(extend_positions(table, 5), table)
-    assert longer.dtype == table.dtype
-    with pytest.raises(UsageError, match="can't be made shorter"):
-        extend_positions(table, 4)
 
 
 @pytest.mark.parametrize("rows", [50048, 50304])

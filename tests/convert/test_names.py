@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glm_jax.convert.formats.torch_reader import TorchFile, tensors_in
+from glm_jax.convert.formats.torch_reader import TorchFile
+from glm_jax.convert.layouts.state_dict import read_state_dict
 from glm_jax.convert.names import (
     TABLE,
     Entry,
@@ -16,7 +17,6 @@ from glm_jax.convert.names import (
     merge,
     merged_shape,
     original_order,
-    plain_names,
     split,
     splits,
     to_native,
@@ -91,28 +91,11 @@ def test_other_names_are_foreign(name):
     assert find(name) is None
 
 
-def test_a_prefix_is_taken_off():
-    names = ["glm.word_embeddings.weight", "glm.transformer.final_layernorm.bias"]
-    assert plain_names(names, ["model.", "glm."]) == {
-        "word_embeddings.weight": names[0],
-        "transformer.final_layernorm.bias": names[1],
-    }
-
-
-def test_a_tensor_with_and_without_prefix_stays_two():
-    names = ["glm.word_embeddings.weight", "glm.x", "x"]
-    assert plain_names(names, ["glm."]) == {
-        "word_embeddings.weight": names[0],
-        "glm.x": "glm.x",
-        "x": "x",
-    }
-
-
 @pytest.mark.parametrize("model", ["block2d_scale1", "pos1d", "relative_xl"])
 def test_the_order_is_that_of_the_original(shared, model):
     path = next((shared / "goldens/a_forward" / model / "ckpt").rglob("*.pt"))
     file = TorchFile(path)
-    names = list(tensors_in(file))
+    names = list(read_state_dict(file)[0])
     file.close()
     entries = [found for found in map(find, names) if found is not None]
     assert len(entries) == len(names)

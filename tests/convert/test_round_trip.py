@@ -86,7 +86,7 @@ def test_torch_files_of_hugging_face_folders(tmp_path, prefix, sharded):
     run(tmp_path / "ours", tmp_path / "back", "huggingface")
     assert_holds(tmp_path / "back", tensors)
     with open_source(tmp_path / "back") as back:
-        assert back.facts.name_prefix == prefix
+        assert back.metadata.name_prefix == prefix
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -116,7 +116,7 @@ def test_merging_gives_the_recorded_tensors(tmp_path, shared, ranks):
         open_source(tmp_path / "ours") as ours,
     ):
         assert set(ours.tensors) == set(expected.files)
-        assert ours.facts.iteration == 1200
+        assert ours.metadata.iteration == 1200
         for name in expected.files:
             assert ours.read(name).dtype == expected[name].dtype == np.float16
             assert ours.read(name).tobytes() == expected[name].tobytes(), name

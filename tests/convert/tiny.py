@@ -12,8 +12,8 @@ import ml_dtypes
 import numpy as np
 
 from glm_jax.convert.dimensions import Dimensions
-from glm_jax.convert.layouts.huggingface import HuggingFaceDestination
-from glm_jax.convert.layouts.original import OriginalDestination
+from glm_jax.convert.layouts.huggingface_writer import HuggingFaceDestination
+from glm_jax.convert.layouts.original_writer import OriginalDestination
 from glm_jax.convert.weights import SourceMetadata, TensorInfo
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

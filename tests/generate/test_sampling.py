@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,52 +12,26 @@ from hypothesis import strategies as st
 from glm_jax.generate.sampling import (
     FORBIDDEN,
     choose,
-    keep_top_k,
-    keep_top_p,
-    mask_early_ends,
     mask_repeats,
 )
+from tests.parity.golden_pieces import filter_differs, processor_differs, read_pieces
 
 
 @pytest.fixture(scope="module")
 def pieces(shared):
-    folder = shared / "goldens" / "g_generation"
-    with np.load(folder / "pieces.npz") as arrays:
-        return json.loads((folder / "pieces.json").read_text()), dict(arrays)
+    return read_pieces(shared / "goldens" / "g_generation")
 
 
 def test_the_recorded_filters_keep_the_same_tokens(pieces):
-    settings_of_all, arrays = pieces
-    for number, filters in enumerate(settings_of_all["top_k_logits"]):
-        logits = jnp.asarray(arrays[f"top_k_logits_{number}/in"])
-        rows = len(logits)
-        top_p = filters["top_p"] or 1.0  # 0 keeps all in the original
-        kept = keep_top_k(logits, jnp.full(rows, filters["top_k"]))
-        kept = keep_top_p(kept, jnp.full(rows, top_p))
-        np.testing.assert_array_equal(kept, arrays[f"top_k_logits_{number}/out"], str(filters))
+    cases, arrays = pieces
+    for number, case in enumerate(cases["top_k_logits"]):
+        assert not filter_differs(number, case, arrays), case
 
 
 def test_the_recorded_processors_forbid_the_same_tokens(pieces):
-    settings_of_all, arrays = pieces
-    for number, used in enumerate(settings_of_all["processors"]):
-        logits = jnp.asarray(arrays[f"processors_{number}/in"])
-        ids = jnp.asarray(arrays[f"processors_{number}/ids"])
-        rows, length = ids.shape
-        found = mask_repeats(
-            logits,
-            ids,
-            jnp.zeros(rows, jnp.int32),
-            jnp.full(rows, length),
-            jnp.full(rows, used["ngram"]),
-        )
-        np.testing.assert_array_equal(found, arrays[f"processors_{number}/no_repeat_ngram"])
-        found = mask_early_ends(
-            logits,
-            jnp.array([used["eos_token_id"]]),
-            jnp.full(rows, length),
-            jnp.full(rows, used["min_length"]),
-        )
-        np.testing.assert_array_equal(found, arrays[f"processors_{number}/min_length"])
+    cases, arrays = pieces
+    for number, case in enumerate(cases["processors"]):
+        assert not processor_differs(number, case, arrays), case
 
 
 @given(

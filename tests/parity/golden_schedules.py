@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule
-from tests.parity.rows import Row, relative
+from tests.parity.rows import Row, largest, relative
 
 TOLERANCE = 1e-9
 # A linear decay that runs on crosses 0; nearer to it than this fraction of the peak, differences
@@ -54,22 +54,22 @@ def learning_rates(config: OptimizerConfig, first: int, stop: int) -> np.ndarray
 def schedule_rows(file: Path, golden: str) -> list[Row]:
     """One row per kind of decay, as the original computes it, and for our clamped linear decay."""
     recorded = json.loads(file.read_text())
-    largest: dict[str, list[float]] = {}
+    differences: dict[str, list[float]] = {}
     for run in recorded["schedules"]:
         kind, rates = run["decay_style"], np.array(run["lr_at_step"])
         config = schedule_config(run, our_decay(kind))
         found = learning_rates(config, 0, len(rates))
         difference = relative(found, rates, smallest=NEAR_ZERO * run["lr"])
-        as_original = f"learning rate, {kind}, past the end too (relative)"
-        largest.setdefault(as_original, []).append(difference)
+        differences.setdefault(f"{kind}, past the end too", []).append(difference)
         if kind == "linear":
             clamped = schedule_config(run, kind)
             to_end = rates[: clamped.decay_steps + 1]
             difference = relative(learning_rates(clamped, 0, len(to_end)), to_end)
-            largest.setdefault("learning rate, linear clamped, to the end (relative)", []).append(
-                difference
-            )
-    rows = [Row(golden, quantity, TOLERANCE, max(found)) for quantity, found in largest.items()]
+            differences.setdefault("linear clamped, to the end", []).append(difference)
+    rows = [
+        Row(golden, f"learning rate, {schedule} (relative)", TOLERANCE, largest(found))
+        for schedule, found in differences.items()
+    ]
     if "switch_linear" in recorded:
         rows.append(_switch_row(recorded["switch_linear"], golden))
     return rows

@@ -29,7 +29,7 @@ from glm_jax.train.optimizer import is_decayed, learning_rate_schedule, make_opt
 from glm_jax.train.step import TrainState, initial_state, make_train_step
 from tests.parity.golden_schedules import NEAR_ZERO, learning_rates, schedule_rows
 from tests.parity.recording import Recording, open_recording
-from tests.parity.rows import Row, absolute, relative
+from tests.parity.rows import Row, absolute, folders, guarded, largest, relative
 
 LOGITS = 1e-4
 LOSS = 1e-6
@@ -37,6 +37,10 @@ LEARNING_RATE = 1e-9
 GRADIENT = 1e-3
 # 1e-5 absolute.
 SMALLEST_GRADIENT = 1e-5 / GRADIENT
+
+# 1e-9 absolute: rounding of the softmax of a probable target, whose gradient is p - 1.
+SMALLEST_BY_LOGITS = 1e-9 / GRADIENT
+TO_LARGEST = 1e-5
 
 # Adam divides by the size of a gradient, and so makes the rounding of the smallest ones visible.
 PARAMETER = 1e-4
@@ -100,12 +104,18 @@ def _gradient_rows(
     golden, arrays = recording.golden, recording.arrays
     difference = relative(by_logits, arrays["grad/d_logits"], SMALLEST_GRADIENT)
     yield Row(golden, "gradient by the logits (relative, or 1e-5 absolute)", GRADIENT, difference)
+    # Most of them are below 1e-5, the softmax of improbable tokens.
+    difference = relative(by_logits, arrays["grad/d_logits"], SMALLEST_BY_LOGITS)
+    yield Row(golden, "gradient by the logits (relative, or 1e-9 absolute)", GRADIENT, difference)
     found, recorded = recording.state_dict(gradients.values), _named(arrays, "grad/param/")
     yield Row(golden, "parameters without a gradient", 0.0, len(found.keys() ^ recorded.keys()))
-    difference = max(relative(found[n], recorded[n], SMALLEST_GRADIENT) for n in recorded)
+    difference = largest(relative(found[n], recorded[n], SMALLEST_GRADIENT) for n in recorded)
     yield Row(
         golden, "gradient by every parameter (relative, or 1e-5 absolute)", GRADIENT, difference
     )
+    difference = largest(_to_largest(found[n], recorded[n]) for n in recorded)
+    quantity = "gradient by every parameter (relative to the largest of it)"
+    yield Row(golden, quantity, TO_LARGEST, difference)
     difference = relative(gradients.norms[0], recording.info["grad_global_norm_before_clip"])
     yield Row(golden, "global gradient norm (relative)", NORM, difference)
 
@@ -127,7 +137,7 @@ def step_rows(recording: Recording) -> Iterator[Row]:
     recorded = [step["lr_used"] for step in steps] + [steps[-1]["lr_after"]]
     difference = relative(rates, recorded, NEAR_ZERO * recording.optimizer.learning_rate)
     yield Row(golden, "learning rate of every step (relative)", LEARNING_RATE, difference)
-    difference = max(
+    difference = largest(
         _checksum_gap(found[name], checksums)
         for found, step in zip(sums, steps, strict=True)
         for name, checksums in step["param_checksums"].items()
@@ -172,22 +182,31 @@ def _final_rows(recording: Recording, state: TrainState) -> Iterator[Row]:
     golden, arrays = recording.golden, recording.arrays
     final = recording.state_dict(state.params)
     recorded = _named(arrays, "final/")
-    difference = max(parameter_gap(name, final[name], recorded[name]) for name in recorded)
+    difference = largest(parameter_gap(name, final[name], recorded[name]) for name in recorded)
     yield Row(golden, "every parameter after the last step", PARAMETER, difference)
     for ours, theirs in (("mu", "exp_avg"), ("nu", "exp_avg_sq")):
         moments = recording.state_dict(optax.tree_utils.tree_get(state.optimizer_state, ours))
         recorded = _named(arrays, f"final_{theirs}_checksum/")
-        difference = max(_moment_gap(moments[name], recorded[name]) for name in recorded)
+        difference = largest(_moment_gap(moments[name], recorded[name]) for name in recorded)
         yield Row(golden, f"sums over the moment {theirs} (relative)", CHECKSUM, difference)
 
 
+def _to_largest(array: np.ndarray, recorded: np.ndarray) -> float:
+    """The largest difference as a fraction of the largest recorded magnitude."""
+    return relative(absolute(array, recorded), 0.0, smallest=float(np.abs(recorded).max()))
+
+
 def _checksum_gap(array: np.ndarray, recorded: Mapping[str, float]) -> float:
+    """The largest difference of the sums, each as a fraction of the recorded sum of its terms."""
     values = array.astype(np.float64)
-    magnitude = recorded["abs_sum"]
-    return max(
-        abs(values.sum() - recorded["sum"]) / magnitude,
-        abs(np.abs(values).sum() - magnitude) / magnitude,
-        abs(np.square(values).sum() - recorded["sq_sum"]) / recorded["sq_sum"],
+    magnitude, squares = recorded["abs_sum"], recorded["sq_sum"]
+    gap = values.sum() - recorded["sum"]
+    return largest(
+        [
+            relative(gap, 0.0, smallest=abs(magnitude)),
+            relative(np.abs(values).sum(), magnitude),
+            relative(np.square(values).sum(), squares),
+        ]
     )
 
 
@@ -195,7 +214,7 @@ def _moment_gap(array: np.ndarray, recorded: np.ndarray) -> float:
     """The recorded sum, and the sum of magnitudes where there is one, beside ours."""
     values = array.astype(np.float64)
     ours = np.array([values.sum(), np.abs(values).sum()])[: len(recorded)]
-    return float(np.max(np.abs(ours - recorded)) / recorded[-1])
+    return relative(ours - recorded, np.zeros_like(ours), smallest=float(np.abs(recorded[-1])))
 
 
 def parameter_gap(name: str, ours: np.ndarray, recorded: np.ndarray) -> float:
@@ -206,7 +225,7 @@ def parameter_gap(name: str, ours: np.ndarray, recorded: np.ndarray) -> float:
     """
     if KEY_BIAS not in name:
         return absolute(ours, recorded)
-    return max(
+    return largest(
         absolute(*thirds)
         for third, thirds in enumerate(zip(np.split(ours, 3), np.split(recorded, 3), strict=True))
         if third != 1
@@ -225,11 +244,16 @@ def _named(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
 
 def training_rows(goldens: Path) -> Iterator[Row]:
     """Rows of everything under `c_training`."""
-    for folder in sorted((goldens / "c_training").iterdir()):
+    for folder in folders(goldens / "c_training"):
         golden = f"c_training/{folder.name}"
-        if (folder / "lr.json").exists():
-            yield from schedule_rows(folder / "lr.json", golden)
-        if (folder / "info.json").exists():
-            recording = open_recording(folder, golden)
-            yield from loss_rows(recording)
-            yield from step_rows(recording)
+        yield from guarded(golden, partial(folder_rows, folder, golden))
+
+
+def folder_rows(folder: Path, golden: str) -> Iterator[Row]:
+    """Rows of one folder: a run, or learning rates."""
+    if (folder / "lr.json").exists():
+        yield from schedule_rows(folder / "lr.json", golden)
+    if (folder / "info.json").exists():
+        recording = open_recording(folder, golden)
+        yield from loss_rows(recording)
+        yield from step_rows(recording)

@@ -6,17 +6,21 @@ python -m tests.parity.report GOLDENS --out docs/parity.md
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from glm_jax.convert.load import load as load_checkpoint
-from tests.parity.golden_exact import block_rows
+from tests.parity.golden_exact import block_rows, item_rows
 from tests.parity.golden_forward import forward_rows
 from tests.parity.golden_generation import generation_rows
+from tests.parity.golden_ranks import rank_rows
+from tests.parity.golden_statistics import statistics_rows
+from tests.parity.golden_tokenizers import tokenizer_rows
 from tests.parity.golden_training import training_rows
-from tests.parity.rows import Row
+from tests.parity.rows import Row, folders
 
 HEADER = """# Parity with the original code
 
@@ -38,10 +42,34 @@ def load(path: Path, num_attention_heads: int) -> tuple[Any, Any]:
 # Titles of the report's parts, and what gives their rows.
 PARTS: Mapping[str, Callable[[Path], Iterable[Row]]] = {
     "Forward passes": lambda goldens: merged(forward_rows(goldens, load)),
+    "Model-parallel ranks": rank_rows,
     "Training": training_rows,
-    "Blanks": block_rows,
+    "Blanks": lambda goldens: itertools.chain(
+        block_rows(goldens), item_rows(goldens), statistics_rows(goldens)
+    ),
+    "Tokenizers": lambda goldens: tokenizer_rows(goldens, goldens.parent / "vocabs"),
     "Generation": lambda goldens: generation_rows(goldens, load),
 }
+# Folders of recordings, each with its part. What is in others is not compared yet.
+FOLDERS: Mapping[str, str] = {
+    "a_forward": "Forward passes",
+    "b_model_parallel": "Model-parallel ranks",
+    "c_training": "Training",
+    "d_blocks": "Blanks",
+    "e_tokenizers": "Tokenizers",
+    "g_generation": "Generation",
+}
+
+
+def missing_rows(goldens: Path, rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
+    """A failing row for every folder of recordings that gave none, with the title of its part."""
+    found = {row.golden for row in rows}
+    for name, title in FOLDERS.items():
+        inner = goldens / name if name in ("a_forward", "c_training") else None
+        for folder in [goldens / name] if inner is None else folders(inner):
+            golden = str(folder.relative_to(goldens))
+            if not any(f"{other}/".startswith(f"{golden}/") for other in found):
+                yield title, Row(golden, "nothing was recorded", 0.0, float("inf"))
 
 
 def merged(rows: Iterable[Row]) -> Iterator[Row]:
@@ -91,6 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.goldens.is_dir():
         parser.error(f"there are no recorded numbers at {options.goldens}: no such folder")
     parts = {title: list(rows_of(options.goldens)) for title, rows_of in PARTS.items()}
+    every = [row for part in parts.values() for row in part]
+    for title, row in missing_rows(options.goldens, every):
+        parts.setdefault(title, []).append(row)
     options.out.write_text(render(parts, NOTES.read_text()))
     failed = [row for part in parts.values() for row in part if not row.passed]
     for row in failed:

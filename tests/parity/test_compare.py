@@ -93,6 +93,17 @@ def test_what_is_no_number_is_beyond_every_tolerance(value, tmp_path):
     assert picture.stat().st_size > 1000
 
 
+@pytest.mark.parametrize("example", [0, -1])
+def test_what_is_no_number_agrees_in_nothing(example):
+    """Wherever it is: in the first example or the last, and in both networks at once."""
+    first, second = some_stations(), some_stations()
+    first.logits[example, 0, 1] = second.logits[example, 0, 1] = np.nan
+    logits = compare_stations(first, second, read)[-1]
+    assert logits.max_absolute == np.inf and np.isnan(logits.kl_per_token)
+    num_positions = first.logits.shape[0] * first.logits.shape[1]
+    assert logits.top1_agreement == pytest.approx(1 - 1 / num_positions)
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     stations = some_stations()
     (tmp_path / "file").write_text("")

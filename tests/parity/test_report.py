@@ -24,6 +24,7 @@ EQUAL = Row("folder/equal", "rows that differ, of 3", 0.0, 0)
     ],
 )
 def test_a_failure_is_written_printed_and_ends_with_1(monkeypatch, tmp_path, capsys, row, shown):
+    monkeypatch.setattr(report, "FOLDERS", {})
     monkeypatch.setattr(report, "PARTS", {"Part": lambda goldens: [GOOD, row]})
     out = tmp_path / "page.md"
     assert report.main([str(tmp_path), "--out", str(out)]) == 1
@@ -34,6 +35,7 @@ def test_a_failure_is_written_printed_and_ends_with_1(monkeypatch, tmp_path, cap
 
 
 def test_without_a_failure_it_ends_with_0(monkeypatch, tmp_path):
+    monkeypatch.setattr(report, "FOLDERS", {})
     monkeypatch.setattr(report, "PARTS", {"Part": lambda goldens: [GOOD, EQUAL]})
     out = tmp_path / "page.md"
     assert report.main([str(tmp_path), "--out", str(out)]) == 0

@@ -73,7 +73,7 @@ def compare(kind: dict[str, Any]) -> dict:
         sharded.params,
     )
     return {
-        "difference": max(jax.tree.leaves(differences)),
+        "difference": float(np.max(jax.tree.leaves(differences))),
         "parts": {
             jax.tree_util.keystr(path, simple=True, separator="/"): part_shape(array)
             for path, array in jax.tree_util.tree_leaves_with_path(sharded.optimizer_state)

@@ -178,19 +178,3 @@ class TorchFile:
 
     def _machine(self, description: Description) -> PickleMachine:
         return PickleMachine(str(self.path), description.constructors(), NAMES, description.storage)
-
-
-def tensors_in(file: TorchFile) -> dict[str, StoredTensor]:
-    """The state dict of a file, or the one that it keeps as `module`.
-
-    Raises:
-      UsageError: it holds no parameters, or something else between them.
-    """
-    content = file.content
-    state = content.get("module", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state:
-        raise UsageError(f"{file.path} holds no parameters")
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, StoredTensor):
-            raise UsageError(f"{str(name)[:120]!r} in {file.path} is not a tensor")
-    return state

@@ -4,64 +4,103 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from glm_jax.convert.dimensions import WORD_EMBEDDING, Dimensions, find_heads, measure
-from glm_jax.convert.formats.safetensors import SafetensorsFile, SafetensorsWriter
-from glm_jax.convert.formats.torch_reader import TorchFile, tensors_in
-from glm_jax.convert.layouts.huggingface_config import check_config, config_fields, read_json
-from glm_jax.convert.names import plain_names
+from glm_jax.convert.dimensions import WORD_EMBEDDING, measure
+from glm_jax.convert.formats.safetensors import SafetensorsFile
+from glm_jax.convert.formats.torch_reader import TorchFile
+from glm_jax.convert.layouts.huggingface_config import (
+    CONFIG_FILE,
+    check_config,
+    read_json,
+)
+from glm_jax.convert.layouts.state_dict import (
+    HUGGINGFACE_PREFIX,
+    find_parameters,
+    read_state_dict,
+    refuse_extra,
+    shown,
+)
 from glm_jax.convert.tensors import require_finite
 from glm_jax.convert.weights import SourceMetadata, TensorInfo
-from glm_jax.errors import RunError, UsageError
+from glm_jax.errors import UsageError
 
 # In the order in which the transformers library looks for them.
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_PREFIX = "glm."
-_MAX_SHARD_BYTES = 5_000_000_000
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+SAFETENSORS_SUFFIX = ".safetensors"
 
 _Reader = Callable[[], np.ndarray]
 
 
 class HuggingFaceSource:
-    """A Hugging Face folder.
+    """A Hugging Face folder, or one file with all of its weights.
+
+    Attributes:
+      folder: where config.json and the other files beside the weights are.
+      extra: the names of what the files hold that GLM doesn't have.
 
     Raises:
-      UsageError: a file is missing, damaged or not GLM's, or config.json contradicts the tensors.
+      UsageError: a file is missing, damaged or not GLM's, or config.json contradicts the tensors;
+        or there are extra tensors, and they are not to be ignored.
     """
 
     kind = "huggingface"
 
-    def __init__(self, path: str | Path, num_attention_heads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        num_attention_heads: int | None = None,
+        *,
+        ignore_extra: bool = False,
+    ) -> None:
         self.path = Path(path)
-        config = read_json(self.path / "config.json")
+        alone = self.path.is_file()
+        self.folder = self.path.parent if alone else self.path
+        # A file of weights says enough by itself; a folder is one of Hugging Face by its config.
+        described = not alone or (self.folder / CONFIG_FILE).is_file()
+        config = read_json(self.folder / CONFIG_FILE) if described else None
         with contextlib.ExitStack() as stack:
-            self._files: dict[str, Path] = {}
-            self._readers: dict[str, _Reader] = {}
-            infos: dict[str, TensorInfo] = {}
-            for file, names in find_shards(self.path).items():
-                found = _open(file, stack)
-                _check_index(file, names, found)
-                for name, (info, reader) in found.items():
-                    if name in infos:
-                        raise UsageError(f"{name[:120]!r} is in {self._files[name]} and in {file}")
-                    infos[name], self._files[name], self._readers[name] = info, file, reader
-            self._names = plain_names(infos, [_PREFIX])
+            infos = self._open_all(
+                _file_alone(self.path) if alone else find_shards(self.path), stack
+            )
+            found = find_parameters(infos, lambda name: str(self._files[name]))
+            self._names = found.names
+            self.extra = (*found.extra, *self._others)
+            if not ignore_extra:
+                refuse_extra({name: str(self._files[name]) for name in found.extra} | self._others)
             plain = {name: infos[full] for name, full in self._names.items()}
             dimensions = measure(plain, str(self.path), self.where)
             self.tensors = {name: plain[name] for name in dimensions.shapes()}
-            heads = check_config(self.path / "config.json", config, dimensions)
-            self.facts = SourceMetadata(
+            heads = check_config(self.folder / CONFIG_FILE, config or {}, dimensions)
+            prefixed = f".{HUGGINGFACE_PREFIX}" in f".{self._names[WORD_EMBEDDING]}"
+            self.metadata = SourceMetadata(
                 num_attention_heads=num_attention_heads if heads is None else heads,
-                name_prefix=self._names[WORD_EMBEDDING].removesuffix(WORD_EMBEDDING),
+                name_prefix=HUGGINGFACE_PREFIX if prefixed else "",
                 huggingface_config=config,
             )
             self._close = stack.pop_all().close
+
+    def _open_all(
+        self, shards: Mapping[Path, set[str] | None], stack: contextlib.ExitStack
+    ) -> dict[str, TensorInfo]:
+        """Opens the files and notes what is where; returns every tensor by its stored name."""
+        self._files: dict[str, Path] = {}
+        self._readers: dict[str, _Reader] = {}
+        self._others: dict[str, str] = {}  # what is no tensor, with its file
+        infos: dict[str, TensorInfo] = {}
+        for file, names in shards.items():
+            found, others = _open(file, stack)
+            self._others |= dict.fromkeys(others, str(file))
+            _check_index(file, names, found)
+            for name, (info, reader) in found.items():
+                if name in infos:
+                    raise UsageError(f"{shown(name)} is in {self._files[name]} and in {file}")
+                infos[name], self._files[name], self._readers[name] = info, file, reader
+        return infos
 
     def __enter__(self) -> HuggingFaceSource:
         return self
@@ -90,15 +129,31 @@ def find_shards(folder: Path) -> dict[Path, set[str] | None]:
     Raises:
       UsageError: there is no such file, the index is unusable, or a file that it names is missing.
     """
-    for name in _WEIGHT_FILES:
+    for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return {folder / name: None}
         index = folder / f"{name}.index.json"
         if index.is_file():
             return _indexed(index)
     raise UsageError(
-        f"{folder} has no weights: expected {' or '.join(_WEIGHT_FILES)}, or one's index"
+        f"{folder} has no weights: expected {' or '.join(WEIGHT_FILES)}, or one's index"
     )
+
+
+def _file_alone(file: Path) -> dict[Path, set[str] | None]:
+    """A file that was named itself, checked to be the only one of its folder's weights.
+
+    Raises:
+      UsageError: an index beside it says that it has only a part of them.
+    """
+    for name in WEIGHT_FILES:
+        index = file.parent / f"{name}.index.json"
+        if index.is_file() and file in _indexed(index):
+            raise UsageError(
+                f"{file} is one of the files with weights that {index.name} lists: give the "
+                f"folder {file.parent}"
+            )
+    return {file: None}
 
 
 def _indexed(index: Path) -> dict[Path, set[str] | None]:
@@ -122,21 +177,24 @@ def _indexed(index: Path) -> dict[Path, set[str] | None]:
     return {index.parent / file: names for file, names in sorted(shards.items())}
 
 
-def _open(file: Path, stack: contextlib.ExitStack) -> dict[str, tuple[TensorInfo, _Reader]]:
-    """Every tensor of a file: what it is, and how to read it."""
-    if file.suffix == ".safetensors":
+def _open(
+    file: Path, stack: contextlib.ExitStack
+) -> tuple[dict[str, tuple[TensorInfo, _Reader]], list[str]]:
+    """Every tensor of a file: what it is, and how to read it. Then the names of what is none."""
+    if file.suffix == SAFETENSORS_SUFFIX:
         opened = SafetensorsFile(file)
         stack.callback(opened.close)
         return {
             name: (info, functools.partial(opened.read, name))
             for name, info in opened.tensors.items()
-        }
+        }, []
     torch_file = TorchFile(file)
     stack.callback(torch_file.close)
+    tensors, others = read_state_dict(torch_file)
     return {
         name: (tensor.info, functools.partial(torch_file.read, tensor))
-        for name, tensor in tensors_in(torch_file).items()
-    }
+        for name, tensor in tensors.items()
+    }, others
 
 
 def _check_index(file: Path, names: set[str] | None, found: Mapping[str, Any]) -> None:
@@ -146,94 +204,3 @@ def _check_index(file: Path, names: set[str] | None, found: Mapping[str, Any]) -
         raise UsageError(f"{file} has no tensor {name[:120]!r}, which the index places there")
     for name in sorted(found.keys() - names):
         raise UsageError(f"{file} has a tensor {name[:120]!r}, which the index doesn't place there")
-
-
-class HuggingFaceDestination:
-    """Writes a Hugging Face folder: safetensors in shards of at most 5 GB, and config.json.
-
-    Args:
-      folder: an empty folder.
-      order: the names in the order in which tensors will come.
-      tensors: shape and dtype of each.
-      facts: H, the names' prefix and the config.json to bring up to date, where they are known.
-      max_shard_bytes: a larger tensor has a file of its own.
-
-    Raises:
-      RunError: the disk failed.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        order: list[str],
-        tensors: Mapping[str, TensorInfo],
-        facts: SourceMetadata,
-        *,
-        max_shard_bytes: int = _MAX_SHARD_BYTES,
-    ) -> None:
-        self.order = order
-        self._folder = folder
-        # The names that GLMForConditionalGeneration has, unless the weights came with others.
-        self._prefix = _PREFIX if facts.huggingface_config is None else facts.name_prefix
-        dimensions = measure(tensors, str(folder), lambda _: str(folder))
-        heads = find_heads(dimensions, facts.num_attention_heads)
-        self._config = config_fields(dimensions, tensors, heads, facts.huggingface_config)
-        self._index = _plan_shards(dimensions, tensors, self._prefix, max_shard_bytes)
-        self._total = sum(info.nbytes for info in tensors.values())
-        self._writers: dict[str, SafetensorsWriter] = {}
-        for file in dict.fromkeys(self._index.values()):
-            held = {
-                name: tensors[name.removeprefix(self._prefix)]
-                for name, shard in self._index.items()
-                if shard == file
-            }
-            self._writers[file] = SafetensorsWriter(folder / file, held)
-
-    def write(self, name: str, tensor: np.ndarray) -> None:
-        """Adds one tensor under its original name.
-
-        Raises:
-          RunError: the disk failed.
-        """
-        full = f"{self._prefix}{name}"
-        self._writers[self._index[full]].write(full, tensor)
-
-    def finish(self) -> None:
-        """Completes the files and writes the index, where there is more than one, and config.json.
-
-        Raises:
-          RunError: the disk failed.
-        """
-        for writer in self._writers.values():
-            writer.finish()
-        try:
-            if len(self._writers) > 1:
-                index = {"metadata": {"total_size": self._total}, "weight_map": self._index}
-                path = self._folder / f"{_WEIGHT_FILES[0]}.index.json"
-                path.write_text(json.dumps(index, indent=2) + "\n")
-            path = self._folder / "config.json"
-            path.write_text(json.dumps(self._config, indent=2) + "\n")
-        except OSError as error:
-            raise RunError(f"{self._folder} can't be written: {error.strerror}") from error
-
-
-def _plan_shards(
-    dimensions: Dimensions, tensors: Mapping[str, TensorInfo], prefix: str, max_bytes: int
-) -> dict[str, str]:
-    """The file of every tensor by its full name; a file is full before the next one begins."""
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for name in dimensions.shapes():
-        nbytes = tensors[name].nbytes
-        if shards[-1] and filled + nbytes > max_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(f"{prefix}{name}")
-        filled += nbytes
-    if len(shards) == 1:
-        return dict.fromkeys(shards[0], _WEIGHT_FILES[0])
-    return {
-        name: f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        for number, shard in enumerate(shards, 1)
-        for name in shard
-    }

@@ -12,6 +12,7 @@ from glm_jax.convert.formats.binary_file import ByteFile
 from glm_jax.convert.weights import TensorInfo
 from glm_jax.errors import UsageError
 
+CONFIG_FILE = "config.json"
 _MAX_JSON_BYTES = 16 << 20
 
 # What config.json says beside dimensions, as the published models have it. The classes are those of

@@ -10,7 +10,7 @@ import numpy as np
 from glm_jax.checkpoints.record import find_step, read_record
 from glm_jax.convert.dimensions import measure
 from glm_jax.convert.layouts.native_reader import Leaf, open_leaves, reason_of
-from glm_jax.convert.layouts.native_record import facts_of, recorded_checksums, stored_dtypes
+from glm_jax.convert.layouts.native_record import read_metadata, recorded_checksums, stored_dtypes
 from glm_jax.convert.names import find, to_original
 from glm_jax.convert.tensors import contiguous, require_finite
 from glm_jax.convert.transfer import checksum
@@ -27,6 +27,7 @@ class NativeSource:
     """
 
     kind = "native"
+    extra: tuple[str, ...] = ()  # a run's checkpoint holds its parameters and nothing else
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens the newest checkpoint of a run folder or of its checkpoints/, or the one given.
@@ -38,7 +39,7 @@ class NativeSource:
         self.path = resolve_path(path, "the checkpoint")
         self.step_folder = find_step(self.path)
         self.record = read_record(self.step_folder)
-        self.facts = facts_of(self.record, self.step_folder)
+        self.metadata = read_metadata(self.record, self.step_folder)
         self._leaves = open_leaves(self.step_folder)
         self._kept: tuple[str, np.ndarray] | None = None
         self._checksums = recorded_checksums(self.record, self.step_folder)

@@ -19,20 +19,20 @@ WEIGHTS = "weights"
 
 
 def weights_record(
-    facts: SourceMetadata, dtypes: Mapping[str, np.dtype], checksums: Mapping[str, int]
+    metadata: SourceMetadata, dtypes: Mapping[str, np.dtype], checksums: Mapping[str, int]
 ) -> dict[str, Any]:
     """What is recorded beside the model's configuration, as JSON values.
 
     Args:
-      facts: what the source said.
+      metadata: what the source said.
       dtypes: of the tensors that aren't stored with the dtype they had.
       checksums: CRC-32 of every tensor as the source had it.
     """
     return {
         WEIGHTS: {
-            "iteration": facts.iteration,
-            "name_prefix": facts.name_prefix,
-            "huggingface_config": facts.huggingface_config,
+            "iteration": metadata.iteration,
+            "name_prefix": metadata.name_prefix,
+            "huggingface_config": metadata.huggingface_config,
             "dtypes": {name: dtype.name for name, dtype in dtypes.items()},
             "checksums": dict(checksums),
         }
@@ -80,8 +80,8 @@ def model_config(
     return recorded
 
 
-def facts_of(record: Mapping[str, Any], step_folder: epath.Path) -> SourceMetadata:
-    """The facts in a checkpoint's record; a training run's record has heads and step only.
+def read_metadata(record: Mapping[str, Any], step_folder: epath.Path) -> SourceMetadata:
+    """The metadata of the weights in a checkpoint; a training run records heads and step only.
 
     Raises:
       UsageError: the record has other types there.
@@ -89,7 +89,7 @@ def facts_of(record: Mapping[str, Any], step_folder: epath.Path) -> SourceMetada
     try:
         model = record["configuration"]["model"]
         weights = record.get(WEIGHTS, {"iteration": record["step"]})
-        facts = SourceMetadata(
+        metadata = SourceMetadata(
             num_attention_heads=model["num_attention_heads"],
             iteration=weights["iteration"],
             name_prefix=weights.get("name_prefix", ""),
@@ -98,17 +98,17 @@ def facts_of(record: Mapping[str, Any], step_folder: epath.Path) -> SourceMetada
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"the record of checkpoint {step_folder} lacks {error}") from error
     expected = (
-        (facts.num_attention_heads, int),
-        (facts.iteration, int | None),
-        (facts.name_prefix, str),
-        (facts.huggingface_config, dict | None),
+        (metadata.num_attention_heads, int),
+        (metadata.iteration, int | None),
+        (metadata.name_prefix, str),
+        (metadata.huggingface_config, dict | None),
     )
     for value, kind in expected:
         if not isinstance(value, kind):
             raise UsageError(
                 f"the record of checkpoint {step_folder} has {value!r} where {kind} is expected"
             )
-    return facts
+    return metadata
 
 
 def stored_dtypes(record: Mapping[str, Any], step_folder: epath.Path) -> dict[str, np.dtype]:

@@ -51,7 +51,7 @@ class NativeDestination:
         folder: Path,
         order: Sequence[str],
         tensors: Mapping[str, TensorInfo],
-        facts: SourceMetadata,
+        metadata: SourceMetadata,
         model: Mapping[str, Any],
         checksums: Mapping[str, int],
     ) -> None:
@@ -61,14 +61,14 @@ class NativeDestination:
           folder: an empty folder, which becomes a run folder.
           order: the names of `tensors` in the order they will come in; any will do.
           tensors: what will be written, by original names.
-          facts: what else is needed to write the source again.
+          metadata: what else is needed to write the source again.
           model: the fields of the model's configuration.
           checksums: CRC-32 of every tensor, complete when `finish` is called.
         """
         self.order = list(order)
-        self._folder = folder / "checkpoints" / str(facts.iteration or 0)
+        self._folder = folder / "checkpoints" / str(metadata.iteration or 0)
         self._state = self._folder / STATE_ITEM
-        self._model, self._facts, self._infos = model, facts, tensors
+        self._model, self._metadata, self._infos = model, metadata, tensors
         self._checksums = checksums
         # Files are synchronized by the file system; a conversion that is killed starts again.
         self._context = ts.Context(CONTEXT | {"file_io_sync": False})
@@ -147,10 +147,10 @@ class NativeDestination:
             if (found := find(name)) and self._parameters[found[0].native].dtype != info.dtype
         }
         return {
-            "step": self._facts.iteration or 0,
+            "step": self._metadata.iteration or 0,
             "parameter_layout": PARAMETER_LAYOUT,
             "configuration": {"model": dict(self._model)},
-            **weights_record(self._facts, changed, self._checksums),
+            **weights_record(self._metadata, changed, self._checksums),
         }
 
 

@@ -111,8 +111,8 @@ def shorten_texts(
     """Texts and their lengths, some of them shortened to a piece.
 
     A piece's length is drawn uniformly from 32 to `sequence_length` - 2 tokens. It starts at a
-    random index, moved back to the start of its sentence, and ends with a sentence if one ends in
-    it. Like every text it starts with ENC.
+    random index, moved back to the start of its sentence, and ends with the last sentence that ends
+    in it if that leaves at least half of it. Like every text it starts with ENC.
     """
     uniform = uniforms(seed, RandomStream.SHORT_SEQUENCE, example, 3)
     size = _MIN_PIECE_LENGTH + integers(
@@ -131,7 +131,7 @@ def shorten_texts(
     start += tf.cast(tf.equal(tf.gather(short, start, batch_dims=1), special["ENC"]), tf.int32)
     stop = tf.minimum(start + size, length)
     sentence = _last(ends & (index >= start[:, None]) & (index < stop[:, None]), index) + 1
-    stop = tf.where(sentence > start, sentence, stop)
+    stop = tf.where(sentence - start >= size // 2, sentence, stop)
 
     source = tf.minimum(start[:, None] + index - 1, tf.shape(text)[1] - 1)
     piece = tf.gather(short, tf.maximum(source, 0), batch_dims=1)

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glm_jax.convert.formats.restricted_pickle import Inert
-from glm_jax.convert.formats.torch_reader import TorchFile, tensors_in
+from glm_jax.convert.formats.torch_reader import TorchFile
 from glm_jax.convert.formats.torch_writer import Announced, TorchWriter
+from glm_jax.convert.layouts.state_dict import read_state_dict
 from glm_jax.convert.weights import TensorInfo
 from glm_jax.errors import UsageError
 from tests.convert.hostile_pickles import with_random_states
@@ -34,7 +35,7 @@ DTYPES = [np.dtype(np.float16), BFLOAT16, np.dtype(np.float32)]
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     file = TorchFile(path)
-    tensors = {name: file.read(tensor) for name, tensor in tensors_in(file).items()}
+    tensors = {name: file.read(tensor) for name, tensor in read_state_dict(file)[0].items()}
     file.close()
     return tensors
 
@@ -128,7 +129,7 @@ def test_a_damaged_storage_is_found_by_all_its_tensors(first, tmp_path):
     path.write_bytes(data[:place] + b"\x01" + data[place + 1 :])
     file = TorchFile(path)
     with pytest.raises(UsageError, match=r"storage 0 of .*weights.pt is damaged"):
-        file.read(tensors_in(file)[first])
+        file.read(read_state_dict(file)[0][first])
 
 
 def test_what_git_did_not_fetch_is_named(tmp_path):

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glm_jax.convert.layouts.huggingface import HuggingFaceDestination, HuggingFaceSource
+from glm_jax.convert.layouts.huggingface import HuggingFaceSource
+from glm_jax.convert.layouts.huggingface_writer import HuggingFaceDestination
 from glm_jax.convert.weights import SourceMetadata
 from glm_jax.errors import UsageError
 from tests.convert.tiny import (
@@ -72,7 +73,9 @@ def test_torch_files(make, prefix, tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(make(named))
     assert_reads(tmp_path, tensors)
     with HuggingFaceSource(tmp_path) as source:
-        assert source.facts == SourceMetadata(HEADS, None, prefix, {"num_attention_heads": HEADS})
+        assert source.metadata == SourceMetadata(
+            HEADS, None, prefix, {"num_attention_heads": HEADS}
+        )
 
 
 def test_sharded_torch_files(tmp_path):
@@ -110,7 +113,7 @@ def test_a_config_that_came_with_the_weights_is_kept(tmp_path):
     copy.mkdir()
     with HuggingFaceSource(source) as opened:
         destination = HuggingFaceDestination(
-            copy, list(opened.tensors), opened.tensors, opened.facts
+            copy, list(opened.tensors), opened.tensors, opened.metadata
         )
         for name in opened.tensors:
             destination.write(name, opened.read(name))
@@ -121,7 +124,7 @@ def test_a_config_that_came_with_the_weights_is_kept(tmp_path):
     assert "torch_dtype" not in written
     assert_reads(copy, tiny_tensors())
     with HuggingFaceSource(copy) as reopened:
-        assert reopened.facts.name_prefix == ""
+        assert reopened.metadata.name_prefix == ""
 
 
 def test_a_new_config_says_what_the_family_needs(tmp_path):
@@ -148,9 +151,9 @@ def test_heads_may_be_given_where_the_config_lacks_them(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(zip_checkpoint(tiny_tensors()))
     with HuggingFaceSource(tmp_path) as source:
-        assert source.facts.num_attention_heads is None
+        assert source.metadata.num_attention_heads is None
     with HuggingFaceSource(tmp_path, 2) as source:
-        assert source.facts.num_attention_heads == 2
+        assert source.metadata.num_attention_heads == 2
 
 
 def test_chatglm_is_foreign(shared):

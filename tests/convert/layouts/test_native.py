@@ -55,12 +55,12 @@ def random_tensors(
 
 
 def write(
-    folder: Path, tensors: Mapping[str, np.ndarray], facts: SourceMetadata | None = None
+    folder: Path, tensors: Mapping[str, np.ndarray], metadata: SourceMetadata | None = None
 ) -> Path:
     infos = {name: TensorInfo(tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     checksums = {name: checksum(tensor) for name, tensor in tensors.items()}
-    facts = facts or SourceMetadata(num_attention_heads=2, iteration=7)
-    destination = NativeDestination(folder, list(infos), infos, facts, MODEL, checksums)
+    metadata = metadata or SourceMetadata(num_attention_heads=2, iteration=7)
+    destination = NativeDestination(folder, list(infos), infos, metadata, MODEL, checksums)
     for name in destination.order:
         destination.write(name, tensors[name])
     destination.finish()
@@ -111,10 +111,10 @@ def test_run_folder_its_checkpoints_and_one_checkpoint_are_the_same(written, pla
     assert_same(NativeSource(folder / place), tensors)
 
 
-def test_facts_come_back(tmp_path):
-    facts = SourceMetadata(2, None, "glm.", {"model_type": "glm", "hidden_size": 8})
-    folder = write(tmp_path, random_tensors(SMALL, lambda _: HALF), facts)
-    assert NativeSource(folder).facts == facts
+def test_metadata_is_read_back(tmp_path):
+    metadata = SourceMetadata(2, None, "glm.", {"model_type": "glm", "hidden_size": 8})
+    folder = write(tmp_path, random_tensors(SMALL, lambda _: HALF), metadata)
+    assert NativeSource(folder).metadata == metadata
     assert [step.name for step in (folder / "checkpoints").iterdir()] == ["0"]
 
 
@@ -172,7 +172,7 @@ def test_a_training_run_is_read(tmp_path):
     tensors = random_tensors(SMALL, lambda _: SINGLE)
     training_checkpoint(tmp_path, tensors)
     source = NativeSource(tmp_path)
-    assert source.facts == SourceMetadata(num_attention_heads=2, iteration=3)
+    assert source.metadata == SourceMetadata(num_attention_heads=2, iteration=3)
     assert_same(source, tensors)
     assert sorted(source.reading_order) == sorted(tensors)
     leaves = [(find(name) or pytest.fail(name))[0].native for name in source.reading_order]

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from glm_jax.convert.dimensions import Dimensions
-from glm_jax.convert.formats.torch_reader import TorchFile, tensors_in
-from glm_jax.convert.layouts.original import OriginalDestination, OriginalSource
+from glm_jax.convert.formats.torch_reader import TorchFile
+from glm_jax.convert.layouts.original import OriginalSource
+from glm_jax.convert.layouts.original_writer import OriginalDestination
 from glm_jax.convert.layouts.rank_files import rank_file_name
+from glm_jax.convert.layouts.state_dict import read_state_dict
 from glm_jax.convert.tensors import require_finite
 from glm_jax.errors import RunError, UsageError
 from tests.convert.tiny import (
@@ -54,7 +56,7 @@ def test_recorded_ranks_merge_into_the_recorded_whole(shared, ranks):
     with np.load(folder / "merged_expected.npz") as recorded:
         expected = dict(recorded)
     with OriginalSource(folder / f"mp{ranks}") as source:
-        assert source.facts.iteration == 1200
+        assert source.metadata.iteration == 1200
         assert source.tensors.keys() == expected.keys()
         for name, tensor in expected.items():
             found = source.read(name)
@@ -74,9 +76,9 @@ def test_splitting_gives_the_recorded_files(shared, ranks, tmp_path):
     for rank in range(ranks):
         written = TorchFile(tmp_path / "1200" / rank_file_name(rank))
         expected = TorchFile(recorded / f"mp{ranks}/1200" / rank_file_name(rank))
-        found = tensors_in(written)
-        assert list(found) == list(tensors_in(expected))
-        for name, tensor in tensors_in(expected).items():
+        found = read_state_dict(written)[0]
+        assert list(found) == list(read_state_dict(expected)[0])
+        for name, tensor in read_state_dict(expected)[0].items():
             np.testing.assert_array_equal(written.read(found[name]), expected.read(tensor))
         written.close()
         expected.close()
@@ -141,7 +143,7 @@ def test_the_number_of_ranks_follows_from_shapes(tmp_path):
     """Where nothing else says it: the original's own style doesn't record the number."""
     folder = write_original(tmp_path / "checkpoint", tiny_tensors(), ranks=2)
     first = TorchFile(folder / "5" / rank_file_name(0))
-    share = {name: first.read(tensor) for name, tensor in tensors_in(first).items()}
+    share = {name: first.read(tensor) for name, tensor in read_state_dict(first)[0].items()}
     path = tmp_path / "one.pt"
     path.write_bytes(zip_checkpoint(share))
     with pytest.raises(UsageError, match="as 2 ranks have it, but 1 file is there"):

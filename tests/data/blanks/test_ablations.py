@@ -233,7 +233,9 @@ def test_short_sequences_are_pieces_between_sentence_ends(
         before = tokens[start - 1]
         assert sentence_end[before] or before in (sentinel_special["ENC"], sentinel_special["eos"])
         ends = [sentence_end[token] or token == sentinel_special["eos"] for token in text[1:]]
-        assert ends[-1] or not any(ends) or start + len(text) - 1 == len(tokens)
+        # A sentence end that would leave less than half of a piece doesn't end it.
+        late = ends[len(ends) // 2 :]
+        assert ends[-1] or not any(late) or start + len(text) - 1 == len(tokens)
     assert np.mean(np.array(sizes) < lengths) > 0.5
     assert min(sizes) < 32 and max(sizes) > 80
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,25 +12,8 @@ from glm_jax.data.blanks.config import BlankConfig, Objective
 from glm_jax.data.order.documents import DocumentTexts
 from glm_jax.data.order.texts import PythonCalls
 from glm_jax.errors import UsageError
-
-WHOLE_TEXT = BlankConfig(masked_lm=True)  # without Part B: the text is as long as the sequence
-
-
-class Documents:
-    """Documents in memory, as a store has them."""
-
-    def __init__(self, documents, special):
-        stored = [[special["ENC"], *tokens, special["eos"]] for tokens in documents]
-        self.ids = np.array([token for tokens in stored for token in tokens], np.int32)
-        self.num_tokens = len(self.ids)
-        self._starts = np.cumsum([0, *map(len, stored)])[:-1]
-
-    def document_starts(self):
-        return self._starts
-
-    def read(self, starts, length):
-        assert np.all(starts >= 0) and np.all(starts + length <= self.num_tokens)
-        return self.ids[np.asarray(starts)[:, None] + np.arange(length)]
+from tests.data.order import recorded_items
+from tests.data.order.recorded_items import SAMPLER_ENDS, Documents, draw_texts, read_items
 
 
 @pytest.fixture(scope="module")
@@ -39,33 +23,21 @@ def recorded(shared):
 
 @pytest.fixture(scope="module")
 def sentence_end():
-    """The original's sampler looks for . ? ! ; : and newlines only, not for full-width marks."""
-    return np.isin(np.arange(1024), [10, 11, 12, 13, 14, 20, 21, 22, 23])
+    return SAMPLER_ENDS
 
 
 @pytest.fixture(scope="module")
-def make_texts(special, sentence_end):
-    def make(documents, count, *, blanks=WHOLE_TEXT, length=64, seed=5, first=0):
-        source = DocumentTexts(
-            Documents(documents, special), blanks, enc=special["ENC"],
-            sentence_end=sentence_end, sequence_length=length, seed=seed,
-        )  # fmt: skip
-        texts = source(tf.range(first, first + count, dtype=tf.int64), PythonCalls())
-        lengths = texts.length.numpy()
-        return [tuple(row[:n].tolist()) for row, n in zip(texts.text.numpy(), lengths, strict=True)]
-
-    return make
+def make_texts(special):
+    return partial(recorded_items.make_texts, special=special)
 
 
 @pytest.fixture(scope="module")
-def ours(recorded, make_texts):
-    return make_texts([document["tokens"] for document in recorded["documents"]], 40_000)
+def ours(recorded, special):
+    return draw_texts(recorded, special)
 
 
 def test_every_recorded_item_comes_up(recorded, ours):
-    items = recorded["items_for_idx_0_to_29"]["across=True,non_sentence_start=0.0"]
-    texts = [tuple(item["text"]) for item in items]
-    missing = [number for number, text in enumerate(texts) if text not in set(ours)]
+    missing = [n for n, text in enumerate(read_items(recorded)) if text not in set(ours)]
     assert not missing
 
 
