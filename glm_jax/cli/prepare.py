@@ -162,7 +162,11 @@ def train_tokenizer(arguments: argparse.Namespace, folder: str, console):
 
     with console.status(f"training a tokenizer of {arguments.train_tokenizer} pieces"):
         texts = (doc.text for doc in documents(arguments.sources, text_key=arguments.text_key))
-        tokenizer = train_sentencepiece(texts, folder, vocab_size=arguments.train_tokenizer)
+        try:
+            tokenizer = train_sentencepiece(texts, folder, vocab_size=arguments.train_tokenizer)
+        except UsageError as error:
+            # The flag has a name of its own here.
+            raise UsageError(str(error).replace("vocab_size is", "--train_tokenizer is")) from error
     console.print(
         f"trained a tokenizer of {arguments.train_tokenizer} pieces "
         f"({tokenizer.padded_vocab_size} rows of an embedding with its special tokens)",

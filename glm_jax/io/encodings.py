@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import re
 
 from glm_jax.errors import UsageError
+
+# Half of a character, which escapes of JSON and bytes of a command line can leave; no text has it.
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _STARTS = {
     b"\x1f\x8b": "compressed as gzip, which its name should say (.gz)",

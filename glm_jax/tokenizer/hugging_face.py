@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping, Sequence
 
 from tokenizers import Tokenizer
@@ -22,7 +23,7 @@ class HuggingFaceModel(FastEncodingModel):
           UsageError: it is not that.
         """
         try:
-            self._tokenizer = Tokenizer.from_buffer(description)
+            self._tokenizer = Tokenizer.from_buffer(description.removeprefix(codecs.BOM_UTF8))
         except Exception as error:  # the library raises bare exceptions
             raise UsageError(f"the tokenizer's tokenizer.json can't be read: {error}") from error
         self._tokenizer.no_truncation()

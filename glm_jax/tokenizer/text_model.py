@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from tokenizers import Tokenizer
 
+from glm_jax.io.encodings import text_lines
+
 
 @runtime_checkable
 class TextModel(Protocol):
@@ -67,10 +69,7 @@ def vocabulary_lines(content: bytes) -> list[str]:
     Raises:
       UnicodeDecodeError: ``content`` is not UTF-8 text.
     """
-    lines = content.decode("utf-8-sig").split("\n")
-    if not lines[-1]:
-        lines.pop()  # after the newline at the end of the file
-    return [line.removesuffix("\r") for line in lines]
+    return text_lines(content.decode("utf-8-sig"))
 
 
 def without_surrogates(text: str) -> str:

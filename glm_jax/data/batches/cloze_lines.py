@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from glm_jax.data.sources.compression import BrokenFileError
-from glm_jax.data.sources.document import SURROGATE
 from glm_jax.data.sources.formats import Format, find_files, wrong_lines
 from glm_jax.data.sources.pieces import line_blocks
 from glm_jax.errors import UsageError
+from glm_jax.io.encodings import LONE_SURROGATE
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.tokenizer.special import MASK_NAMES, TEXT_OF_SPECIAL_TOKEN
 
@@ -113,7 +113,7 @@ def _parsed(line: bytes) -> tuple[str, list[str]] | _UnusableError | None:
         return _UnusableError("has no text under the key 'context'")
     if not (isinstance(answers, list) and all(isinstance(answer, str) for answer in answers)):
         return _UnusableError("has no text under the key 'answer', nor a list under 'answers'")
-    if any(SURROGATE.search(text) for text in (context, *answers)):
+    if any(LONE_SURROGATE.search(text) for text in (context, *answers)):
         return _UnusableError("has a lone surrogate, half of a character, in its text")
     return context, answers
 

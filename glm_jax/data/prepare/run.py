@@ -130,7 +130,7 @@ class _Job:
     progress: Progress | None
     overwrite: bool
     drop_duplicates: bool = False
-    runner: Runner = LocalRunner()
+    runner: Runner = dataclasses.field(default_factory=LocalRunner)
 
     def stamp(self, options: ReadOptions) -> str:
         """A short name for all that the shards depend on."""

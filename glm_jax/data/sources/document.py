@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
 from glm_jax.data.sources.stretches import Shares, runs, split_stretches
+from glm_jax.io.encodings import LONE_SURROGATE
 
 MAXIMUM_CHARACTERS = 1 << 20
 
 _NAMES_SHOWN = 10  # of files, to people
-SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def document_of(text: str, origin: str) -> Document:
 
 def replace_surrogates(text: str) -> tuple[str, int]:
     """``text`` with U+FFFD for every lone surrogate, which UTF-8 cannot hold, and their number."""
-    return SURROGATE.subn("\ufffd", text)
+    return LONE_SURROGATE.subn("\ufffd", text)
 
 
 def documents_of(
