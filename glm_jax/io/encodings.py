@@ -12,11 +12,11 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _STARTS = {
     b"\x1f\x8b": "compressed as gzip, which its name should say (.gz)",
-    b"BZh": "compressed as bzip2, which its name should say (.bz2)",
+    b"BZh91AY&SY": "compressed as bzip2, which its name should say (.bz2)",
     b"\xfd7zXZ\0": "compressed as xz, which its name should say (.xz)",
     b"\x28\xb5\x2f\xfd": "compressed as zstd, which its name should say (.zst)",
     b"PK\x03\x04": "a zip archive",
-    b"PAR1": "a Parquet file, which its name should say (.parquet)",
+    b"PAR1\x15": "a Parquet file, which its name should say (.parquet)",
     codecs.BOM_UTF32_LE: "UTF-32 text, expected UTF-8",
     codecs.BOM_UTF32_BE: "UTF-32 text, expected UTF-8",
     codecs.BOM_UTF16_LE: "UTF-16 text, expected UTF-8",

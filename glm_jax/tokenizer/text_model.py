@@ -8,8 +8,6 @@ from typing import Protocol, runtime_checkable
 
 from tokenizers import Tokenizer
 
-from glm_jax.io.encodings import text_lines
-
 
 @runtime_checkable
 class TextModel(Protocol):
@@ -58,18 +56,6 @@ def decode_runs(
         members = list(run)
         texts += [decode(members)] if is_piece else [special.get(id, "") for id in members]
     return "".join(texts)
-
-
-def vocabulary_lines(content: bytes) -> list[str]:
-    """The lines of a vocabulary's file, without a byte order mark.
-
-    A piece may contain U+2028 or another character at which `str.splitlines` splits: only "\\n"
-    and "\\r\\n" end a line.
-
-    Raises:
-      UnicodeDecodeError: ``content`` is not UTF-8 text.
-    """
-    return text_lines(content.decode("utf-8-sig"))
 
 
 def without_surrogates(text: str) -> str:
