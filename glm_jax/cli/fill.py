@@ -8,6 +8,10 @@
 [MASK] is a blank of a few words, [sMASK] for a sentence, [gMASK] at the end for what comes next. A
 text without any of them is continued. Without TEXT, one text per line is read from standard input;
 in a terminal, an interactive session starts that shows every token when it is generated.
+
+A line of a file or of standard input that is too long for the model is reported with its number
+(with --json as {"line": N, "error": ...} in its place); the others are filled, and the exit code
+is 1.
 """
 
 from __future__ import annotations
@@ -15,19 +19,25 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shlex
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glm_jax.cli.tokenizer_flags import TOKENIZER_HELP, add_kind_arguments, find_tokenizer
-from glm_jax.errors import UsageError
+from glm_jax.errors import RunError, UsageError
+from glm_jax.io.encodings import LONE_SURROGATE, decode_text, text_lines
 from glm_jax.io.paths import resolve_path
 
 if TYPE_CHECKING:
+    from etils import epath
+
     from glm_jax.generate.fill import FilledText, Filler
     from glm_jax.generate.settings import Sampling
+    from glm_jax.tokenizer import Tokenizer
 
 HELP = "fill [MASK], [sMASK] and [gMASK] in texts"
 
@@ -103,46 +113,70 @@ def run(arguments: argparse.Namespace) -> int:
         from glm_jax.cli.fill_repl import converse
 
         return converse(filler, sampling)
+    errors = {} if arguments.texts else refused_lines(filler, texts, sampling)
+    kept = {number: text for number, text in texts.items() if number not in errors}
     started = time.perf_counter()
     with counted_compilations() as compilations:
-        results = filler.fill(texts, sampling)
+        results = filler.fill(list(kept.values()), sampling) if kept else []
     seconds = time.perf_counter() - started
-    for filled in results:
-        print_json(filled) if arguments.json else print_text(filled)
+    of_line = dict(zip(kept, results, strict=True))
+    for number in texts:
+        if number in errors:
+            print_error(number, errors[number], as_json=arguments.json)
+        else:
+            (print_json if arguments.json else print_text)(of_line[number])
     if arguments.verbose:
         samples = [sample for filled in results for sample in filled.samples or [filled]]
         tokens = sum(len(blank.ids) for sample in samples for blank in sample.blanks)
         print(
-            f"{len(texts):,} texts filled with {tokens:,} tokens in {seconds:.1f} s; "
+            f"{len(kept):,} texts filled with {tokens:,} tokens in {seconds:.1f} s; "
             f"{compilations.count} programs compiled, for {compilations.seconds:.1f} s of it",
             file=sys.stderr,
         )
+    if errors:
+        raise RunError(f"{len(errors):,} of {len(texts):,} texts could not be filled")
     return 0
 
 
-def read_texts(arguments: argparse.Namespace) -> list[str] | None:
-    """The texts to fill; None to ask for them one by one.
+def refused_lines(filler: Filler, texts: Mapping[int, str], sampling: Sampling) -> dict[int, str]:
+    """Why texts can't be filled, by their line numbers; the others are left out."""
+    errors = {}
+    for number, text in texts.items():
+        try:
+            filler.start(text, sampling)
+        except UsageError as error:
+            errors[number] = str(error)
+    return errors
+
+
+def read_texts(arguments: argparse.Namespace) -> dict[int, str] | None:
+    """The texts to fill by their line numbers, or in order; None to ask for them one by one.
 
     Raises:
-      UsageError: there are none, or the file can't be read.
+      UsageError: there are none, or they can't be read or are no UTF-8 text.
     """
     if arguments.file is not None:
         if arguments.texts:
             raise UsageError("give TEXT arguments or --file, not both")
+        name = f"--file {arguments.file}"
         try:
-            # Not splitlines: a text may contain U+2028, at which that splits.
-            lines = arguments.file.read_text(encoding="utf-8-sig").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--file {arguments.file} can't be read: {error}") from error
+            content = arguments.file.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{name} can't be read: {error}") from error
     elif arguments.texts:
-        return list(arguments.texts)
+        for text in arguments.texts:
+            if LONE_SURROGATE.search(text):
+                raise UsageError(f"the text {text!r} is not UTF-8 text")
+        return dict(enumerate(arguments.texts, start=1))
     elif sys.stdin.isatty():
         return None
     else:
-        lines = [line.rstrip("\n") for line in sys.stdin]
-    texts = [line for line in lines if line.strip()]
+        # Bytes: as text, Python would take a carriage return for the end of a line.
+        name, content = "standard input", sys.stdin.buffer.read()
+    lines = text_lines(decode_text(content, name))
+    texts = {number: line for number, line in enumerate(lines, start=1) if line.strip()}
     if not texts:
-        raise UsageError("no text to fill: give TEXT arguments, or lines on standard input")
+        raise UsageError(f"no text to fill in {name}: expected one text a line")
     return texts
 
 
@@ -154,15 +188,44 @@ def load_filler(arguments: argparse.Namespace) -> Filler:
     """
     from glm_jax.convert.load import load_glm
     from glm_jax.generate.fill import Filler
-    from glm_jax.tokenizer import load_tokenizer
 
     if not arguments.checkpoint.exists():
         raise UsageError(f"there is no checkpoint at {arguments.checkpoint}")
-    tokenizer = find_tokenizer(arguments) or load_tokenizer(str(arguments.checkpoint))
+    tokenizer = find_tokenizer(arguments) or saved_tokenizer(arguments.checkpoint)
     model, params = load_glm(
         arguments.checkpoint, num_attention_heads=arguments.num_attention_heads
     )
     return Filler(model, params, tokenizer)
+
+
+def saved_tokenizer(checkpoint: epath.Path) -> Tokenizer:
+    """The tokenizer that a checkpoint has in its folder.
+
+    Raises:
+      UsageError: it has none.
+    """
+    from glm_jax.tokenizer import load_tokenizer
+
+    try:
+        return load_tokenizer(checkpoint)
+    except UsageError as error:
+        run = next((p for p in list(checkpoint.parents)[:3] if (p / "tokenizer").is_dir()), None)
+        named = (
+            "--tokenizer: a folder that has one, or a kind with its --tokenizer_files, such as "
+            "--tokenizer=gpt2 --tokenizer_files=vocab.json,merges.txt"
+        )
+        raise UsageError(
+            f"{checkpoint} has no saved tokenizer; name one by "
+            + (named if run is None else f"--tokenizer={shlex.quote(str(run))}")
+        ) from error
+
+
+def print_error(number: int, message: str, *, as_json: bool) -> None:
+    """Reports a line that can't be filled: as JSON among the results, else on standard error."""
+    if as_json:
+        print(json.dumps({"line": number, "error": message}, ensure_ascii=False))
+    else:
+        print(f"glm-jax: line {number}: {message}", file=sys.stderr)
 
 
 def print_json(filled: FilledText) -> None:

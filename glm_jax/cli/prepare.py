@@ -5,10 +5,10 @@
     glm-jax prepare books.parquet --out=stores/books --tokenizer=gpt2 \\
         --tokenizer_files=vocab.json,merges.txt --task_mask --decoder_mask
 
-A SOURCE is a folder, a glob, a file or a URL of .txt (a document each), .jsonl (a document a line),
-both also as .gz, .bz2, .xz and .zst, or .parquet (a document a row); tfds:NAME[/CONFIG], a data set
-that TensorFlow Datasets has prepared before; or embedded, the English prose that comes with Python
-and its packages.
+A SOURCE is a folder, a glob, a file or a URL of .txt (a document each), .jsonl, .ndjson or .json
+(a document a line), all also as .gz, .bz2, .xz and .zst, or .parquet (a document a row);
+tfds:NAME[/CONFIG], a data set that TensorFlow Datasets has prepared before; or embedded, the
+English prose that comes with Python and its packages.
 
 A run that was killed resumes when the same command is given again.
 """
@@ -46,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="F",
         help="share of the documents kept for a test split (default: 0, no such split)",
+    )
+    parser.add_argument(
+        "--split_by",
+        default="auto",
+        metavar="S",
+        help="splits get complete 'documents', or 'stretches' of long ones; 'auto' (default) takes "
+        "stretches where a split would have no document",
     )
     parser.add_argument(
         "--drop_duplicates", action="store_true", help="keep only the first of equal documents"
@@ -105,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
                 tokenizer,
                 validation_fraction=arguments.validation_fraction,
                 test_fraction=arguments.test_fraction,
+                split_by=arguments.split_by,
                 text_key=arguments.text_key,
                 drop_duplicates=arguments.drop_duplicates,
                 filter=arguments.filter,
@@ -154,7 +162,11 @@ def train_tokenizer(arguments: argparse.Namespace, folder: str, console):
 
     with console.status(f"training a tokenizer of {arguments.train_tokenizer} pieces"):
         texts = (doc.text for doc in documents(arguments.sources, text_key=arguments.text_key))
-        tokenizer = train_sentencepiece(texts, folder, vocab_size=arguments.train_tokenizer)
+        try:
+            tokenizer = train_sentencepiece(texts, folder, vocab_size=arguments.train_tokenizer)
+        except UsageError as error:
+            # The flag has a name of its own here.
+            raise UsageError(str(error).replace("vocab_size is", "--train_tokenizer is")) from error
     console.print(
         f"trained a tokenizer of {arguments.train_tokenizer} pieces "
         f"({tokenizer.padded_vocab_size} rows of an embedding with its special tokens)",

@@ -110,7 +110,7 @@ def read_token(file: Path | None) -> str | None:
     """
     if file is not None:
         try:
-            token, where = file.read_text(encoding="utf-8").strip(), str(file)
+            token, where = file.read_text(encoding="utf-8-sig").strip(), str(file)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--token_file {file} can't be read: {error}") from error
     elif TOKEN_VARIABLE in os.environ:

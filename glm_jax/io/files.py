@@ -1,4 +1,4 @@
-"""Files by path or URL: finding, reading and writing them, whatever they are stored on.
+"""Files by path or URL: reading and writing them, whatever they are stored on.
 
 All but the sources of texts go through ``paths.resolve_path`` and so through ``etils.epath``.
 Sources are found and read by fsspec, whose files are seekable and whose patterns may have ``**``.
@@ -6,13 +6,11 @@ Sources are found and read by fsspec, whose files are seekable and whose pattern
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -23,69 +21,7 @@ from glm_jax.io.paths import is_url, resolve_path
 COPY_BYTES = 1 << 22
 
 
-@dataclass(frozen=True)
-class SourceFile:
-    """A file to read: its path or URL, its size in bytes, and what changes when it changes."""
-
-    location: str
-    size: int
-    stamp: str
-
-
-def find_files(source: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
-    """The files with these suffixes that a path, URL or glob pattern stands for, sorted.
-
-    A folder stands for all of them at any depth, without hidden ones.
-
-    Raises:
-      UsageError: there are none, or no package that reads this kind of URL is installed.
-    """
-    found = _remote_files(source) if is_url(source) else _local_files(source)
-    found = [file for file in found if file.location.endswith(suffixes)]
-    if not found:
-        raise UsageError(f"source {source!r} matches no file that ends in {', '.join(suffixes)}")
-    return found
-
-
-def _local_files(source: str) -> list[SourceFile]:
-    path = Path(os.path.expanduser(source))
-    if path.is_dir():
-        paths = [file for file in path.rglob("*") if not _is_hidden(file.relative_to(path).parts)]
-    else:
-        paths = (
-            [path] if path.is_file() else [Path(n) for n in glob.glob(str(path), recursive=True)]
-        )
-    return [_local_file(path) for path in sorted(paths) if path.is_file()]
-
-
-def _local_file(path: Path) -> SourceFile:
-    status = path.stat()
-    return SourceFile(str(path), status.st_size, str(status.st_mtime_ns))
-
-
-def _remote_files(source: str) -> list[SourceFile]:
-    system, path = _file_system(source)
-    with _failing_as(f"source {source!r} cannot be listed"):
-        if system.isdir(path):
-            names = [
-                name
-                for name in system.find(path)
-                if not _is_hidden(tuple(name.removeprefix(path.rstrip("/")).split("/")))
-            ]
-        else:
-            names = [path] if system.isfile(path) else system.glob(path)
-            names = [name for name in names if system.isfile(name)]
-        return [
-            SourceFile(system.unstrip_protocol(name), system.size(name), system.ukey(name))
-            for name in sorted(names)
-        ]
-
-
-def _is_hidden(parts: tuple[str, ...]) -> bool:
-    return any(part.startswith(".") for part in parts)
-
-
-def _file_system(url: str) -> tuple[Any, str]:
+def file_system(url: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path there.
 
     Raises:
@@ -110,7 +46,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _failing_as(sentence: str) -> Iterator[None]:
+def failing_as(sentence: str) -> Iterator[None]:
     """Turn what the packages behind fsspec raise into one sentence."""
     try:
         yield
@@ -122,7 +58,7 @@ def open_file(location: str) -> IO[bytes]:
     """A file opened for reading; it can be sought in."""
     if not is_url(location):
         return open(location, "rb")
-    system, path = _file_system(location)
+    system, path = file_system(location)
     return system.open(path, "rb")
 
 
@@ -196,7 +132,7 @@ def local_copy(location: str | os.PathLike[str]) -> Iterator[str]:
         return
     with TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
-        with _failing_as(f"{location} cannot be read"):
+        with failing_as(f"{location} cannot be read"):
             if path.is_file():
                 copy.write_bytes(path.read_bytes())
             elif path.is_dir() and any(path.iterdir()):

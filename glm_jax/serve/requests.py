@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from glm_jax.errors import UsageError
 from glm_jax.generate.settings import Sampling
+from glm_jax.io.encodings import LONE_SURROGATE
 from glm_jax.serve.errors import RequestError
 from glm_jax.serve.settings import ServeSettings
 
@@ -58,7 +59,7 @@ async def read_json(request: Request, max_body: int) -> Mapping[str, Any]:
         )
     body = await _read_body(request, max_body)
     try:
-        content = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise RequestError(400, f"the body is not UTF-8: {error}") from error
     except RecursionError as error:
@@ -141,6 +142,9 @@ def parse_score(body: Mapping[str, Any], settings: ServeSettings) -> ScoreReques
     if len(answers) > settings.max_answers:
         message = f"there are {len(answers)} answers, but this server allows {settings.max_answers}"
         raise RequestError(400, message, field="answers")
+    for answer in answers:
+        for blank in [answer] if isinstance(answer, str) else answer:
+            _refuse_surrogates(blank, "answers")
     return ScoreRequest(text, answers)
 
 
@@ -162,7 +166,14 @@ def _text(body: Mapping[str, Any]) -> str:
         raise RequestError(400, "the field text is missing", field="text")
     if not isinstance(body["text"], str):
         raise RequestError(400, f"text is {body['text']!r}, but must be a string", field="text")
+    _refuse_surrogates(body["text"], "text")
     return body["text"]
+
+
+def _refuse_surrogates(text: str, field: str) -> None:
+    r"""Half of a character, as "\ud800" in JSON makes it, is no text that could be encoded."""
+    if LONE_SURROGATE.search(text):
+        raise RequestError(400, f"{field} has a lone surrogate, half of a character", field=field)
 
 
 def _check_fields(body: Mapping[str, Any], known: Collection[str]) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from glm_jax.errors import UsageError
-from glm_jax.tokenizer.text_model import FastEncodingModel, decode_runs, vocabulary_lines
+from glm_jax.io.encodings import LONE_SURROGATE, decode_text, text_lines
+from glm_jax.tokenizer.text_model import FastEncodingModel, decode_runs
 
 VOCABULARY_FILE = "vocab.json"
 MERGES_FILE = "merges.txt"
@@ -23,14 +24,18 @@ class BytePairModel(FastEncodingModel):
         Raises:
           UsageError: one of them is not that, or they don't belong together.
         """
+        written = decode_text(vocabulary, "the tokenizer's vocab.json")
+        lines = text_lines(decode_text(merges, "the tokenizer's merges.txt"))
         try:
-            ids = json.loads(vocabulary)
-            lines = vocabulary_lines(merges)
+            ids = json.loads(written)
+            if any(LONE_SURROGATE.search(piece) for piece in ids):
+                raise ValueError("a piece has a lone surrogate, half of a character")
             pairs = [tuple(line.split(" ")) for line in lines if line and line[:9] != "#version:"]
             model = models.BPE(ids, pairs)  # pyright: ignore[reportArgumentType]
         except Exception as error:  # the library raises bare exceptions
+            reason = " ".join(str(error).split())
             raise UsageError(
-                f"the tokenizer's vocab.json and merges.txt can't be read: {error}"
+                f"the tokenizer's vocab.json and merges.txt can't be read: {reason}"
             ) from error
         if sorted(ids.values()) != list(range(len(ids))):
             raise UsageError("the tokenizer's vocab.json doesn't number its pieces from 0 on")

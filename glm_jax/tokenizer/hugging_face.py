@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer
 
 from glm_jax.errors import UsageError
+from glm_jax.io.encodings import decode_text
 from glm_jax.tokenizer.text_model import FastEncodingModel, decode_runs
 
 FILE = "huggingface.json"
@@ -21,10 +22,12 @@ class HuggingFaceModel(FastEncodingModel):
         Raises:
           UsageError: it is not that.
         """
+        written = decode_text(description, "the tokenizer's tokenizer.json")
         try:
-            self._tokenizer = Tokenizer.from_buffer(description)
+            self._tokenizer = Tokenizer.from_str(written)
         except Exception as error:  # the library raises bare exceptions
-            raise UsageError(f"the tokenizer's tokenizer.json can't be read: {error}") from error
+            reason = " ".join(str(error).split())
+            raise UsageError(f"the tokenizer's tokenizer.json can't be read: {reason}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         # "<s>" in a text is three characters; only GLM's own special texts are tokens.

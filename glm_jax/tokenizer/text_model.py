@@ -58,21 +58,6 @@ def decode_runs(
     return "".join(texts)
 
 
-def vocabulary_lines(content: bytes) -> list[str]:
-    """The lines of a vocabulary's file, without a byte order mark.
-
-    A piece may contain U+2028 or another character at which `str.splitlines` splits: only "\\n"
-    and "\\r\\n" end a line.
-
-    Raises:
-      UnicodeDecodeError: ``content`` is not UTF-8 text.
-    """
-    lines = content.decode("utf-8-sig").split("\n")
-    if not lines[-1]:
-        lines.pop()  # after the newline at the end of the file
-    return [line.removesuffix("\r") for line in lines]
-
-
 def without_surrogates(text: str) -> str:
     """``text`` with "?" for lone surrogates, which are no text and have no bytes."""
     try:

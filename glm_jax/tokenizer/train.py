@@ -17,6 +17,7 @@ from glm_jax.tokenizer.protocol import SENTENCE_END_CHARACTERS
 from glm_jax.tokenizer.special import SpecialTokenOptions
 
 _MAXIMUM_LINE_CHARACTERS = 4096
+_MAX_VOCAB_SIZE = 2**31 - 1  # of a SentencePiece model
 
 
 def train_sentencepiece(
@@ -41,6 +42,8 @@ def train_sentencepiece(
     Raises:
       UsageError: no text, or ``vocab_size`` is more than the text gives or less than it needs.
     """
+    if not 0 < vocab_size <= _MAX_VOCAB_SIZE:
+        raise UsageError(f"vocab_size is {vocab_size}; expected 1 to {_MAX_VOCAB_SIZE}")
     sample = Sample(sample_lines)
     for line in _lines(texts):
         sample.add(line)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from glm_jax.errors import UsageError
-from glm_jax.tokenizer.text_model import FastEncodingModel, vocabulary_lines
+from glm_jax.io.encodings import decode_text, text_lines
+from glm_jax.tokenizer.text_model import FastEncodingModel
 
 VOCABULARY_FILE = "vocab.txt"
 CONTINUATION = "##"
@@ -28,10 +29,7 @@ class WordPieceModel(FastEncodingModel):
         Raises:
           UsageError: it is no text, or has no piece for unknown words.
         """
-        try:
-            lines = vocabulary_lines(vocabulary)
-        except UnicodeDecodeError as error:
-            raise UsageError("the tokenizer's vocab.txt is not UTF-8 text") from error
+        lines = text_lines(decode_text(vocabulary, "the tokenizer's vocab.txt"))
         self.piece_ids: Mapping[str, int] = {line: id for id, line in enumerate(lines)}
         if _UNKNOWN not in self.piece_ids:
             raise UsageError(f"the tokenizer's vocab.txt has no line {_UNKNOWN}")

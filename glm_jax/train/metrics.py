@@ -83,10 +83,10 @@ def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     file = resolve_path(path)
     if not file.is_file():
         return
-    for line in file.read_text().splitlines():
+    for line in file.read_bytes().split(b"\n"):
         try:
             yield json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:
             return
 
 

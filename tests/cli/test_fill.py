@@ -144,7 +144,53 @@ def test_a_mistake_does_not_end_a_conversation(filler, monkeypatch, capsys, tmp_
 def test_only_newlines_end_a_text_of_a_file(tmp_path):
     file = tmp_path / "texts.txt"
     file.write_bytes("\ufeffa\u2028b [MASK]\r\n\nc [MASK]".encode())
-    assert command.read_texts(argparse.Namespace(file=file, texts=[])) == [
-        "a\u2028b [MASK]",
-        "c [MASK]",
+    assert command.read_texts(argparse.Namespace(file=file, texts=[])) == {
+        1: "a\u2028b [MASK]",
+        3: "c [MASK]",
+    }
+
+
+TOO_LONG = "a" * 100 + "[MASK]"
+
+
+def test_a_line_that_is_too_long_is_named_and_the_others_are_filled(fill_here, filler, tmp_path):
+    (tmp_path / "texts.txt").write_text(f"one [MASK]\n\n{TOO_LONG}\ntwo [MASK]\n")
+    arguments = [f"--file={tmp_path / 'texts.txt'}", "--max_blank_length=3"]
+    one, two = filler.fill(["one [MASK]", "two [MASK]"], Sampling(3))
+
+    result = fill_here(*arguments)
+    assert result.returncode == 1
+    assert result.stdout == f"{one.text}\n{two.text}\n"
+    assert result.stderr.splitlines() == [
+        "glm-jax: line 3: a text has 103 tokens with those around it, but the model has positions "
+        "only for 65",
+        "glm-jax: 1 of 3 texts could not be filled",
     ]
+    result = fill_here(*arguments, "--json")
+    first, refused, last = map(json.loads, result.stdout.splitlines())
+    assert (first["text"], last["text"]) == (one.text, two.text)
+    assert refused["line"] == 3 and "103 tokens" in refused["error"]
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+
+
+def test_nothing_but_lines_that_are_too_long(fill_here, tmp_path):
+    (tmp_path / "texts.txt").write_text(TOO_LONG)
+    result = fill_here(f"--file={tmp_path / 'texts.txt'}")
+    assert result.returncode == 1 and "1 of 1 texts could not be filled" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ("huggingface", "has no saved tokenizer; name one by --tokenizer: a folder that has one"),
+        ("my run/checkpoints/8", "has no saved tokenizer; name one by --tokenizer='{}/my run'"),
+    ],
+)
+def test_a_checkpoint_without_a_tokenizer_says_how_to_name_one(
+    run_here, tmp_path, checkpoint, message
+):
+    (tmp_path / checkpoint).mkdir(parents=True)
+    (tmp_path / "my run/tokenizer").mkdir(parents=True, exist_ok=True)
+    result = run_here(["fill", tmp_path / checkpoint, "a [MASK]"])
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert message.format(tmp_path) in result.stderr

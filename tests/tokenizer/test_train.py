@@ -47,6 +47,11 @@ def test_training_prints_nothing(tmp_path, capfd):
     [
         (TEXTS, 100_000, r"vocab_size is 100000, but this text gives at most \d+ pieces"),
         (TEXTS, 20, r"vocab_size is 20, but .* need \d+ pieces"),
+        (TEXTS, 1, r"vocab_size is 1, but .* need \d+ pieces"),
+        (TEXTS, 0, r"vocab_size is 0; expected 1 to 2147483647"),
+        (TEXTS, -5, r"vocab_size is -5; expected 1 to"),
+        (TEXTS, 2**31 - 1, r"vocab_size is 2147483647, but this text gives at most \d+ pieces"),
+        (TEXTS, 10**30, r"vocab_size is 10+; expected 1 to"),
         ([], 300, "no text"),
         (["", " \n\t\n"], 300, "no text"),
     ],

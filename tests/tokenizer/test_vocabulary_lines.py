@@ -2,9 +2,10 @@
 
 import pytest
 
+from glm_jax.io.encodings import text_lines
 from glm_jax.tokenizer import load_tokenizer
 from glm_jax.tokenizer.byte_pair import BytePairModel
-from glm_jax.tokenizer.text_model import vocabulary_lines
+from glm_jax.tokenizer.word_piece import WordPieceModel
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "\u2028", "\x85", "\x0b", "hello", "##s"]
 
@@ -14,12 +15,14 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "\u2028", "\x85", "\x0b"
 @pytest.mark.parametrize("at_end", [True, False])
 def test_only_newlines_end_a_line(mark, newline, at_end):
     content = mark + newline.join(PIECES) + newline * at_end
-    assert vocabulary_lines(content.encode()) == PIECES
+    model = WordPieceModel(content.encode(), lowercase=True)
+    assert [model.piece(id) for id in range(model.size)] == PIECES
 
 
 def test_an_empty_line_is_a_piece():
-    assert vocabulary_lines(b"a\n\nb\n\n") == ["a", "", "b", ""]
-    assert vocabulary_lines(b"") == []
+    model = WordPieceModel(b"[UNK]\n\nb\n\n", lowercase=True)
+    assert [model.piece(id) for id in range(model.size)] == ["[UNK]", "", "b", ""]
+    assert text_lines("") == []
 
 
 def test_ids_of_a_bert_vocabulary_are_its_line_numbers(tmp_path):

@@ -63,7 +63,7 @@ def check_saved_name(file: Path, saved_name: str | None) -> None:
 def _read_tag(tracker: Path) -> str:
     try:
         with tracker.open("rb") as file:
-            tag = file.read(_MAX_TAG_BYTES + 1).decode().strip()
+            tag = file.read(_MAX_TAG_BYTES + 1).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{tracker} can't be read as the name of a checkpoint") from error
     plain = tag and tag not in (".", "..") and not set(tag) & set("/\\\0\n\r")

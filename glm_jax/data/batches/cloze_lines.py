@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from glm_jax.data.sources.compression import COMPRESSED, BrokenFileError
+from glm_jax.data.sources.compression import BrokenFileError
+from glm_jax.data.sources.formats import Format, find_files, wrong_lines
 from glm_jax.data.sources.pieces import line_blocks
 from glm_jax.errors import UsageError
-from glm_jax.io.files import find_files
+from glm_jax.io.encodings import LONE_SURROGATE
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.tokenizer.special import MASK_NAMES, TEXT_OF_SPECIAL_TOKEN
 
-_SUFFIXES = tuple(f".jsonl{end}" for end in ("", *COMPRESSED))
 _BLOCK_BYTES = 1 << 20  # encoded together, on all cores
 
 
@@ -34,7 +35,7 @@ class _UnusableError(Exception):
 def read_examples(
     source: str, tokenizer: Tokenizer, sequence_length: int
 ) -> Iterator[ClozeExample]:
-    """The examples of a .jsonl file, or of a folder, glob pattern or URL of such files.
+    """The examples of a .jsonl (.ndjson, .json) file, or of a folder, pattern or URL of such files.
 
     A line is {"context": "The capital of France is [MASK].", "answer": "Paris"}, or has several
     masks, of any kind, and "answers". Part A is what the context is as a prompt of generation: ENC,
@@ -50,10 +51,16 @@ def read_examples(
       sequence_length: positions of Part A and Part B together.
 
     Raises:
-      UsageError: there is no such file, or a line can't be used: it is no such object, has not one
-        answer for each mask, or is too long even when truncated.
+      UsageError: there is no such file, one can't be read, or a line can't be used: it is no such
+        object, has not one answer for each mask, or is too long even when truncated.
     """
-    for file in find_files(source, _SUFFIXES):
+    listing = find_files(source, (Format.LINES,), "context")
+    if listing.broken:
+        raise UsageError(
+            f"source {source!r} has a file that can't be used: {listing.broken[0]}; "
+            "a pattern can name the others"
+        )
+    for file in listing.files:
         number = 0
         try:
             for block in line_blocks(file.location, _BLOCK_BYTES):
@@ -61,6 +68,8 @@ def read_examples(
                 for example in _examples(lines, tokenizer, sequence_length):
                     number += 1
                     if isinstance(example, _UnusableError):
+                        if number == 1 and (found := wrong_lines(lines[0])):
+                            raise UsageError(f"{file.location} is {found}")
                         raise UsageError(f"line {number} of {file.location} {example}")
                     if example is not None:
                         yield example
@@ -87,10 +96,13 @@ def _examples(
 
 def _parsed(line: bytes) -> tuple[str, list[str]] | _UnusableError | None:
     """Context and answers of a line, or why it has none, or None if it is empty."""
-    if line.isspace():
+    line = line.removeprefix(codecs.BOM_UTF8)
+    if not line or line.isspace():
         return None
     try:
-        record = json.loads(line.decode(errors="replace").removeprefix("\ufeff"))
+        record = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return _UnusableError("is not UTF-8 text")
     except (ValueError, RecursionError):
         return _UnusableError("is not JSON")
     if not isinstance(record, dict):
@@ -101,6 +113,8 @@ def _parsed(line: bytes) -> tuple[str, list[str]] | _UnusableError | None:
         return _UnusableError("has no text under the key 'context'")
     if not (isinstance(answers, list) and all(isinstance(answer, str) for answer in answers)):
         return _UnusableError("has no text under the key 'answer', nor a list under 'answers'")
+    if any(LONE_SURROGATE.search(text) for text in (context, *answers)):
+        return _UnusableError("has a lone surrogate, half of a character, in its text")
     return context, answers
 
 

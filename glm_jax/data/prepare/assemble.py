@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, Int64, UInt64
+from jaxtyping import Bool, Int64
 
 from glm_jax.data.prepare.duplicates import first_occurrences
 from glm_jax.data.prepare.report import LENGTH_EDGES
+from glm_jax.data.prepare.splits import EmptySplitError, SplitFractions
 from glm_jax.data.prepare.tokenize import read_documents, read_ids
 from glm_jax.data.sources.document import ReadStats
+from glm_jax.data.sources.stretches import HEAD_STRETCHES, STRETCH_CHARACTERS
 from glm_jax.data.store import arrays
 from glm_jax.errors import UsageError
 
@@ -110,7 +112,7 @@ def plan_arrays(
         edges = np.searchsorted(LENGTH_EDGES, shard.lengths[kept], "right") - 1
         plan.length_counts += np.bincount(edges, minlength=len(LENGTH_EDGES))
         bits = None if kept.all() else np.packbits(kept).tobytes()
-        of_split = fractions.of(shard.digests)
+        of_split = fractions.of(shard.digests, shard.splits)
         for index, split in enumerate(fractions.names):
             lengths = shard.lengths[kept & (of_split == index)]
             if not len(lengths):
@@ -122,6 +124,32 @@ def plan_arrays(
             documents[split] += placed.num_documents
             tokens[split] += placed.num_tokens
     return plan
+
+
+def check_splits(plan: Plan, fractions: SplitFractions, *, is_divided: bool) -> None:
+    """Makes sure that every split has a document.
+
+    Args:
+      is_divided: whether long documents are divided between the splits.
+
+    Raises:
+      UsageError: there is no document at all.
+      EmptySplitError: a split has none.
+    """
+    documents = {name: counts["num_documents"] for name, counts in plan.splits.items()}
+    total = sum(documents.values())
+    if total == 0:
+        why = "; ".join(plan.stats.lines())
+        raise UsageError(f"the sources hold no document with text{f' ({why})' if why else ''}")
+    characters = 2 * HEAD_STRETCHES * STRETCH_CHARACTERS
+    divided = f", those of {characters:,} characters or more divided between the splits"
+    for name, number in documents.items():
+        if number == 0:
+            raise EmptySplitError(
+                f"the {name} split would be empty: {total} documents with "
+                f"validation_fraction {fractions.validation} and test_fraction {fractions.test}"
+                f"{divided if is_divided else ''}; change the fractions or add text"
+            )
 
 
 @dataclass(frozen=True)
@@ -167,7 +195,8 @@ class WritingArrays:
     ) -> tuple[Bool[np.ndarray, "N"], Int64[np.ndarray, "N"]]:
         """The shard's documents that are kept in a split, and the lengths of all."""
         documents = read_documents(self.folder, shard.name)
-        chosen = self.fractions.of(documents.digests) == self.fractions.names.index(split)
+        of_split = self.fractions.of(documents.digests, documents.splits)
+        chosen = of_split == self.fractions.names.index(split)
         if shard.kept is not None:
             bits = np.frombuffer(shard.kept, np.uint8)
             chosen &= np.unpackbits(bits, count=len(chosen)).astype(bool)
@@ -178,37 +207,3 @@ def _first_occurrences(folder: str, names: Sequence[str], scratch: Path) -> Bool
     number = sum(len(read_documents(folder, name).lengths) for name in names)
     digests = (read_documents(folder, name).text_digests for name in names)
     return first_occurrences(digests, number, scratch)
-
-
-@dataclass(frozen=True)
-class SplitFractions:
-    """Expected fractions of the documents in "validation" and "test"; the rest is "train".
-
-    A document keeps its split when others come or go. Whether there is a test split, and how large
-    it is, doesn't change which documents are in "validation".
-    """
-
-    validation: float
-    test: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.validation < 1:
-            raise UsageError(
-                f"validation_fraction is {self.validation}, expected 0 < validation_fraction < 1"
-            )
-        if not 0 <= self.test < 1 - self.validation:
-            raise UsageError(
-                f"test_fraction is {self.test}, expected at least 0 and, with a "
-                f"validation_fraction of {self.validation}, less than {1 - self.validation:g}"
-            )
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The splits that there are."""
-        return ("train", "validation", "test") if self.test else ("train", "validation")
-
-    def of(self, digests: UInt64[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
-        """For every document, by its digest, the index of its split in ``names``."""
-        point = digests / 2.0**64  # uniform in [0, 1)
-        in_test = (point >= self.validation) & (point < self.validation + self.test)
-        return np.where(point < self.validation, 1, np.where(in_test, 2, 0))

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
+from glm_jax.data.prepare.splits import STRETCHES
 from glm_jax.data.sources.document import ReadStats
+from glm_jax.data.sources.stretches import STRETCH_CHARACTERS
 from glm_jax.tokenizer import Tokenizer
 
 REPORT_FILE = "report.json"
@@ -35,7 +37,8 @@ class TokenCount:
 class PrepareReport:
     """What went into a store.
 
-    ``text_bytes`` counts UTF-8, ``tokens`` include ENC and eos.
+    ``text_bytes`` counts UTF-8, ``tokens`` include ENC and eos. ``split_by`` is "documents", or
+    "stretches" where long documents were divided between the splits.
     ``length_counts`` maps the minimum length of each class, in tokens, to its number of documents.
     """
 
@@ -44,6 +47,7 @@ class PrepareReport:
     text_bytes: int
     bytes_per_token: float
     splits: dict[str, dict[str, int]]
+    split_by: str
     duplicates: int
     incidents: ReadStats
     length_counts: dict[int, int]
@@ -74,6 +78,11 @@ class PrepareReport:
             ),
             f"most frequent tokens: {frequent}",
         ]
+        if self.split_by == STRETCHES:
+            lines.append(
+                "splits: long documents are divided by stretches of some "
+                f"{STRETCH_CHARACTERS:,} characters, each in one split (--split_by=stretches)"
+            )
         if self.duplicates:
             lines.append(f"duplicate documents dropped: {self.duplicates:,}")
         return lines + self.incidents.lines()

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from glm_jax.data.prepare.assemble import Plan, SplitFractions, WritingArrays, plan_arrays
+from glm_jax.data.prepare.assemble import Plan, WritingArrays, check_splits, plan_arrays
 from glm_jax.data.prepare.report import (
     PICTURE_FILE,
     REPORT_FILE,
@@ -26,22 +26,30 @@ from glm_jax.data.prepare.report import (
     length_counts,
 )
 from glm_jax.data.prepare.runner import LocalRunner, Runner
-from glm_jax.data.prepare.scratch import remove_finished, shard_folder
+from glm_jax.data.prepare.scratch import remove_finished, scratch_location, shard_folder
+from glm_jax.data.prepare.splits import (
+    AUTO,
+    DOCUMENTS,
+    STRETCHES,
+    EmptySplitError,
+    SplitFractions,
+    check_split_by,
+)
 from glm_jax.data.prepare.tokenize import Tokenizing
 from glm_jax.data.sources.corpus import checked_options
-from glm_jax.data.sources.document import MAXIMUM_CHARACTERS
+from glm_jax.data.sources.document import MAXIMUM_CHARACTERS, ReadOptions, ReadStats
 from glm_jax.data.sources.filters import filter_stamp
-from glm_jax.data.sources.inputs import find_inputs
+from glm_jax.data.sources.inputs import Input, find_inputs, is_one_document
 from glm_jax.data.store.arrays import create_array
 from glm_jax.data.store.store import METADATA_FILE, id_type, write_metadata
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.atomic import new_folder
-from glm_jax.io.files import file_exists, remove_folder, write_file
+from glm_jax.io.files import file_exists, folder_names, remove_folder, write_file
 from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.tokenizer import Tokenizer
 
 # Format of a shard's file; shards of another version are written again.
-_SHARD_VERSION = 2
+_SHARD_VERSION = 3
 
 Progress = Callable[[int, int], None]
 
@@ -53,6 +61,7 @@ def prepare(
     *,
     validation_fraction: float = 0.01,
     test_fraction: float = 0.0,
+    split_by: str = AUTO,
     text_key: str = "text",
     maximum_characters: int = MAXIMUM_CHARACTERS,
     drop_duplicates: bool = False,
@@ -65,11 +74,11 @@ def prepare(
 
     Every document becomes ``[ENC] ids [eos]``; special tokens written out in a document are plain
     text. A hash of its text puts a document into "train", "validation" or "test", so that it stays
-    there when others come or go. The store is the same, byte for byte, whatever runner makes it,
-    and however often that was killed on the way.
+    there when others come or go. So do the stretches of long documents, where these are divided.
+    The store is the same, byte for byte, whatever runner makes it, and however often it was killed.
 
-    A path appears when its store is complete; at a URL the metadata is written
-    last, and a folder without it is no store. The shards of a killed run are kept for the next.
+    A path appears when its store is complete; at a URL the metadata is written last, and a folder
+    without it is no store. The shards of a killed run are kept for the next.
 
     Args:
       sources: see ``corpus.documents``, as for ``text_key`` and ``maximum_characters``.
@@ -77,9 +86,11 @@ def prepare(
       tokenizer: is saved with the store.
       validation_fraction: expected fraction of the documents in "validation".
       test_fraction: expected fraction of the documents in "test"; 0 makes no such split.
+      split_by: "documents" keeps every document in one split, "stretches" divides long ones between
+        the splits (see ``sources.stretches``), "auto" only where a split would have no document.
       drop_duplicates: keep only the first of documents (parts, of those too long) of equal text.
-      filter: ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``; only a ``Document`` for which the
-        function is true is kept.
+      filter: ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``; only a ``Document`` (each part of one
+        that is split or divided) for which the function is true is kept.
       runner: does the work; one process by default.
       overwrite: replace a store at ``out``, once the new one is complete.
       progress: called with the documents and bytes of text done so far, after every shard.
@@ -89,28 +100,122 @@ def prepare(
         fails, or a split would be empty.
       RunError: a worker was killed, the disk failed, or another process prepares the same store.
     """
-    fractions, runner = SplitFractions(validation_fraction, test_fraction), runner or LocalRunner()
+    fractions = SplitFractions(validation_fraction, test_fraction)
     options = checked_options(text_key, maximum_characters)
+    check_split_by(split_by)
     sources = _checked_sources(sources)
     out = str(resolve_path(out, "--out"))
     check_destination(out, overwrite)
-    inputs = find_inputs(sources, text_key)
-    job = [tokenizer.fingerprint, repr(options), filter and filter_stamp(filter), repr(inputs)]
+    found = ReadStats()
+    inputs = find_inputs(sources, text_key, found)
+    job = _Job(sources, inputs, found, out, tokenizer, fractions, filter, progress, overwrite)
+    job = dataclasses.replace(job, drop_duplicates=drop_duplicates, runner=runner or job.runner)
     try:
-        with shard_folder(out, _stamp_of([_SHARD_VERSION, *job])) as folder:
-            tokenizer.save(f"{folder}/tokenizer")
-            work = Tokenizing(folder, f"{folder}/tokenizer", options, filter)
-            names = _tokenized(runner.shards(inputs, options, work, folder), progress)
-            plan = _planned(folder, names, fractions, out, drop_duplicates)
-            with _new_store(out, overwrite) as store:
-                return _write(store, folder, plan, fractions, tokenizer, runner, sources, filter)
+        return job.run_split_by(split_by, options)
     except OSError as error:
         raise RunError(f"token store {out} cannot be written: {error}") from error
 
 
-def _stamp_of(job: list) -> str:
-    """A short name for all that the shards depend on."""
-    return hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """All that a store depends on but how documents are read."""
+
+    sources: list[str]
+    inputs: list[Input]
+    found: ReadStats
+    out: str
+    tokenizer: Tokenizer
+    fractions: SplitFractions
+    filter: str | None
+    progress: Progress | None
+    overwrite: bool
+    drop_duplicates: bool = False
+    runner: Runner = dataclasses.field(default_factory=LocalRunner)
+
+    def stamp(self, options: ReadOptions) -> str:
+        """A short name for all that the shards depend on."""
+        read = [repr(options), self.filter and filter_stamp(self.filter), repr(self.inputs)]
+        job = [_SHARD_VERSION, self.tokenizer.fingerprint, *read]
+        return hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
+
+    def run_split_by(self, split_by: str, options: ReadOptions) -> PrepareReport:
+        """Writes the store, with splits of documents or of stretches."""
+        divided = dataclasses.replace(options, shares=self.fractions.shares)
+        if split_by == STRETCHES or (split_by == AUTO and self.must_divide(divided)):
+            return self.run(divided)
+        try:
+            return self.run(options)
+        except EmptySplitError:
+            if split_by == DOCUMENTS:
+                raise
+        return self.run(divided)
+
+    def must_divide(self, divided: ReadOptions) -> bool:
+        """Whether splits need stretches for sure: of one document, or as an earlier run found."""
+        return is_one_document(self.inputs) or self.stamp(divided) in folder_names(
+            scratch_location(self.out)
+        )
+
+    def run(self, options: ReadOptions) -> PrepareReport:
+        """Writes the store.
+
+        Raises:
+          EmptySplitError: a split would have no document; nothing is left of the shards then.
+        """
+        with shard_folder(self.out, self.stamp(options)) as folder:
+            self.tokenizer.save(f"{folder}/tokenizer")
+            work = Tokenizing(folder, f"{folder}/tokenizer", options, self.filter)
+            shards = self.runner.shards(self.inputs, options, work, folder)
+            names = _tokenized(shards, self.progress)
+            plan = self._planned(folder, names, options)
+            with _new_store(self.out, self.overwrite) as store:
+                return self._write(store, folder, plan, options)
+
+    def _planned(self, folder: str, names: list[str], options: ReadOptions) -> Plan:
+        """Where everything goes."""
+        with TemporaryDirectory(dir=None if is_url(folder) else folder) as scratch:
+            kept_once = Path(scratch) if self.drop_duplicates else None
+            plan = plan_arrays(folder, names, self.fractions, kept_once)
+        plan.stats.add(self.found)
+        try:
+            check_splits(plan, self.fractions, is_divided=options.shares is not None)
+        except UsageError:
+            remove_folder(folder)  # nothing to resume from
+            raise
+        return plan
+
+    def _write(self, store: str, folder: str, plan: Plan, options: ReadOptions) -> PrepareReport:
+        """Writes all of a store, its metadata last."""
+        splits, tokenizer = plan.splits, self.tokenizer
+        tokenizer.save(f"{store}/tokenizer")
+        data_type = id_type(tokenizer.padded_vocab_size)
+        for split, counts in splits.items():
+            create_array(f"{store}/{split}/tokens", data_type, counts["num_tokens"])
+            create_array(f"{store}/{split}/document_starts", "int64", counts["num_documents"])
+        writing = WritingArrays(folder, store, self.fractions, tokenizer.padded_vocab_size)
+        counts = self.runner.total(plan.parts(), writing, folder)
+        num_tokens = sum(counts["num_tokens"] for counts in splits.values())
+        report = PrepareReport(
+            documents=sum(counts["num_documents"] for counts in splits.values()),
+            tokens=num_tokens,
+            text_bytes=plan.text_bytes,
+            bytes_per_token=plan.text_bytes / num_tokens,
+            splits=splits,
+            split_by=DOCUMENTS if options.shares is None else STRETCHES,
+            duplicates=plan.duplicates,
+            incidents=plan.stats,
+            length_counts=length_counts(plan.length_counts),
+            frequent_tokens=frequent_tokens(counts, tokenizer),
+            sources=self.sources,
+            validation_fraction=self.fractions.validation,
+            test_fraction=self.fractions.test,
+            filter=self.filter,
+        )
+        content = json.dumps(dataclasses.asdict(report), indent=2) + "\n"
+        write_file(f"{store}/{REPORT_FILE}", content.encode())
+        write_file(f"{store}/{PICTURE_FILE}", draw_report(report))
+        write_metadata(store, tokenizer, splits, self.sources)
+        return report
 
 
 def _checked_sources(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -136,81 +241,6 @@ def _tokenized(shards: Iterable[tuple[str, int, int]], progress: Progress | None
         if progress is not None:
             progress(documents, num_bytes)
     return names
-
-
-def _planned(
-    folder: str, names: list[str], fractions: SplitFractions, out: str, drop_duplicates: bool
-) -> Plan:
-    """Where everything goes.
-
-    Raises:
-      UsageError: a split would be empty.
-    """
-    with TemporaryDirectory(dir=None if is_url(folder) else folder) as scratch:
-        plan = plan_arrays(folder, names, fractions, Path(scratch) if drop_duplicates else None)
-    try:
-        _check_splits(plan, fractions)
-    except UsageError:
-        remove_folder(folder)  # nothing to resume from
-        raise
-    return plan
-
-
-def _write(
-    store: str,
-    folder: str,
-    plan: Plan,
-    fractions: SplitFractions,
-    tokenizer: Tokenizer,
-    runner: Runner,
-    sources: list[str],
-    filter: str | None,
-) -> PrepareReport:
-    """Writes all of a store, its metadata last."""
-    splits = plan.splits
-    tokenizer.save(f"{store}/tokenizer")
-    data_type = id_type(tokenizer.padded_vocab_size)
-    for split, counts in splits.items():
-        create_array(f"{store}/{split}/tokens", data_type, counts["num_tokens"])
-        create_array(f"{store}/{split}/document_starts", "int64", counts["num_documents"])
-    writing = WritingArrays(folder, store, fractions, tokenizer.padded_vocab_size)
-    counts = runner.total(plan.parts(), writing, folder)
-    num_tokens = sum(counts["num_tokens"] for counts in splits.values())
-    report = PrepareReport(
-        documents=sum(counts["num_documents"] for counts in splits.values()),
-        tokens=num_tokens,
-        text_bytes=plan.text_bytes,
-        bytes_per_token=plan.text_bytes / num_tokens,
-        splits=splits,
-        duplicates=plan.duplicates,
-        incidents=plan.stats,
-        length_counts=length_counts(plan.length_counts),
-        frequent_tokens=frequent_tokens(counts, tokenizer),
-        sources=sources,
-        validation_fraction=fractions.validation,
-        test_fraction=fractions.test,
-        filter=filter,
-    )
-    content = json.dumps(dataclasses.asdict(report), indent=2) + "\n"
-    write_file(f"{store}/{REPORT_FILE}", content.encode())
-    write_file(f"{store}/{PICTURE_FILE}", draw_report(report))
-    write_metadata(store, tokenizer, splits, sources)
-    return report
-
-
-def _check_splits(plan: Plan, fractions: SplitFractions) -> None:
-    documents = {name: counts["num_documents"] for name, counts in plan.splits.items()}
-    total = sum(documents.values())
-    if total == 0:
-        why = "; ".join(plan.stats.lines())
-        raise UsageError(f"the sources hold no document with text{f' ({why})' if why else ''}")
-    for name, number in documents.items():
-        if number == 0:
-            raise UsageError(
-                f"the {name} split would be empty: {total} documents with "
-                f"validation_fraction {fractions.validation} and "
-                f"test_fraction {fractions.test}; change the fractions or add documents"
-            )
 
 
 @contextmanager

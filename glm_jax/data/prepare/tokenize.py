@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Int64, Integer, UInt64
+from jaxtyping import Int8, Int64, Integer, UInt64
 
+from glm_jax.data.prepare.splits import BY_DIGEST
 from glm_jax.data.sources.document import Document, ReadOptions, ReadStats
 from glm_jax.data.sources.filters import load_filter
 from glm_jax.data.sources.inputs import Shard
@@ -39,12 +40,14 @@ class ShardDocuments:
       num_bytes: size of each as UTF-8.
       digests: hashes of complete documents, which decide their split.
       text_digests: two hashes of each text, equal only for equal texts.
+      splits: index of the split of a stretch of a long document; BY_DIGEST elsewhere.
     """
 
     lengths: Int64[np.ndarray, "N"]
     num_bytes: Int64[np.ndarray, "N"]
     digests: UInt64[np.ndarray, "N"]
     text_digests: UInt64[np.ndarray, "N 2"]
+    splits: Int8[np.ndarray, "N"]
     stats: ReadStats
 
 
@@ -104,6 +107,7 @@ def read_documents(folder: str, name: str) -> ShardDocuments:
             num_bytes=arrays["num_bytes"],
             digests=arrays["digests"],
             text_digests=arrays["text_digests"],
+            splits=arrays["splits"],
             stats=ReadStats(**json.loads(arrays["stats"].tobytes())),
         )
 
@@ -126,6 +130,7 @@ def _tokenized(documents: Iterator[Document], tokenizer: Tokenizer) -> dict[str,
     num_bytes: list[int] = []
     digests: list[int] = []
     text_digests: list[bytes] = []
+    splits: list[int] = []
     for document in documents:
         of_text = tokenizer.encode_text(document.text)
         ids.append(np.array([enc, *of_text, eos], np.int64))
@@ -134,6 +139,7 @@ def _tokenized(documents: Iterator[Document], tokenizer: Tokenizer) -> dict[str,
         digests.append(int.from_bytes(document.digest, "big"))
         text = document.text.encode()
         text_digests.append(hashlib.blake2b(text, digest_size=16).digest())
+        splits.append(BY_DIGEST if document.split is None else document.split)
     lengths = np.array([len(of_document) for of_document in ids[1:]], np.int64)
     all_ids = np.concatenate(ids)
     outside = np.flatnonzero((all_ids < 0) | (all_ids >= bound))
@@ -149,6 +155,7 @@ def _tokenized(documents: Iterator[Document], tokenizer: Tokenizer) -> dict[str,
         "num_bytes": np.array(num_bytes, np.int64),
         "digests": np.array(digests, np.uint64),
         "text_digests": np.frombuffer(b"".join(text_digests), np.uint64).reshape(-1, 2),
+        "splits": np.array(splits, np.int8),
     }
 
 

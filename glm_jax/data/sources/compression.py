@@ -22,16 +22,15 @@ class BrokenFileError(Exception):
     """A file that could not be read, or not to its end; says why."""
 
 
+def compression_of(location: str) -> str:
+    """The ending of a file's name that says how it is compressed, in lower case; else ""."""
+    name = location.lower()
+    return next((suffix for suffix in COMPRESSED if name.endswith(suffix)), "")
+
+
 def without_compression(location: str) -> str:
-    """A file's name without the suffix of its compression."""
-    for suffix in COMPRESSED:
-        location = location.removesuffix(suffix)
-    return location
-
-
-def is_compressed(location: str) -> bool:
-    """Whether a file's name says that it is compressed."""
-    return location.endswith(COMPRESSED)
+    """A file's name without the ending of its compression."""
+    return location[: len(location) - len(compression_of(location))]
 
 
 def read_blocks(location: str) -> Iterator[bytes]:
@@ -49,14 +48,15 @@ def read_blocks(location: str) -> Iterator[bytes]:
 
 
 def _decompressed(location: str, file: IO[bytes]) -> Iterator[bytes]:
-    if location.endswith(".zst"):
+    compression = compression_of(location)
+    if compression == ".zst":
         return _zstandard_blocks(location, file)
     reader: Any = file
-    if location.endswith(".gz"):
+    if compression == ".gz":
         reader = gzip.GzipFile(fileobj=file)
-    elif location.endswith(".bz2"):
+    elif compression == ".bz2":
         reader = bz2.BZ2File(file)
-    elif location.endswith(".xz"):
+    elif compression == ".xz":
         reader = lzma.LZMAFile(file)  # noqa: SIM115  (owns nothing to close)
     # read1 gives what there is before it fails at what is broken.
     read = getattr(reader, "read1", reader.read)

@@ -21,13 +21,13 @@ def documents(
     """All documents of ``sources``, always in the same order, one by one.
 
     Args:
-      sources: each a file (.txt is one document, .jsonl one a line; also .gz, .bz2, .xz and .zst;
-        .parquet is one a row), a folder of such files at any depth (hidden ones left out), a glob
-        pattern, a URL of one of these, ``tfds:NAME[/CONFIG][#SPLIT]`` (split "train" by default)
-        or ``embedded``. A file that is found twice is read once.
+      sources: each a file (.txt is one document, .jsonl, .ndjson and .json one a line; also .gz,
+        .bz2, .xz and .zst; .parquet is one a row), a folder of such files at any depth (hidden ones
+        left out), a glob pattern, a URL of one of these, ``tfds:NAME[/CONFIG][#SPLIT]`` (split
+        "train" by default) or ``embedded``. A file that is found twice is read once.
       text_key: key of the text in .jsonl, Parquet and TFDS; a TFDS data set with one text feature
         needs none.
-      stats: counts what was skipped, replaced or split.
+      stats: counts what was skipped, replaced, split or ignored.
       maximum_characters: longer documents are split, at the end of a paragraph if possible.
 
     Raises:
@@ -36,8 +36,8 @@ def documents(
         large one, no line of the first 8 MiB).
     """
     options = checked_options(text_key, maximum_characters)
-    inputs = find_inputs(sources, text_key)
-    return _documents(inputs, options, stats or ReadStats())
+    stats = ReadStats() if stats is None else stats
+    return _documents(find_inputs(sources, text_key, stats), options, stats)
 
 
 def checked_options(text_key: str, maximum_characters: int) -> ReadOptions:

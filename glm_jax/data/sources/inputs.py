@@ -7,28 +7,21 @@ as long as its files don't change, so that a shard is identified by its number.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from glm_jax.data.sources import pieces
-from glm_jax.data.sources.compression import (
-    COMPRESSED,
-    BrokenFileError,
-    import_zstandard,
-    is_compressed,
-    without_compression,
-)
+from glm_jax.data.sources.compression import BrokenFileError, compression_of, import_zstandard
 from glm_jax.data.sources.document import Document, ReadOptions, ReadStats, documents_of
+from glm_jax.data.sources.formats import Format, find_files, format_of
 from glm_jax.data.sources.pieces import LineRange, Piece, Ready, RowGroup, WholeFile
 from glm_jax.errors import UsageError
-from glm_jax.io.files import SourceFile, find_files
+from glm_jax.io.listing import SourceFile
 from glm_jax.io.paths import is_url
 
 EMBEDDED = "embedded"
 TFDS_PREFIX = "tfds:"
-PARQUET = ".parquet"
-SUFFIXES = (*(kind + end for kind in (".txt", ".jsonl") for end in ("", *COMPRESSED)), PARQUET)
 
 Shard = tuple[Piece, ...]
 
@@ -68,8 +61,12 @@ class EmbeddedInput:
 Input = SmallFiles | LargeFile | TfdsInput | EmbeddedInput
 
 
-def find_inputs(sources: Iterable[str | os.PathLike[str]], text_key: str) -> list[Input]:
+def find_inputs(
+    sources: Iterable[str | os.PathLike[str]], text_key: str, stats: ReadStats
+) -> list[Input]:
     """All that ``sources`` (see ``corpus.documents``) hold, each file once.
+
+    What the sources have besides is counted in ``stats``.
 
     Raises:
       UsageError: a source that matches nothing or can't be read for want of a package.
@@ -77,7 +74,7 @@ def find_inputs(sources: Iterable[str | os.PathLike[str]], text_key: str) -> lis
     inputs: list[Input] = []
     small: list[SourceFile] = []
     seen: set[str] = set()
-    for found in _found(sources, text_key):
+    for found in _found(sources, text_key, stats):
         name = _identity(found)
         if name in seen:
             continue
@@ -97,6 +94,19 @@ def find_inputs(sources: Iterable[str | os.PathLike[str]], text_key: str) -> lis
     if not inputs:
         raise UsageError("there are no sources to read documents from")
     return inputs
+
+
+def is_one_document(inputs: Sequence[Input]) -> bool:
+    """Whether there is one file, which is one document."""
+    files: list[SourceFile] = []
+    for input in inputs:
+        if isinstance(input, SmallFiles):
+            files += input.files
+        elif isinstance(input, LargeFile):
+            files.append(input.file)
+        else:
+            return False
+    return len(files) == 1 and format_of(files[0].location) is Format.TEXT
 
 
 def shards_of(input: Input, options: ReadOptions) -> Iterator[Shard]:
@@ -119,7 +129,7 @@ def shards_of(input: Input, options: ReadOptions) -> Iterator[Shard]:
 
 
 def _found(
-    sources: Iterable[str | os.PathLike[str]], text_key: str
+    sources: Iterable[str | os.PathLike[str]], text_key: str, stats: ReadStats
 ) -> Iterator[SourceFile | TfdsInput | EmbeddedInput]:
     for source in map(str, sources):
         if source == EMBEDDED:
@@ -129,8 +139,10 @@ def _found(
         elif source.startswith(TFDS_PREFIX):
             yield TfdsInput(source, _tfds_texts(source, text_key).stamp)
         else:
-            for file in find_files(source, SUFFIXES):
-                if file.location.endswith(".zst"):
+            listing = find_files(source, tuple(Format), text_key)
+            stats.add(ReadStats(unreadable_files=listing.broken, ignored_files=listing.ignored))
+            for file in listing.files:
+                if compression_of(file.location) == ".zst":
                     import_zstandard(file.location)
                 yield file
 
@@ -143,33 +155,33 @@ def _identity(found: SourceFile | TfdsInput | EmbeddedInput) -> str:
 
 
 def _text_bytes(file: SourceFile) -> int:
-    return file.size * (_COMPRESSION if is_compressed(file.location) else 1)
+    return file.size * (_COMPRESSION if compression_of(file.location) else 1)
 
 
 def _is_small(file: SourceFile) -> bool:
-    return not file.location.endswith(PARQUET) and _text_bytes(file) <= pieces.PIECE_BYTES
+    is_table = format_of(file.location) is Format.TABLE
+    return not is_table and _text_bytes(file) <= pieces.PIECE_BYTES
 
 
 def _file_shards(file: SourceFile, options: ReadOptions) -> Iterator[Shard]:
     """The shards of a large file; the last one reports what can't be read."""
     location, size = file.location, pieces.PIECE_BYTES
     stats = ReadStats()
-    if location.endswith(".jsonl"):
+    if format_of(location) is Format.TABLE:
+        yield from _parquet_shards(location, options)
+    elif format_of(location) is Format.TEXT:
+        documents = documents_of(pieces.text_blocks(location), location, options, stats)
+        try:
+            yield from _in_blocks(documents, stats)
+        except BrokenFileError as error:
+            yield (_unreadable(location, error),)
+    elif not compression_of(location):
         for start in range(0, file.size, size):
             yield (LineRange(location, start, min(start + size, file.size)),)
-    elif location.endswith(PARQUET):
-        yield from _parquet_shards(location, options)
-    elif without_compression(location).endswith(".jsonl"):
+    else:
         try:
             for lines in pieces.line_blocks(location, size):
                 yield (lines,)
-        except BrokenFileError as error:
-            yield (_unreadable(location, error),)
-    else:
-        blocks = pieces.text_blocks(location)
-        documents = documents_of(blocks, location, options.maximum_characters, stats)
-        try:
-            yield from _in_blocks(documents, stats)
         except BrokenFileError as error:
             yield (_unreadable(location, error),)
 
@@ -224,7 +236,7 @@ def _tfds_documents(input: TfdsInput, options: ReadOptions, stats: ReadStats) ->
     for number, text in enumerate(_tfds_texts(input.source, options.text_key)):
         decoded = text.decode("utf-8", errors="surrogateescape")
         origin = f"{input.source}:{number}"
-        yield from documents_of([decoded], origin, options.maximum_characters, stats)
+        yield from documents_of([decoded], origin, options, stats)
 
 
 def _tfds_texts(source: str, text_key: str):

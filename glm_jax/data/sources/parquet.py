@@ -11,8 +11,6 @@ from glm_jax.data.sources.document import Document, ReadOptions, ReadStats, docu
 from glm_jax.errors import UsageError
 from glm_jax.io.files import open_file
 
-SUFFIX = ".parquet"
-
 _ROWS_AT_ONCE = 256
 
 
@@ -24,8 +22,8 @@ def row_group_bytes(location: str, text_key: str) -> list[int]:
       BrokenFileError: it can't be read as a Parquet file.
     """
     with _opened(location) as file:
-        types = {field.name: str(field.type) for field in file.schema_arrow}
-        if types.get(text_key) not in ("string", "large_string", "string_view"):
+        types = {field.name: field.type for field in file.schema_arrow}
+        if text_key not in types or not _holds_text(types[text_key]):
             found = ", ".join(f"{name} ({kind})" for name, kind in types.items())
             raise UsageError(
                 f"{location} has no column of text named {text_key!r}; columns found: {found}"
@@ -52,15 +50,27 @@ def row_group_documents(
                     if text is None:
                         stats.lines_without_text += 1
                     else:
-                        yield from documents_of([text], origin, options.maximum_characters, stats)
+                        yield from documents_of([text], origin, options, stats)
     except BrokenFileError as error:
         stats.unreadable_files.append(f"{location} ({error})")
+
+
+def _holds_text(kind: Any) -> bool:
+    """Whether a column's values are text, or bytes, which some writers store text as."""
+    import pyarrow
+
+    values = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    return str(values) in (
+        "string", "large_string", "string_view", "binary", "large_binary", "binary_view",
+    )  # fmt: skip
 
 
 def _texts(column: Any) -> Iterator[str | None]:
     """The values of a column; bad UTF-8 in them becomes lone surrogates."""
     import pyarrow
 
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     for value in column.cast(pyarrow.large_binary()).to_pylist():
         yield None if value is None else value.decode("utf-8", errors="surrogateescape")
 

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import codecs
 import io
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from glm_jax.data.sources.compression import BrokenFileError, read_blocks, without_compression
+from glm_jax.data.sources.compression import BrokenFileError, read_blocks
 from glm_jax.data.sources.document import Document, ReadOptions, ReadStats, documents_of
+from glm_jax.data.sources.formats import (
+    KEYS_SHOWN,
+    Format,
+    format_of,
+    json_object,
+    wrong_lines,
+)
 from glm_jax.errors import UsageError
+from glm_jax.io.encodings import foreign_format
 from glm_jax.io.files import open_file
 
 # Size of a piece: enough to be worth a file, little enough to keep memory small.
 PIECE_BYTES = 1 << 23
-
-_KEYS_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -90,10 +95,18 @@ def read_piece(piece: Piece, options: ReadOptions, stats: ReadStats) -> Iterator
 
 
 def text_blocks(location: str) -> Iterator[str]:
-    """The text of a file in blocks; bad bytes become lone surrogates, which no good text has."""
+    """The text of a file in blocks; bad bytes become lone surrogates, which no good text has.
+
+    Raises:
+      BrokenFileError: the file is no UTF-8 text, or can't be read any further.
+    """
     decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="surrogateescape")
     decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
+    is_first = True
     for block in read_blocks(location):
+        if is_first and (found := foreign_format(block)):
+            raise BrokenFileError(found)
+        is_first = False
         yield decoder.decode(block)
     yield decoder.decode(b"", final=True)
 
@@ -125,12 +138,11 @@ def _whole_file_documents(
     location: str, options: ReadOptions, stats: ReadStats
 ) -> Iterator[Document]:
     try:
-        if without_compression(location).endswith(".jsonl"):
+        if format_of(location) is Format.LINES:
             for piece in line_blocks(location, PIECE_BYTES):
                 yield from read_piece(piece, options, stats)
         else:
-            blocks = text_blocks(location)
-            yield from documents_of(blocks, location, options.maximum_characters, stats)
+            yield from documents_of(text_blocks(location), location, options, stats)
     except BrokenFileError as error:
         stats.unreadable_files.append(f"{location} ({error})")
 
@@ -163,38 +175,41 @@ def _lines_before(file: Iterable[bytes], position: int, end: int) -> Iterator[by
 def _line_documents(
     lines: Iterable[bytes], location: str, start: int, options: ReadOptions, stats: ReadStats
 ) -> Iterator[Document]:
-    has_lines = has_key = False
+    has_key = False
+    first_line: bytes | None = None
     keys: dict[str, None] = {}
     position = start
     for line in lines:
         origin = f"{location}:{position}"
+        content = line.removeprefix(codecs.BOM_UTF8) if position == 0 else line
         position += len(line)
-        if line.isspace():
+        if not content or content.isspace():
             continue
-        has_lines = True
-        record = _record(line)
+        record = json_object(content)
+        if first_line is None:
+            first_line = content
+            if start == 0 and record is None and not content.rstrip().endswith(b"]"):
+                _refuse_other_formats(location, content)
         if record is None:
             stats.bad_json_lines += 1
             continue
         has_key = has_key or options.text_key in record
-        if len(keys) < _KEYS_SHOWN:
+        if len(keys) < KEYS_SHOWN:
             keys |= dict.fromkeys(record)
         text = record.get(options.text_key)
         if isinstance(text, str):
-            yield from documents_of([text], origin, options.maximum_characters, stats)
+            yield from documents_of([text], origin, options, stats)
         else:
             stats.lines_without_text += 1
-    if start == 0 and has_lines and not has_key:
-        found = ", ".join(list(keys)[:_KEYS_SHOWN]) or "none"
+    if start == 0 and first_line is not None and not has_key:
+        _refuse_other_formats(location, first_line)
+        found = ", ".join(list(keys)[:KEYS_SHOWN]) or "none"
         raise UsageError(
             f"no line of {location} has the key {options.text_key!r}; keys found: {found}"
         )
 
 
-def _record(line: bytes) -> dict | None:
-    """The JSON object of a line, or None if it isn't one."""
-    try:
-        record = json.loads(line.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff"))
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
+def _refuse_other_formats(location: str, first_line: bytes) -> None:
+    """Raises UsageError if a file's first line says that it holds no lines of JSON objects."""
+    if found := wrong_lines(first_line):
+        raise UsageError(f"{location} is {found}")

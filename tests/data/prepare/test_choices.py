@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_jax.data.prepare.assemble import SplitFractions
 from glm_jax.data.prepare.duplicates import first_occurrences
 from glm_jax.data.prepare.run import prepare
 from glm_jax.data.prepare.runner import LocalRunner
+from glm_jax.data.prepare.splits import BY_DIGEST, SplitFractions
 from glm_jax.errors import UsageError
 from tests.data.prepare.stores import TEXTS, files_below, stored_documents, write_jsonl
 
@@ -35,7 +35,9 @@ def test_a_document_stays_in_its_split_when_the_corpus_grows(tokenizer, tmp_path
 
 def test_a_test_split_takes_from_train_only():
     digests = np.random.default_rng(0).integers(0, 1 << 63, 20_000).astype(np.uint64) * 2
-    without, with_test = SplitFractions(0.1).of(digests), SplitFractions(0.1, 0.2).of(digests)
+    free = np.full(len(digests), BY_DIGEST, np.int8)
+    without = SplitFractions(0.1).of(digests, free)
+    with_test = SplitFractions(0.1, 0.2).of(digests, free)
     assert SplitFractions(0.1).names == ("train", "validation")
     assert SplitFractions(0.1, 0.2).names == ("train", "validation", "test")
     assert np.array_equal(without == 1, with_test == 1)

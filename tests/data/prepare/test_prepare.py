@@ -92,12 +92,14 @@ def test_troubles_of_the_sources_are_survived_and_reported(tokenizer, tmp_path):
         "filtered_documents": 0,
         "documents_with_bad_utf8": 1,
         "split_documents": 0,
+        "divided_documents": 0,
         "bad_json_lines": 1,
         "lines_without_text": 0,
         "unreadable_files": [
             f"{tmp_path}/cut.txt.gz "
             "(Compressed file ended before the end-of-stream marker was reached)"
         ],
+        "ignored_files": {},
     }
 
 

@@ -41,11 +41,31 @@ def test_documents_are_the_same_however_row_groups_are_joined_or_cut(
     assert stats == ReadStats(lines_without_text=1, empty_documents=1)
 
 
-@pytest.mark.parametrize("kind", ["string", "large_string", "string_view"])
+@pytest.mark.parametrize(
+    "kind", ["string", "large_string", "string_view", "binary", "large_binary", "binary_view"]
+)
 def test_all_kinds_of_text_are_read(tmp_path, kind):
-    column = pyarrow.array(["a", "b"]).cast(getattr(pyarrow, kind)())
-    write(tmp_path / "a.parquet", {"text": column})
-    assert texts(tmp_path) == ["a", "b"]
+    column = pyarrow.array(["a", "é"]).cast(getattr(pyarrow, kind)())
+    write(tmp_path / "a.Parquet", {"text": column})
+    assert texts(tmp_path) == ["a", "é"]
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "binary"])
+def test_columns_encoded_by_a_dictionary_are_read(tmp_path, kind, monkeypatch):
+    column = pyarrow.array(["a", "b", None, "a"] * 5).cast(getattr(pyarrow, kind)())
+    write(tmp_path / "a.parquet", {"text": column.dictionary_encode()}, rows_of_a_group=7)
+    for piece_bytes in (pieces.PIECE_BYTES, 1):
+        monkeypatch.setattr(pieces, "PIECE_BYTES", piece_bytes)
+        stats = ReadStats()
+        assert texts(tmp_path, stats=stats) == ["a", "b", "a"] * 5
+        assert stats == ReadStats(lines_without_text=5)
+
+
+def test_bytes_that_are_no_text_are_replaced_and_counted(tmp_path):
+    write(tmp_path / "a.parquet", {"text": pyarrow.array([b"caf\xe9", b"ok"])})
+    stats = ReadStats()
+    assert texts(tmp_path, stats=stats) == ["caf\ufffd", "ok"]
+    assert stats == ReadStats(documents_with_bad_utf8=1)
 
 
 def test_without_the_column_the_others_are_named(tmp_path):
