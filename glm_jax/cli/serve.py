@@ -13,10 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
+from functools import partial
+
+from etils import epath
 
 from glm_jax.cli.fill import add_checkpoint_arguments, load_filler
 from glm_jax.errors import UsageError
+from glm_jax.io.paths import resolve_path
 
 HELP = "fill blanks and score answers over HTTP, with a page for browsers"
 TOKEN_VARIABLE = "GLM_JAX_TOKEN"
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--token_file",
-        type=Path,
+        type=partial(resolve_path, name="--token_file"),
         metavar="FILE",
         help=f"file with the token that clients must show; or in the variable {TOKEN_VARIABLE}",
     )
@@ -102,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def read_token(file: Path | None) -> str | None:
+def read_token(file: epath.Path | None) -> str | None:
     """The token from a file, or from the environment; None where there is neither.
 
     Raises:

@@ -40,6 +40,8 @@ def find_files(source: str, suffixes: tuple[str, ...]) -> list[SourceFile]:
     Raises:
       UsageError: there are none, or no package that reads this kind of URL is installed.
     """
+    if not source.strip():
+        raise UsageError("a SOURCE is empty; expected a path, URL or data set")
     found = _remote_files(source) if is_url(source) else _local_files(source)
     found = [file for file in found if file.location.endswith(suffixes)]
     if not found:
@@ -132,19 +134,60 @@ def read_file(location: str | os.PathLike[str]) -> bytes:
 
 
 def write_file(location: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file atomically: whatever fails, it has its old content or the new one."""
+    """Write a file atomically: whatever fails, it has its old content or the new one.
+
+    Raises:
+      OSError: it can't be written; the error names the file.
+    """
     path = resolve_path(location)
-    if is_url(path):
-        # Object stores show an object only when it is complete.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return
-    temporary = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}.partial")
+    with naming_file(path):
+        if is_url(path):
+            # Object stores show an object only when it is complete.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            return
+        # Names have at most 255 bytes, of which a letter may take 4.
+        temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.partial")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an OSError name this file, where it names none or a temporary one.
+
+    Raises:
+      OSError: as the block does.
+    """
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise OSError(f"{os.fspath(path)}: {_reason(error)}") from error
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def check_new_file(path: str | os.PathLike[str], name: str) -> None:
+    """Make sure that a file can be made at a path, before the work for its content.
+
+    Args:
+      path: an absolute path or URL.
+      name: the flag that it was given by, for the message.
+
+    Raises:
+      UsageError: its folder does not exist, or it is a folder itself.
+    """
+    if is_url(path):
+        return
+    local = Path(path)
+    if local.is_dir():
+        raise UsageError(f"{name} is {local}, which is a folder; expected a file to write")
+    if not local.parent.is_dir():
+        raise UsageError(f"{name} is {local}, but its folder does not exist")
 
 
 def file_exists(location: str | os.PathLike[str]) -> bool:
