@@ -236,6 +236,9 @@ def _checked_binding(binding: str) -> str:
         raise UsageError(f"the binding {binding!r} has no value; expected SECTION.NAME=VALUE")
     if "." not in name and not _is_macro(name):
         raise UsageError(f"the binding {binding!r} names no section; expected SECTION.NAME=VALUE")
+    section = name.rpartition("/")[2].rpartition(".")[0]
+    if section and section.rpartition(".")[2] not in SECTIONS:
+        raise UsageError(_unknown("section", section, list(SECTIONS)))
     try:
         ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -14,6 +14,7 @@ from functools import partial
 from glm_jax.errors import UsageError
 from glm_jax.io.files import check_new_file
 from glm_jax.io.paths import resolve_path
+from glm_jax.validation import MAX_INTEGER
 
 HELP = "show any batch of any run, in the terminal and as a picture"
 TAKES_GIN = True
@@ -50,6 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
     from glm_jax.data.inspect.terminal import render_example
 
     config = read_configuration(arguments.gin_file, arguments.bindings)
+    num_steps = MAX_INTEGER // config.data.batch_size
+    if arguments.step >= num_steps:
+        raise UsageError(f"--step is {arguments.step}; expected at most {num_steps - 1}")
     row = arguments.row
     if row is not None and not 0 <= row < config.data.batch_size:
         raise UsageError(f"--row is {row}; expected 0 to {config.data.batch_size - 1}")

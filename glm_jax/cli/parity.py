@@ -24,6 +24,7 @@ from glm_jax.io.paths import resolve_path
 HELP = "compare what two checkpoints compute, layer by layer"
 DEFAULT_TOLERANCE = 1e-4
 DEFAULT_BATCH_SIZE = 2
+MAX_COUNT = 2**31 - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +102,8 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} is {value}; expected at least 1")
+        if value is not None and value > MAX_COUNT:
+            raise UsageError(f"--{name} is {value}; expected at most {MAX_COUNT}")
     if arguments.seed is not None and arguments.seed < 0:
         raise UsageError(f"--seed is {arguments.seed}; expected at least 0")
     if not (math.isfinite(arguments.tolerance) and arguments.tolerance > 0):

@@ -74,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     token = read_token(arguments.token_file)
     if not 0 <= arguments.port < 65536:
         raise UsageError(f"--port is {arguments.port}, but must be from 0 to 65535")
+    if not arguments.host.strip():
+        raise UsageError("--host is empty; expected a name or an address")
 
     from glm_jax.serve.app import is_local, make_app
     from glm_jax.serve.endpoints import Endpoints

@@ -214,15 +214,27 @@ def remove_folder(location: str | os.PathLike[str]) -> None:
             path.rmtree()
 
 
-def copy_folder(source: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
-    """Copy a folder with all that is in it."""
+def copy_folder(
+    source: str | os.PathLike[str], destination: str | os.PathLike[str], last: str | None = None
+) -> None:
+    """Copy a folder with all that is in it.
+
+    Args:
+      source: the folder, a path or URL.
+      destination: the new folder, a path or URL.
+      last: what is copied when all else is there, by which a copy is known to be complete.
+
+    Raises:
+      OSError: something can't be read or written.
+    """
     from_folder, to_folder = resolve_path(source), resolve_path(destination)
     to_folder.mkdir(parents=True, exist_ok=True)
-    for entry in from_folder.iterdir():
+    for entry in sorted(from_folder.iterdir(), key=lambda entry: entry.name == last):
         if entry.is_dir():
             copy_folder(entry, to_folder / entry.name)
             continue
-        with entry.open("rb") as read, (to_folder / entry.name).open("wb") as written:
+        copy = to_folder / entry.name
+        with naming_file(copy), entry.open("rb") as read, copy.open("wb") as written:
             shutil.copyfileobj(read, written, COPY_BYTES)
 
 

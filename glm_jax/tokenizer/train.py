@@ -18,6 +18,9 @@ from glm_jax.tokenizer.special import SpecialTokenOptions
 
 _MAXIMUM_LINE_CHARACTERS = 4096
 
+# SentencePiece counts in 32 bits.
+MAX_VOCABULARY = 2**31 - 1
+
 
 def train_sentencepiece(
     texts: Iterable[str],
@@ -41,6 +44,8 @@ def train_sentencepiece(
     Raises:
       UsageError: no text, or ``vocab_size`` is more than the text gives or less than it needs.
     """
+    if vocab_size > MAX_VOCABULARY:
+        raise UsageError(f"vocab_size is {vocab_size}; expected at most {MAX_VOCABULARY}")
     sample = Sample(sample_lines)
     for line in _lines(texts):
         sample.add(line)
