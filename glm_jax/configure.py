@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import inspect
 import io
+import os
 import re
 import tokenize
 import typing
@@ -18,15 +19,17 @@ import gin
 from etils import epath
 
 from glm_jax.errors import UsageError
+from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.train.config import RunConfig
 
 SECTIONS: dict[str, type] = typing.get_type_hints(RunConfig)
 # Holds configs/: a link to the checkout's folder, a copy of it in an installed package.
-PACKAGE = epath.Path(__file__).parent
+PACKAGE = Path(__file__).parent
 # What gin raises over a file that it can't make sense of.
 _GIN_ERRORS = (
     AttributeError,
     ImportError,
+    MemoryError,  # parentheses nested too deeply for Python's parser
     OSError,
     RuntimeError,
     SyntaxError,
@@ -37,7 +40,9 @@ _GIN_ERRORS = (
 MAX_SHOWN = 80  # characters of a wrong value in a message
 
 
-def read_configuration(gin_files: Sequence[str | Path], bindings: Sequence[str] = ()) -> RunConfig:
+def read_configuration(
+    gin_files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ()
+) -> RunConfig:
     """The configuration that gin files and bindings describe; later ones win.
 
     Args:
@@ -66,11 +71,18 @@ def read_configuration(gin_files: Sequence[str | Path], bindings: Sequence[str] 
     return RunConfig(**{name: _build(name, values) for name, values in bound.items()})
 
 
-def _find(path: str | Path, beside: epath.Path | None = None) -> epath.Path | None:
+def _find(path: str | os.PathLike[str], beside: epath.Path | None = None) -> epath.Path | None:
     """The file that a path names: beside another file, in the working folder, in the package."""
-    relative = epath.Path(path).expanduser()
-    folders = [epath.Path(), PACKAGE] if beside is None else [beside.parent, epath.Path(), PACKAGE]
-    return next((f / relative for f in folders if (f / relative).is_file()), None)
+    given = os.fspath(path)
+    if not given.strip() or is_url(given) or given.startswith("~"):
+        folders = [""]  # which resolve_path knows, or refuses
+    else:
+        folders = ["", os.fspath(PACKAGE)]
+        if beside is not None:
+            folders.insert(0, os.fspath(beside.parent))
+    name = "--gin_file" if beside is None else f"the include of {beside}"
+    candidates = (resolve_path(os.path.join(folder, given), name) for folder in folders)
+    return next((found for found in candidates if found.is_file()), None)
 
 
 def _parse_file(path: epath.Path, including: tuple[epath.Path, ...] = ()) -> None:
@@ -184,7 +196,10 @@ def _of_type(name: str, value: Any, expected: type) -> Any:
     if expected is Any:
         return value
     if expected is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise UsageError(f"{name} is an integer too large for type float") from error
     if typing.get_origin(expected) is Mapping:
         return _of_mapping_type(name, value, expected)
     if typing.get_origin(expected) is tuple:
@@ -221,6 +236,9 @@ def _checked_binding(binding: str) -> str:
         raise UsageError(f"the binding {binding!r} has no value; expected SECTION.NAME=VALUE")
     if "." not in name and not _is_macro(name):
         raise UsageError(f"the binding {binding!r} names no section; expected SECTION.NAME=VALUE")
+    section = name.rpartition("/")[2].rpartition(".")[0]
+    if section and section.rpartition(".")[2] not in SECTIONS:
+        raise UsageError(_unknown("section", section, list(SECTIONS)))
     try:
         ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -12,13 +12,26 @@ from typing import Any
 
 from glm_jax.errors import UsageError
 
+# JAX, NumPy and TensorFlow count in 64 bits with a sign.
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
+
 
 def at_least(section: str, config: Any, minimum: int, *names: str) -> None:
-    """Integers that are `minimum` or more."""
+    """Integers that are `minimum` or more, and fit into 64 bits."""
     for name in names:
         value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        if not _is_integer(value) or value < minimum:
             _refuse(section, name, value, f"an integer of at least {minimum}")
+        if value > MAX_INTEGER:
+            _refuse(section, name, value, "an integer below 2^63")
+
+
+def seed(section: str, config: Any, *names: str) -> None:
+    """Integers of 64 bits, with their sign."""
+    for name in names:
+        value = getattr(config, name)
+        if not _is_integer(value) or not MIN_INTEGER <= value <= MAX_INTEGER:
+            _refuse(section, name, value, "an integer from -2^63 to 2^63 - 1")
 
 
 def positive(section: str, config: Any, *names: str) -> None:
@@ -61,9 +74,17 @@ def boolean(section: str, config: Any, *names: str) -> None:
             _refuse(section, name, getattr(config, name), "True or False")
 
 
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _refuse(section: str, name: str, value: object, expected: str) -> None:
-    raise UsageError(f"{section}.{name} is {value!r}; expected {expected}")
+    try:
+        shown = repr(value)
+    except ValueError:  # Python doesn't write integers of more than 4300 digits
+        shown = "a very large number"
+    raise UsageError(f"{section}.{name} is {shown}; expected {expected}")

@@ -228,7 +228,15 @@ def test_a_deeply_nested_value_is_one_sentence():
         read_configuration([DEMO], ["train.num_steps=" + "[" * 5000])
 
 
-@pytest.mark.parametrize("path", ["", ".", str(ROOT)])
+def test_an_empty_path_is_one_sentence(tmp_path):
+    with pytest.raises(UsageError, match=r"^--gin_file is empty; expected"):
+        read_configuration([""])
+    (tmp_path / "a.gin").write_text("include ' '\n")
+    with pytest.raises(UsageError, match=r"the include of .*a\.gin is empty"):
+        read_configuration([tmp_path / "a.gin"])
+
+
+@pytest.mark.parametrize("path", [".", str(ROOT), "~/no such folder/a.gin", "../nothing.gin/"])
 def test_a_path_of_no_file_is_one_sentence(path):
     with pytest.raises(UsageError, match="does not exist"):
         read_configuration([path])

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
+import sys
 import time
 from collections.abc import Callable
+from types import TracebackType
 
 import orbax.checkpoint as ocp
 from etils import epath
@@ -39,6 +43,7 @@ def open_manager(
     """
     options = ocp.CheckpointManagerOptions(create=False)
     if keep is not None:
+        _silence_repeated_errors()
         policies: list[preserve.PreservationPolicy] = [preserve.LatestN(keep.newest)]
         if keep.every:
             policies.append(preserve.EveryNSteps(keep.every))
@@ -49,6 +54,26 @@ def open_manager(
             async_options=ocp.AsyncOptions(post_finalization_callback=on_complete),
         )
     return ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
+
+
+@functools.cache
+def _silence_repeated_errors() -> None:
+    """Keeps off the terminal what orbax and asyncio print when a save fails.
+
+    The failure itself is raised by the manager. They print it too, with tracebacks: once in orbax's
+    log, and once for every other write of the same save, whose event loop has ended.
+    """
+    show = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            show(kind, error, trace)
+
+    sys.excepthook = hook
+    logging.getLogger("absl").addFilter(lambda record: "/orbax/" not in record.pathname)
+    logging.getLogger("asyncio").addFilter(
+        lambda record: "exception was never retrieved" not in record.getMessage()
+    )
 
 
 def _handlers() -> ocp.handlers.DefaultCheckpointHandlerRegistry:

@@ -23,6 +23,7 @@ from glm_jax.checkpoints.async_save import (
     open_manager,
 )
 from glm_jax.checkpoints.checksums import find_damage, record_sum
+from glm_jax.checkpoints.mirror import Mirror
 from glm_jax.checkpoints.record import (
     PARAMETER_LAYOUT,
     RECORD_ITEM,
@@ -32,8 +33,9 @@ from glm_jax.checkpoints.record import (
     read_record,
 )
 from glm_jax.cluster.agree import any_process, first_message, wait_for_all
-from glm_jax.errors import RunError, UsageError
-from glm_jax.io.paths import ORBAX_SCHEMES, resolve_path, scheme_of
+from glm_jax.errors import RunError
+from glm_jax.io.files import folder_names
+from glm_jax.io.paths import is_tensorstore_location, resolve_path
 
 # A damaged checkpoint is kept under this name, where nothing takes it for a checkpoint.
 DAMAGED = "{}.damaged"
@@ -66,14 +68,21 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str], config: CheckpointConfig | None = None):
-        """Opens the folder; without a configuration it is read only.
+        """Opens the folder, a path or URL; without a configuration it is read only.
 
         Raises:
-          UsageError: it is a URL of a scheme that orbax can't write to.
+          UsageError: several processes can't write to URLs of this scheme.
         """
-        self._folder = _checked_folder(folder)
+        self._folder = resolve_path(folder, "the checkpoint folder")
         keep = None if config is None else RetentionPolicy(config.keep, config.keep_every)
-        self._manager = open_manager(self._folder, keep, self._files_written)
+        self._mirror: Mirror | None = None
+        # Where orbax writes.
+        self._local = self._folder
+        if not is_tensorstore_location(self._folder):
+            self._mirror = Mirror(self._folder, keep)
+            self._local = self._mirror.folder
+            keep = keep and RetentionPolicy(newest=1, every=0)
+        self._manager = open_manager(self._local, keep, self._files_written)
         self._pending: PendingSave | None = None
         self._finished: list[FinishedSave] = []
 
@@ -89,6 +98,8 @@ class Checkpoints:
         finally:
             with suppress(Exception):  # `wait` reports a failure of the last save
                 self._manager.close()
+            if self._mirror:
+                self._mirror.close()
 
     def latest_step(self) -> int | None:
         """The newest complete checkpoint's step, None where there is none."""
@@ -108,7 +119,7 @@ class Checkpoints:
         """
         while (step := self.latest_step()) is not None:
             folder = self._folder / str(step)
-            damage = first_message(_damage(folder))
+            damage = first_message(_damage(self._local / str(step)))
             if damage is None:
                 return step
             aside = _free_name(folder)
@@ -117,8 +128,10 @@ class Checkpoints:
                 folder.rename(aside)
             wait_for_all(f"checkpoint {step} is set aside")
             say(f"checkpoint {folder} is damaged and set aside as {aside.name}: {damage}")
+            if self._mirror:
+                self._mirror.fetch()
             self._manager.reload()
-        names = [path.name for path in self._folder.iterdir()]
+        names = folder_names(self._folder)
         damaged = sorted(name for name in names if DAMAGED.format("") in name)
         if damaged:
             raise RunError(
@@ -147,7 +160,7 @@ class Checkpoints:
         Raises:
           RunError: the previous save or this one failed.
         """
-        if not wait_for_previous and any_process(self._manager.is_saving_in_progress()):
+        if not wait_for_previous and any_process(self._is_saving()):
             return False
         self.wait()
         if self.latest_step() == step:
@@ -161,6 +174,8 @@ class Checkpoints:
         self._pending = PendingSave(step, time.perf_counter())
         with self._failing_as_run_error(step):
             self._manager.save(step, args=arguments, force=True)
+            if self._mirror:
+                self._mirror.start_upload(step, self._manager.is_saving_in_progress)
         self._pending.blocked = time.perf_counter()
         return True
 
@@ -172,10 +187,13 @@ class Checkpoints:
         """
         if self._pending is None:
             return
-        pending, self._pending = self._pending, None
+        pending = self._pending
         with self._failing_as_run_error(pending.step):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+            if self._mirror:
+                self._mirror.wait()
+        self._pending = None
         self._finished.append(pending.finished())
 
     def finished_saves(self) -> list[FinishedSave]:
@@ -184,7 +202,7 @@ class Checkpoints:
         Raises:
           RunError: one of them failed.
         """
-        if not self._manager.is_saving_in_progress():
+        if not self._is_saving():
             self.wait()
         finished, self._finished = self._finished, []
         return finished
@@ -192,6 +210,10 @@ class Checkpoints:
     def _files_written(self) -> None:
         if self._pending:
             self._pending.note_complete()
+
+    def _is_saving(self) -> bool:
+        uploading = self._mirror is not None and self._mirror.uploading
+        return uploading or self._manager.is_saving_in_progress()
 
     @contextmanager
     def _failing_as_run_error(self, step: int) -> Iterator[None]:
@@ -210,7 +232,7 @@ class Checkpoints:
           RunError: the record is missing or unreadable.
           UsageError: the checkpoint's parameters are in a layout that this version doesn't read.
         """
-        return read_record(self._folder / str(step))
+        return read_record(self._local / str(step))
 
     def restore(self, step: int, abstract_state: PyTree) -> PyTree:
         """The state saved at `step`, with the shardings of `abstract_state`.
@@ -235,16 +257,6 @@ class Checkpoints:
                 f"checkpoint {self._folder / str(step)} can't be restored: {first_line(error)}"
             ) from error
         return restored["state"]
-
-
-def _checked_folder(folder: str | os.PathLike[str]) -> epath.Path:
-    path = resolve_path(folder, "the checkpoint folder")
-    if scheme_of(path) not in (None, *ORBAX_SCHEMES):
-        raise UsageError(
-            f"checkpoints can't be kept at {path}; expected a local path or a URL of "
-            f"{' or '.join(f'{scheme}://' for scheme in sorted(ORBAX_SCHEMES))}"
-        )
-    return path
 
 
 def _damage(step_folder: epath.Path) -> str | None:

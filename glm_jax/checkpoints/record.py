@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from etils import epath
 
 from glm_jax.errors import RunError, UsageError
+from glm_jax.io.paths import is_url
 
 # The subfolders of one checkpoint.
 STATE_ITEM = "state"
@@ -25,10 +27,26 @@ def find_step(path: epath.Path) -> epath.Path:
     if (path / STATE_ITEM).is_dir():
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    steps = [step for step in folder.iterdir() if step.name.isdecimal() and step.is_dir()]
+    steps = complete_steps(folder)
     if not steps:
         raise UsageError(f"{folder} holds no complete checkpoint")
-    return max(steps, key=lambda step: int(step.name))
+    return folder / str(steps[-1])
+
+
+def complete_steps(folder: epath.Path) -> list[int]:
+    """The steps of the complete checkpoints in a folder, ascending; none where there is no folder.
+
+    A local checkpoint gets its name when it is complete. At a URL it is complete once it has its
+    record, which is written last.
+    """
+    if not folder.is_dir():
+        return []
+    found = (step for step in folder.iterdir() if step.name.isdecimal() and step.is_dir())
+    return sorted(
+        int(step.name)
+        for step in found
+        if not is_url(step) or (step / RECORD_ITEM / "metadata").is_file()
+    )
 
 
 def read_record(step_folder: epath.Path) -> dict[str, Any]:
@@ -66,5 +84,6 @@ def read_any_record(step_folder: epath.Path) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's message, or its type, without the details of TensorStore."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.split(r" \[\w+=", line)[0]

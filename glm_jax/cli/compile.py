@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from glm_jax.errors import RunError, UsageError
+from glm_jax.io.files import check_new_file, write_file
+from glm_jax.io.paths import resolve_path
 
 if TYPE_CHECKING:
     from glm_jax.compile.report import StepReport
@@ -41,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num_slices", type=int, default=1, metavar="N", help="slices of that shape (1)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, too")
+    parser.add_argument(
+        "--json",
+        type=partial(resolve_path, name="--json"),
+        metavar="FILE",
+        help="write the report there, too",
+    )
     parser.add_argument(
         "--compare", nargs="+", metavar="FILE", help="other configurations, or reports (.json)"
     )
@@ -78,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
             console.print()
             console.print(table)
     if arguments.json:
-        arguments.json.write_text(report_json(reports[0]))
+        write_file(arguments.json, report_json(reports[0]).encode())
         console.print(f"wrote {arguments.json}")
     for report in reports:
         for note in notes(report):
@@ -105,8 +112,8 @@ def _sides(arguments: argparse.Namespace) -> list[list[str]]:
         raise UsageError("--compare has one configuration; expected another, or --gin_file=FILE")
     if arguments.json and len(sides) > 1:
         raise UsageError("--json writes one report; it can't go with --compare")
-    if arguments.json and not arguments.json.absolute().parent.is_dir():
-        raise UsageError(f"--json is {arguments.json}, but its folder does not exist")
+    if arguments.json:
+        check_new_file(arguments.json, "--json")
     return sides
 
 

@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glm_jax.cli.tokenizer_flags import TOKENIZER_HELP, add_kind_arguments, find_tokenizer
@@ -46,7 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add_checkpoint_arguments(parser)
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="a text with blanks")
-    parser.add_argument("--file", type=Path, metavar="F", help="a file with one text a line")
+    parser.add_argument(
+        "--file",
+        type=partial(resolve_path, name="--file"),
+        metavar="F",
+        help="a file with one text a line",
+    )
     _add_sampling_arguments(parser.add_argument_group("how blanks are filled"))
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object a text, with all probabilities"

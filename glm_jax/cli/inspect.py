@@ -9,9 +9,12 @@ targets. With --picture the attention mask and the positions of one example are 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from functools import partial
 
 from glm_jax.errors import UsageError
+from glm_jax.io.files import check_new_file
+from glm_jax.io.paths import resolve_path
+from glm_jax.validation import MAX_INTEGER
 
 HELP = "show any batch of any run, in the terminal and as a picture"
 TAKES_GIN = True
@@ -25,13 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=int, default=0, metavar="K", help="batch number, from 0")
     parser.add_argument("--row", type=int, metavar="R", help="only this example of the batch")
     parser.add_argument("--split", default="train", help="part of the store to read")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="draw one example there")
+    parser.add_argument(
+        "--picture",
+        type=partial(resolve_path, name="--picture"),
+        metavar="PNG",
+        help="draw one example there",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Makes the batch again and shows it."""
     if arguments.step < 0:
         raise UsageError(f"--step is {arguments.step}; expected 0 or more")
+    if arguments.picture:
+        check_new_file(arguments.picture, "--picture")
 
     from rich.console import Console
 
@@ -41,6 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
     from glm_jax.data.inspect.terminal import render_example
 
     config = read_configuration(arguments.gin_file, arguments.bindings)
+    num_steps = MAX_INTEGER // config.data.batch_size
+    if arguments.step >= num_steps:
+        raise UsageError(f"--step is {arguments.step}; expected at most {num_steps - 1}")
     row = arguments.row
     if row is not None and not 0 <= row < config.data.batch_size:
         raise UsageError(f"--row is {row}; expected 0 to {config.data.batch_size - 1}")

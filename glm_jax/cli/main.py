@@ -50,13 +50,19 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 1 failed, 2 bad usage."""
+    """Runs one command and returns its exit code: 0 done, 1 failed, 2 bad usage.
+
+    Raises:
+      SystemExit: a help text was asked for, and is printed.
+    """
     _set_streams()
     try:
-        parsed = parse(sys.argv[1:] if arguments is None else arguments)
-        code = parsed.run(parsed)
-        sys.stdout.flush()
-        return code
+        try:
+            parsed = parse(sys.argv[1:] if arguments is None else arguments)
+            return parsed.run(parsed)
+        finally:
+            # Here, where a full disk or a reader that has gone is still reported.
+            sys.stdout.flush()
     except UsageError as error:
         return _complain(error, 2)
     except RunError as error:
@@ -73,26 +79,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"a number is out of range: {error}", 2)
     except RecursionError:
         return _complain("the input is nested too deeply", 2)
+    except MemoryError as error:
+        return _complain(f"out of memory: {error}".removesuffix(": "), 1)
     except OSError as error:
         return _complain(_describe(error), 1)
 
 
 def _set_streams() -> None:
-    """Standard input is UTF-8 whatever the locale is, and bad bytes in it are errors."""
-    if sys.stdin is None:  # closed by whoever started this process
+    """Opens standard streams that were closed, and sets what text in them is.
+
+    Standard input is UTF-8 whatever the locale is, and bad bytes in it are errors. What the
+    encoding of standard output lacks is written as an escape: no result is lost for a letter.
+    """
+    # In the order of their numbers, which the next file to be opened would get otherwise.
+    if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
         sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _describe(error: OSError) -> str:
     """What the system could not do, and with which file."""
     if error.strerror is None:
-        return str(error)
-    files = [str(name) for name in (error.filename, error.filename2) if name is not None]
-    if not files and error.errno == errno.ENOSPC:
+        return " ".join(str(error).split()) or type(error).__name__
+    files = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
+    if not files and error.errno in (errno.ENOSPC, errno.EIO):
         # Without a file's name it is mostly the output, which Python would try to write again.
         _discard_output()
     return ": ".join([*files, error.strerror])
@@ -141,7 +158,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _complain(message: object, code: int) -> int:
-    print(f"glm-jax: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where that is full or closed, the exit code remains
+        print(f"glm-jax: {message}", file=sys.stderr, flush=True)
     return code
 
 

@@ -16,20 +16,26 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
+from functools import partial
 
 from glm_jax.errors import RunError, UsageError
+from glm_jax.io.paths import resolve_path
 
 HELP = "compare what two checkpoints compute, layer by layer"
 DEFAULT_TOLERANCE = 1e-4
 DEFAULT_BATCH_SIZE = 2
+MAX_COUNT = 2**31 - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("first", metavar="A", type=Path, help="a checkpoint of any kind")
-    parser.add_argument("second", metavar="B", type=Path, help="another one, of any kind")
-    parser.add_argument("--inputs", type=Path, metavar="NPZ", help="a batch (random tokens)")
+    for name, metavar, described in (
+        ("first", "A", "a checkpoint of any kind"),
+        ("second", "B", "another one, of any kind"),
+        ("--inputs", "NPZ", "a batch (random tokens)"),
+    ):
+        path = partial(resolve_path, name=name if name.startswith("--") else metavar)
+        parser.add_argument(name, metavar=metavar, type=path, help=described)
     parser.add_argument("--seed", type=int, metavar="S", help="of random tokens (0)")
     parser.add_argument(
         "--batch_size", type=int, metavar="B", help=f"random sequences ({DEFAULT_BATCH_SIZE})"
@@ -50,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
-        default=Path("parity"),
+        type=partial(resolve_path, name="--out"),
+        default="parity",
         metavar="FOLDER",
         help="where parity.json and parity.png go (parity)",
     )
@@ -96,6 +102,8 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} is {value}; expected at least 1")
+        if value is not None and value > MAX_COUNT:
+            raise UsageError(f"--{name} is {value}; expected at most {MAX_COUNT}")
     if arguments.seed is not None and arguments.seed < 0:
         raise UsageError(f"--seed is {arguments.seed}; expected at least 0")
     if not (math.isfinite(arguments.tolerance) and arguments.tolerance > 0):

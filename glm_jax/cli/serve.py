@@ -13,10 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
+from functools import partial
+
+from etils import epath
 
 from glm_jax.cli.fill import add_checkpoint_arguments, load_filler
 from glm_jax.errors import UsageError
+from glm_jax.io.paths import resolve_path
 
 HELP = "fill blanks and score answers over HTTP, with a page for browsers"
 TOKEN_VARIABLE = "GLM_JAX_TOKEN"
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--token_file",
-        type=Path,
+        type=partial(resolve_path, name="--token_file"),
         metavar="FILE",
         help=f"file with the token that clients must show; or in the variable {TOKEN_VARIABLE}",
     )
@@ -71,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     token = read_token(arguments.token_file)
     if not 0 <= arguments.port < 65536:
         raise UsageError(f"--port is {arguments.port}, but must be from 0 to 65535")
+    if not arguments.host.strip():
+        raise UsageError("--host is empty; expected a name or an address")
 
     from glm_jax.serve.app import is_local, make_app
     from glm_jax.serve.endpoints import Endpoints
@@ -102,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def read_token(file: Path | None) -> str | None:
+def read_token(file: epath.Path | None) -> str | None:
     """The token from a file, or from the environment; None where there is neither.
 
     Raises:

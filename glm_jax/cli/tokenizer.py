@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
+from functools import partial
+
+from etils import epath
 
 from glm_jax.errors import RunError, UsageError
+from glm_jax.io.paths import resolve_path
 
 HELP = "train a SentencePiece tokenizer, or show what any tokenizer does"
 
@@ -35,7 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train: SOURCE...; show: FOLDER TEXT..., or KIND FILE... TEXT...",
     )
     train = parser.add_argument_group("train")
-    train.add_argument("--out", type=Path, metavar="FOLDER", help="new folder of the tokenizer")
+    train.add_argument(
+        "--out",
+        type=partial(resolve_path, name="--out"),
+        metavar="FOLDER",
+        help="new folder of the tokenizer",
+    )
     train.add_argument(
         "--vocab_size", type=int, metavar="N", help="pieces of text, special tokens not counted"
     )
@@ -116,7 +124,7 @@ def train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def check_destination(out: Path, overwrite: bool) -> None:
+def check_destination(out: epath.Path, overwrite: bool) -> None:
     """Makes sure that a tokenizer can be written to ``out``.
 
     Raises:
@@ -175,7 +183,7 @@ def find_tokenizer(arguments: argparse.Namespace):
     name, *rest = arguments.arguments
     number = 0
     if name in KINDS:
-        number = 1 if rest and Path(rest[0]).is_dir() else len(KINDS[name].files)
+        number = 1 if rest and resolve_path(rest[0], "FILE").is_dir() else len(KINDS[name].files)
     options = {flag: getattr(arguments, flag) for flag in SHOW_FLAGS}
     options = {flag: value for flag, value in options.items() if value is not None}
     return load_tokenizer(name, *rest[:number], **options), rest[number:]

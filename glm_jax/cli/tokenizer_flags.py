@@ -50,7 +50,7 @@ def find_tokenizer(arguments: argparse.Namespace):
             )
         return load_tokenizer(name, *arguments.tokenizer_files.split(","), **options)
     if arguments.tokenizer_files is not None or options:
-        given = ["tokenizer_files", *options] if arguments.tokenizer_files else options
+        given = options if arguments.tokenizer_files is None else ["tokenizer_files", *options]
         flags = ", ".join(f"--{flag}" for flag in given)
         raise UsageError(f"{flags} needs --tokenizer to be one of the kinds {', '.join(KINDS)}")
     if name is None:

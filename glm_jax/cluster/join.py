@@ -113,8 +113,10 @@ def _ask_cluster(timeout: float) -> tuple[str, int, int, list[int] | None]:
 
 def _host_and_port(coordinator: str) -> tuple[str, int]:
     host, _, port = coordinator.rpartition(":")
-    if not (host and port.isdecimal()):
-        raise UsageError(f"--coordinator is {coordinator!r}; expected HOST:PORT")
+    if not (host and port.isdecimal() and len(port) < 6 and 0 < int(port) < 1 << 16):
+        raise UsageError(
+            f"--coordinator is {coordinator!r}; expected HOST:PORT with a port from 1 to 65535"
+        )
     return host.strip("[]"), int(port)
 
 

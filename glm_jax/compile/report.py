@@ -5,13 +5,14 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
-from pathlib import Path
+import os
 from typing import Any
 
 from glm_jax.compile.costs import Costs, Kernel
 from glm_jax.compile.memory import MemoryUse, Temporary
 from glm_jax.compile.predict import Prediction, what_limits
 from glm_jax.errors import UsageError
+from glm_jax.io.files import read_file
 
 FORMAT = 1
 
@@ -136,14 +137,14 @@ def report_json(report: StepReport) -> str:
     return json.dumps(values, indent=1) + "\n"
 
 
-def read_report(path: str | Path) -> StepReport:
+def read_report(path: str | os.PathLike[str]) -> StepReport:
     """A report from the JSON that `report_json` wrote.
 
     Raises:
       UsageError: the file is missing, or is no such report.
     """
     try:
-        values: dict[str, Any] = json.loads(Path(path).read_text())
+        values: dict[str, Any] = json.loads(read_file(path))
         if values.pop("format") != FORMAT:
             raise KeyError("format")
         for name in ("verdict", "digest"):
@@ -161,7 +162,7 @@ def read_report(path: str | Path) -> StepReport:
         )
     except OSError as error:
         raise UsageError(f"the report {path} can't be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{path} is no report of format {FORMAT} from `glm-jax compile --json`"
         ) from error

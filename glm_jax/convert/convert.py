@@ -23,7 +23,7 @@ from glm_jax.convert.layouts.native_record import model_config
 from glm_jax.convert.layouts.native_writer import NativeDestination
 from glm_jax.convert.layouts.original_writer import OriginalDestination
 from glm_jax.convert.open import open_source, readable_checkpoint
-from glm_jax.convert.report import Report, describe_heads
+from glm_jax.convert.report import Report, describe_heads, readable_bytes
 from glm_jax.convert.side_files import copy_side_files, write_evaluation_settings
 from glm_jax.convert.transfer import Progress, compare, copy_tensors
 from glm_jax.convert.weights import SourceMetadata, TensorInfo, WeightDestination, WeightSource
@@ -284,6 +284,7 @@ def _check_space(out: Path, num_bytes: int) -> None:
     existing = next(folder for folder in out.parents if folder.is_dir())
     free = shutil.disk_usage(existing).free
     if free < num_bytes:
-        raise RunError(
-            f"{out} needs {num_bytes / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free there"
-        )
+        needed, left = readable_bytes(num_bytes), readable_bytes(free)
+        if needed == left:
+            needed, left = f"{num_bytes:,} bytes", f"{free:,} bytes"
+        raise RunError(f"{out} needs {needed}, but only {left} are free there")

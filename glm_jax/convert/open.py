@@ -18,7 +18,7 @@ from glm_jax.convert.layouts.rank_files import TRACKERS, rank_file_name
 from glm_jax.convert.weights import WeightSource
 from glm_jax.errors import UsageError
 from glm_jax.io.files import local_copy
-from glm_jax.io.paths import ORBAX_SCHEMES, is_url, local_path, resolve_path, scheme_of
+from glm_jax.io.paths import is_tensorstore_location, is_url, local_path, resolve_path
 
 
 def open_source(
@@ -105,7 +105,7 @@ def readable_checkpoint(path: str | os.PathLike[str]) -> Iterator[epath.Path]:
         yield resolved
         return
     native = resolved.is_dir() and is_native(resolved)
-    if native and scheme_of(resolved) in ORBAX_SCHEMES:
+    if native and is_tensorstore_location(resolved):
         yield resolved
         return
     with local_copy(find_step(resolved) if native else resolved) as copy:

@@ -94,3 +94,11 @@ def describe_heads(metadata: SourceMetadata, *, given: bool) -> str:
     if metadata.num_attention_heads is not None:
         return "as recorded"
     return f"assumed: hidden size / {PUBLISHED_HEAD_SIZE}, as in every published model"
+
+
+def readable_bytes(num_bytes: int) -> str:
+    """A number of bytes in the largest unit that it fills."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.2f} {unit}"
+    return f"{num_bytes} bytes"

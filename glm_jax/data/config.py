@@ -40,6 +40,7 @@ class DataConfig:
 
     def __post_init__(self):
         validation.at_least("data", self, 1, "sequence_length", "batch_size")
+        validation.seed("data", self, "seed")
         if bool(self.store) == bool(self.stores):
             raise UsageError(
                 f"data.store is {self.store!r} and data.stores is {dict(self.stores)}; "

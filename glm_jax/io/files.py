@@ -68,19 +68,60 @@ def read_file(location: str | os.PathLike[str]) -> bytes:
 
 
 def write_file(location: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file atomically: whatever fails, it has its old content or the new one."""
+    """Write a file atomically: whatever fails, it has its old content or the new one.
+
+    Raises:
+      OSError: it can't be written; the error names the file.
+    """
     path = resolve_path(location)
-    if is_url(path):
-        # Object stores show an object only when it is complete.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return
-    temporary = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}.partial")
+    with naming_file(path):
+        if is_url(path):
+            # Object stores show an object only when it is complete.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            return
+        # Names have at most 255 bytes, of which a letter may take 4.
+        temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.partial")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an OSError name this file, where it names none or a temporary one.
+
+    Raises:
+      OSError: as the block does.
+    """
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise OSError(f"{os.fspath(path)}: {_reason(error)}") from error
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def check_new_file(path: str | os.PathLike[str], name: str) -> None:
+    """Make sure that a file can be made at a path, before the work for its content.
+
+    Args:
+      path: an absolute path or URL.
+      name: the flag that it was given by, for the message.
+
+    Raises:
+      UsageError: its folder does not exist, or it is a folder itself.
+    """
+    if is_url(path):
+        return
+    local = Path(path)
+    if local.is_dir():
+        raise UsageError(f"{name} is {local}, which is a folder; expected a file to write")
+    if not local.parent.is_dir():
+        raise UsageError(f"{name} is {local}, but its folder does not exist")
 
 
 def file_exists(location: str | os.PathLike[str]) -> bool:
@@ -107,15 +148,27 @@ def remove_folder(location: str | os.PathLike[str]) -> None:
             path.rmtree()
 
 
-def copy_folder(source: str | os.PathLike[str], destination: str | os.PathLike[str]) -> None:
-    """Copy a folder with all that is in it."""
+def copy_folder(
+    source: str | os.PathLike[str], destination: str | os.PathLike[str], last: str | None = None
+) -> None:
+    """Copy a folder with all that is in it.
+
+    Args:
+      source: the folder, a path or URL.
+      destination: the new folder, a path or URL.
+      last: what is copied when all else is there, by which a copy is known to be complete.
+
+    Raises:
+      OSError: something can't be read or written.
+    """
     from_folder, to_folder = resolve_path(source), resolve_path(destination)
     to_folder.mkdir(parents=True, exist_ok=True)
-    for entry in from_folder.iterdir():
+    for entry in sorted(from_folder.iterdir(), key=lambda entry: entry.name == last):
         if entry.is_dir():
             copy_folder(entry, to_folder / entry.name)
             continue
-        with entry.open("rb") as read, (to_folder / entry.name).open("wb") as written:
+        copy = to_folder / entry.name
+        with naming_file(copy), entry.open("rb") as read, copy.open("wb") as written:
             shutil.copyfileobj(read, written, COPY_BYTES)
 
 

@@ -17,8 +17,9 @@ from etils import epath
 
 from glm_jax.errors import UsageError
 
-# Schemes that orbax reads and writes by itself, through TensorStore; local paths have none.
-ORBAX_SCHEMES = frozenset({"gs", "s3"})
+# Schemes that TensorStore, and orbax through it, reads and writes; local paths have none. At other
+# URLs, what they write is uploaded when it is complete, and what they read is downloaded.
+TENSORSTORE_SCHEMES = frozenset({"gs", "s3"})
 _EPATH_SCHEMES = frozenset({"gs", "s3", "az", "hf"})
 _registered: set[str] = set()
 
@@ -156,6 +157,11 @@ class FsspecPath(epath.Path):
     def rename(self, target: str | os.PathLike[str]) -> Self:
         """Moves it to `target`."""
         return self.replace(target)
+
+
+def is_tensorstore_location(location: str | os.PathLike[str]) -> bool:
+    """Whether TensorStore reads and writes a path or URL by itself."""
+    return scheme_of(location) in (None, *TENSORSTORE_SCHEMES)
 
 
 def key_value_store(folder: str | os.PathLike[str]) -> str | dict[str, str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+import os
 from zipfile import BadZipFile
 
 import numpy as np
+from etils import epath
 from jaxtyping import Int
 
 from glm_jax.errors import UsageError
+from glm_jax.io.paths import resolve_path
 from glm_jax.model import GLMConfig, RelativeGLMConfig
 
 DEFAULT_LENGTH = 64
@@ -62,21 +64,22 @@ def random_inputs(
     return Inputs(tokens, _positions_for(config, position_ids), prefix)
 
 
-def read_inputs(path: Path, config: GLMConfig | RelativeGLMConfig) -> Inputs:
+def read_inputs(given: str | os.PathLike[str], config: GLMConfig | RelativeGLMConfig) -> Inputs:
     """Inputs from a .npz file with arrays `tokens`, `position_ids` and `attention_mask`.
 
     Args:
-      path: the file.
+      given: the file, a path or URL.
       config: the network that they are for.
 
     Raises:
       UsageError: it is no such file, or its arrays don't fit each other or the network.
     """
+    path = resolve_path(given, "--inputs")
     names = ["tokens", "position_ids", "attention_mask"]
     if isinstance(config, RelativeGLMConfig):
         names.remove("position_ids")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in names if name in file}
     except (OSError, ValueError, BadZipFile, EOFError, AttributeError, TypeError) as error:
         raise UsageError(f"{path} is no readable .npz file: {error}") from error
@@ -111,7 +114,7 @@ def _positions_for(
 
 
 def _check_shape(
-    path: Path,
+    path: epath.Path,
     name: str,
     array: np.ndarray,
     allowed: list[tuple[str | int, ...]],
@@ -132,7 +135,7 @@ def _check_shape(
     )
 
 
-def _check_range(path: Path, name: str, array: np.ndarray, stop: int) -> None:
+def _check_range(path: epath.Path, name: str, array: np.ndarray, stop: int) -> None:
     """Raises UsageError unless the array holds integers from 0 to below `stop`."""
     if not np.issubdtype(array.dtype, np.integer):
         raise UsageError(f"{name} in {path} is of {array.dtype}, expected integers")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import io
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,8 +14,8 @@ _WITHIN, _BEYOND = "#0072B2", "#D55E00"
 _LOWEST_SHARE = 1e-2  # of the tolerance, so that exact agreement is visible
 
 
-def draw_differences(report: ParityReport, path: Path) -> None:
-    """Draws the largest difference at every station on a logarithmic axis, with the tolerance.
+def draw_differences(report: ParityReport) -> bytes:
+    """A PNG of the largest difference at every station, on a logarithmic axis.
 
     Differences of 0 are drawn at the lower edge, those that are not finite at the upper one.
     """
@@ -51,9 +50,9 @@ def draw_differences(report: ParityReport, path: Path) -> None:
     axes.tick_params(axis="y", labelsize=7)
     axes.set_ylabel("largest |A - B|", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=120)
-    os.replace(partial, path)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120, format="png")
+    return content.getvalue()
 
 
 def _label(station: str, count: int) -> str:

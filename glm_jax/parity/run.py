@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from contextlib import ExitStack
-from pathlib import Path
 
 from glm_jax.convert.dimensions import infer_config
-from glm_jax.convert.open import open_source
+from glm_jax.convert.open import open_source, readable_checkpoint
 from glm_jax.convert.weights import WeightSource
 from glm_jax.errors import UsageError
 from glm_jax.model import GLMConfig, RelativeGLMConfig
@@ -28,9 +28,9 @@ class RandomInputs:
 
 
 def check_parity(
-    first: Path,
-    second: Path,
-    inputs: Path | RandomInputs,
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    inputs: str | os.PathLike[str] | RandomInputs,
     tolerance: float,
     num_attention_heads: int | None = None,
 ) -> ParityReport:
@@ -47,12 +47,14 @@ def check_parity(
       UsageError: a checkpoint or the inputs can't be read, or the networks' dimensions differ.
     """
     with ExitStack() as stack:
-        sources = [stack.enter_context(open_source(path)) for path in (first, second)]
+        paths = (first, second)
+        local = [stack.enter_context(readable_checkpoint(path)) for path in paths]
+        sources = [stack.enter_context(open_source(path)) for path in local]
         config, heads = _same_dimensions(sources, num_attention_heads)
         batch, description = _inputs(inputs, config)
         sides = [
-            Side(str(source.path), source.kind, choose_engine(source, config), known)
-            for source, known in zip(sources, heads, strict=True)
+            Side(str(path), source.kind, choose_engine(source, config), known)
+            for path, source, known in zip(paths, sources, heads, strict=True)
         ]
         stations, others = (
             run_engine(side.engine, source, config, batch)
@@ -111,13 +113,13 @@ def _same_dimensions(
 
 
 def _inputs(
-    wanted: Path | RandomInputs, config: GLMConfig | RelativeGLMConfig
+    wanted: str | os.PathLike[str] | RandomInputs, config: GLMConfig | RelativeGLMConfig
 ) -> tuple[Inputs, str]:
     """The inputs, and where they come from."""
-    if isinstance(wanted, Path):
-        inputs, source = read_inputs(wanted, config), str(wanted)
-    else:
+    if isinstance(wanted, RandomInputs):
         inputs = random_inputs(config, wanted.seed, wanted.batch_size, wanted.length)
         source = f"random, seed {wanted.seed}"
+    else:
+        inputs, source = read_inputs(wanted, config), str(wanted)
     batch_size, length = inputs.tokens.shape
     return inputs, f"{source}: {batch_size} x {length} tokens"

@@ -99,7 +99,7 @@ def bind(host: str, port: int) -> socket.socket:
         # So that a server can be started where another has just ended.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise UsageError(f"can't serve on {host} port {port}: {error}") from error
     return bound
 

@@ -57,6 +57,7 @@ class TrainConfig:
         names = ("num_steps", "accumulation_steps", "loss_chunks", "log_every")
         validation.at_least("train", self, 1, *names)
         validation.at_least("train", self, 0, "max_skipped_steps")
+        validation.seed("train", self, "seed")
         validation.fraction("train", self, "target_fraction", zero=False)
         validation.choice("train", self, "accumulation", ACCUMULATIONS)
 

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
-from etils import epath
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-from tensorboardX import SummaryWriter
 
 from glm_jax.errors import RunError
+from glm_jax.io.append import AppendedFile
 from glm_jax.io.files import write_file
-from glm_jax.io.paths import is_url, resolve_path
+from glm_jax.io.paths import resolve_path
+from glm_jax.train.events import EventsFile
 
 
 class MetricsWriter:
@@ -31,7 +31,7 @@ class MetricsWriter:
         """Opens both for a run that resumes at `first_step`, dropping records of later steps."""
         folder = resolve_path(run_folder, "train.run_folder")
         self._log = MetricsLog(folder / "metrics.jsonl", first_step)
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        self._events = EventsFile(folder / "tensorboard", first_step + 1)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Appends one record; values that are not finite are written as null."""
@@ -41,41 +41,33 @@ class MetricsWriter:
             self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
-        """Flushes and closes both."""
-        self._log.close()
-        self._events.close()
+        """Closes both."""
+        try:
+            self._log.close()
+        finally:
+            self._events.close()
 
 
 class MetricsLog:
     """A metrics file that records are appended to, without those of steps after `last_step`.
 
     A run that was killed may have logged steps that its newest checkpoint does not hold yet; it
-    will log them again. Objects of a bucket can't be appended to, and are written again each time.
+    will log them again.
     """
 
-    def __init__(self, path: epath.Path, last_step: int):
+    def __init__(self, path: str | os.PathLike[str], last_step: int):
         """Rewrites the file without later steps and incomplete lines, and opens it."""
         kept = [record for record in read_metrics(path) if record["step"] <= last_step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        write_file(path, text.encode())
-        self._path = path
-        self._lines = [text] if is_url(path) else None
-        self._file = None if is_url(path) else epath.Path(path).open("a")
+        self._file = AppendedFile(path, text.encode())
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds one record, which is in the file when this returns."""
-        line = json.dumps(record) + "\n"
-        if self._file is not None:
-            self._file.write(line)
-            self._file.flush()
-        elif self._lines is not None:
-            self._lines.append(line)
-            write_file(self._path, "".join(self._lines).encode())
+        """Adds one record: at a local path, it is in the file when this returns."""
+        self._file.append((json.dumps(record) + "\n").encode())
 
     def close(self) -> None:
         """Closes the file."""
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
 
 
 def read_metrics(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:

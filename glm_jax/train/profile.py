@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from tempfile import TemporaryDirectory
 
 import jax
 from etils import epath
 
 from glm_jax.errors import UsageError
+from glm_jax.io.files import copy_folder, make_folder
+from glm_jax.io.paths import is_url
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Profiler:
         self._folder = folder
         self._steps = steps
         self._running = False
+        self._temporary: TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Profiler:
         return self
@@ -53,8 +57,12 @@ class Profiler:
         """Starts the trace before its first step, or the first of its steps that this start has."""
         steps = self._steps
         if steps and not self._running and steps.first <= step <= steps.last:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            jax.profiler.start_trace(self._folder)
+            # The profiler writes local files only.
+            if is_url(self._folder):
+                self._temporary = TemporaryDirectory(prefix="glm-jax-profile-")
+            else:
+                make_folder(self._folder)
+            jax.profiler.start_trace(self._temporary.name if self._temporary else self._folder)
             self._running = True
 
     def after_step(self, step: int) -> None:
@@ -66,3 +74,7 @@ class Profiler:
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
+            if self._temporary:
+                copy_folder(self._temporary.name, self._folder)
+                self._temporary.cleanup()
+                self._temporary = None

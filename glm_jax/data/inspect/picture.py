@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +24,7 @@ from glm_jax.data.inspect.labels import (
 )
 from glm_jax.data.inspect.parts import Block, TokenNames, find_blocks, readable_pieces, used_length
 from glm_jax.data.inspect.positions import draw_lines, draw_numbers
+from glm_jax.io.files import write_file
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish; blocks cycle through them.
 _BLOCKS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -60,15 +62,17 @@ class _Scene:
 def draw_example(
     example: Mapping[str, np.ndarray],
     tokenizer: TokenNames,
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     crop: int | None = None,
 ) -> None:
     """Writes `example_figure` as a PNG."""
+    content = io.BytesIO()
     with warnings.catch_warnings():
         # Letters that no installed font has are drawn as boxes; one warning for each helps nobody.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        example_figure(example, tokenizer, crop=crop).savefig(path, format="png")
+        example_figure(example, tokenizer, crop=crop).savefig(content, format="png")
+    write_file(path, content.getvalue())
 
 
 def example_figure(

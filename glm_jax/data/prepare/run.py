@@ -44,8 +44,14 @@ from glm_jax.data.store.arrays import create_array
 from glm_jax.data.store.store import METADATA_FILE, id_type, write_metadata
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.atomic import new_folder
-from glm_jax.io.files import file_exists, folder_names, remove_folder, write_file
-from glm_jax.io.paths import is_url, resolve_path
+from glm_jax.io.files import (
+    copy_folder,
+    file_exists,
+    folder_names,
+    remove_folder,
+    write_file,
+)
+from glm_jax.io.paths import is_tensorstore_location, is_url, resolve_path
 from glm_jax.tokenizer import Tokenizer
 
 # Format of a shard's file; shards of another version are written again.
@@ -106,6 +112,11 @@ def prepare(
     sources = _checked_sources(sources)
     out = str(resolve_path(out, "--out"))
     check_destination(out, overwrite)
+    if not is_tensorstore_location(out) and not isinstance(runner or LocalRunner(), LocalRunner):
+        raise UsageError(
+            f"--out is {out}, which only the processes of one machine can write; give other "
+            "runners a path that they share, or a URL of gs:// or s3://"
+        )
     found = ReadStats()
     inputs = find_inputs(sources, text_key, found)
     job = _Job(sources, inputs, found, out, tokenizer, fractions, filter, progress, overwrite)
@@ -245,15 +256,21 @@ def _tokenized(shards: Iterable[tuple[str, int, int]], progress: Progress | None
 
 @contextmanager
 def _new_store(out: str, overwrite: bool) -> Iterator[str]:
-    """Give the folder to write the store into, which is ``out`` or becomes it."""
+    """Give the folder to write the store into: ``out``, or one that is moved or uploaded there."""
     check = partial(check_destination, out, overwrite)
     if not is_url(out):
         with new_folder(Path(out), check) as folder:
             yield str(folder)
-        return
-    check()
-    remove_folder(out)
-    yield out
+    elif is_tensorstore_location(out):
+        check()
+        remove_folder(out)
+        yield out
+    else:
+        with TemporaryDirectory(prefix="glm-jax-store-") as folder:
+            yield folder
+            check()
+            remove_folder(out)
+            copy_folder(folder, out, last=METADATA_FILE)
 
 
 def check_destination(out: str | os.PathLike[str], overwrite: bool) -> None:

@@ -13,6 +13,7 @@ from types import ModuleType
 
 from glm_jax.data.sources.document import Document
 from glm_jax.errors import UsageError
+from glm_jax.io.paths import local_path, resolve_path
 
 Filter = Callable[[Document], bool]
 
@@ -54,7 +55,8 @@ def _module(module_name: str, name: str) -> ModuleType:
     try:
         if not module_name.endswith(".py"):
             return importlib.import_module(module_name)
-        spec = importlib.util.spec_from_file_location(Path(module_name).stem, module_name)
+        file = local_path(resolve_path(module_name, "filter"), "filter")
+        spec = importlib.util.spec_from_file_location(file.stem, file)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules.setdefault(spec.name, module)  # where dataclasses, for one, look

@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import tensorstore as ts
@@ -22,8 +23,8 @@ from jaxtyping import Int32, Int64
 
 from glm_jax.data.store.arrays import open_array, read_array, reason_of
 from glm_jax.errors import RunError, UsageError
-from glm_jax.io.files import write_file
-from glm_jax.io.paths import key_value_store, resolve_path
+from glm_jax.io.files import copy_folder, file_exists, write_file
+from glm_jax.io.paths import is_tensorstore_location, key_value_store, resolve_path
 from glm_jax.tokenizer.protocol import Tokenizer
 
 FORMAT_VERSION = 1
@@ -49,8 +50,14 @@ class StoreMetadata:
 class Split:
     """The tokens of one split, on disk."""
 
-    def __init__(self, folder: str, counts: Mapping[str, int], context: ts.Context) -> None:
-        """Open the arrays in ``folder``, a path or URL.
+    def __init__(
+        self,
+        folder: str,
+        counts: Mapping[str, int],
+        context: ts.Context,
+        copy: TemporaryDirectory[str] | None = None,
+    ) -> None:
+        """Open the arrays in ``folder``, a path or URL; ``copy`` lives as long as this object.
 
         Raises:
           RunError: an array is missing, damaged or of another length than ``counts`` says.
@@ -58,6 +65,7 @@ class Split:
         self.num_tokens = counts["num_tokens"]
         self.num_documents = counts["num_documents"]
         self._folder = folder
+        self._copy = copy
         self._tokens = open_array(f"{folder}/tokens", self.num_tokens, context)
         self._starts = open_array(f"{folder}/document_starts", self.num_documents, context)
 
@@ -90,9 +98,18 @@ class Split:
 class TokenStore:
     """A finished store, open for reading; may be shared by threads."""
 
-    def __init__(self, path: str, metadata: StoreMetadata) -> None:
+    def __init__(
+        self, path: str, metadata: StoreMetadata, copy: TemporaryDirectory[str] | None = None
+    ) -> None:
+        """Args:
+        path: what messages call it, a path or URL.
+        metadata: its description.
+        copy: a local copy to read, which lives as long as this object.
+        """
         self.path = path
         self.metadata = metadata
+        self._copy = copy  # kept: it is removed with the last object that reads it
+        self._folder = path if copy is None else copy.name
         self._context = ts.Context({"cache_pool": {"total_bytes_limit": _CACHE_BYTES}})
 
     def split(self, name: str) -> Split:
@@ -107,19 +124,23 @@ class TokenStore:
                 f"token store {self.path} has no split {name!r}, "
                 f"only {', '.join(self.metadata.splits)}"
             )
-        return Split(f"{self.path}/{name}", self.metadata.splits[name], self._context)
+        counts = self.metadata.splits[name]
+        return Split(f"{self._folder}/{name}", counts, self._context, self._copy)
 
 
 def open_store(path: str | os.PathLike[str]) -> TokenStore:
     """Open a store, a folder or a URL such as ``gs://bucket/store``.
+
+    One at a URL that TensorStore can't read is downloaded into a temporary folder.
 
     Raises:
       UsageError: there is no finished store of this format.
       RunError: its metadata is damaged.
     """
     location = str(resolve_path(path, "data.store"))
+    copy = None if is_tensorstore_location(location) else _downloaded(location)
     try:
-        files = ts.KvStore.open(key_value_store(location)).result()
+        files = ts.KvStore.open(key_value_store(copy.name if copy else location)).result()
         content = files.read(METADATA_FILE).result()
     except ValueError as error:
         raise UsageError(f"token store {location} cannot be read: {reason_of(error)}") from error
@@ -136,7 +157,23 @@ def open_store(path: str | os.PathLike[str]) -> TokenStore:
             f"token store {location} has format {metadata.format_version}, "
             f"this version reads format {FORMAT_VERSION}; prepare it again"
         )
-    return TokenStore(location, metadata)
+    return TokenStore(location, metadata, copy)
+
+
+def _downloaded(location: str) -> TemporaryDirectory[str]:
+    """A temporary folder with what is at a URL, if anything.
+
+    Raises:
+      UsageError: it can't be read.
+    """
+    copy = TemporaryDirectory(prefix="glm-jax-store-")
+    try:
+        if file_exists(f"{location}/{METADATA_FILE}"):
+            copy_folder(location, copy.name)
+    except Exception as error:  # each package behind fsspec fails in its own way
+        copy.cleanup()
+        raise UsageError(f"token store {location} cannot be read: {error}") from error
+    return copy
 
 
 def write_metadata(
