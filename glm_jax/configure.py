@@ -21,6 +21,7 @@ from etils import epath
 from glm_jax.errors import UsageError
 from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.train.config import RunConfig
+from glm_jax.train.run_folder import PATH_SETTINGS, folder_of_run, moved_settings
 
 SECTIONS: dict[str, type] = typing.get_type_hints(RunConfig)
 # Holds configs/: a link to the checkout's folder, a copy of it in an installed package.
@@ -47,7 +48,8 @@ def read_configuration(
 
     Args:
       gin_files: paths or URLs. A relative path is looked up in the working folder, then in the
-        package; an included one first in the folder of the file that includes it.
+        package; an included one first in the folder of the file that includes it. The config.gin
+        of a run folder means that folder, whatever `train.run_folder` it was written with.
       bindings: such as "optimizer.learning_rate=3e-4"; a string value may come without quotes.
 
     Raises:
@@ -115,6 +117,18 @@ def _parse_file(path: epath.Path, including: tuple[epath.Path, ...] = ()) -> Non
         _parse_file(found, chain)
         parsed = number
     _parse_lines(path, lines, parsed, len(lines))
+    if folder := folder_of_run(path):
+        recorded = {name: _parameter(name) for name in ("train.run_folder", *PATH_SETTINGS)}
+        for name, value in moved_settings(folder, recorded).items():
+            gin.parse_config(f"{name} = {value!r}")
+
+
+def _parameter(name: str) -> Any:
+    """What the files read so far set a name to; None where they don't."""
+    try:
+        return gin.query_parameter(name)
+    except ValueError:
+        return None
 
 
 def _parse_lines(path: epath.Path, lines: list[str], start: int, stop: int) -> None:
@@ -249,11 +263,7 @@ def _checked_binding(binding: str) -> str:
 
 def _is_macro(name: str) -> bool:
     """Whether the files read so far define the macro."""
-    try:
-        gin.query_parameter(f"{name}/gin.macro.value")
-    except ValueError:
-        return False
-    return True
+    return _parameter(f"{name}/gin.macro.value") is not None
 
 
 def _explain(error: Exception) -> str:

@@ -23,7 +23,7 @@ from glm_jax.checkpoints.async_save import (
     open_manager,
 )
 from glm_jax.checkpoints.checksums import find_damage, record_sum
-from glm_jax.checkpoints.mirror import Mirror
+from glm_jax.checkpoints.mirror import Mirror, check_one_process
 from glm_jax.checkpoints.record import (
     PARAMETER_LAYOUT,
     RECORD_ITEM,
@@ -73,7 +73,7 @@ class Checkpoints:
         Raises:
           UsageError: several processes can't write to URLs of this scheme.
         """
-        self._folder = resolve_path(folder, "the checkpoint folder")
+        self._folder = check_checkpoint_folder(folder)
         keep = None if config is None else RetentionPolicy(config.keep, config.keep_every)
         self._mirror: Mirror | None = None
         # Where orbax writes.
@@ -257,6 +257,18 @@ class Checkpoints:
                 f"checkpoint {self._folder / str(step)} can't be restored: {first_line(error)}"
             ) from error
         return restored["state"]
+
+
+def check_checkpoint_folder(folder: str | os.PathLike[str]) -> epath.Path:
+    """The absolute path of a folder that checkpoints can be kept in, or below.
+
+    Raises:
+      UsageError: several processes can't write to URLs of this scheme.
+    """
+    path = resolve_path(folder, "the checkpoint folder")
+    if not is_tensorstore_location(path):
+        check_one_process(path)
+    return path
 
 
 def _damage(step_folder: epath.Path) -> str | None:

@@ -18,6 +18,19 @@ from glm_jax.io.files import copy_folder, remove_folder
 POLL_SECONDS = 0.05
 
 
+def check_one_process(url: epath.Path) -> None:
+    """Makes sure that the run has one process, whose local folder can be mirrored at the URL.
+
+    Raises:
+      UsageError: it has several.
+    """
+    if jax.process_count() > 1:
+        raise UsageError(
+            f"the checkpoints of a run with several processes can't be kept at {url}; expected "
+            "a local path that all processes share, or a URL of gs:// or s3://"
+        )
+
+
 class Mirror:
     """A temporary local folder with the newest checkpoint of a folder at a URL.
 
@@ -37,11 +50,7 @@ class Mirror:
         Raises:
           UsageError: the run has several processes, whose local folders are not one.
         """
-        if jax.process_count() > 1:
-            raise UsageError(
-                f"the checkpoints of a run with several processes can't be kept at {url}; expected "
-                "a local path that all processes share, or a URL of gs:// or s3://"
-            )
+        check_one_process(url)
         self._url = url
         self._keep = keep
         self._temporary = TemporaryDirectory(prefix="glm-jax-checkpoints-")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from glm_jax.errors import UsageError
-from glm_jax.io.files import find_files
+from glm_jax.io.listing import list_files
 from glm_jax.io.paths import resolve_path
 from glm_jax.tasks.example import Example
 from glm_jax.tasks.files import json_lines
@@ -28,16 +28,20 @@ def read_multiple_choice(source: str) -> list[Example]:
       UsageError: there is no such file, or a line lacks a field.
     """
     examples = []
-    for file in find_files(source, (".jsonl",)):
-        for number, row in enumerate(json_lines(resolve_path(file.location, "the examples"))):
+    paths = [resolve_path(file.location) for file in list_files(source).files]
+    paths = [path for path in paths if path.suffix == ".jsonl"]
+    if not paths:
+        raise UsageError(f"{source} matches no file that ends in .jsonl")
+    for path in paths:
+        for number, row in enumerate(json_lines(path)):
             try:
                 text, choices = row["inputs_pretokenized"], row["choices_pretokenized"]
             except KeyError as error:
-                raise UsageError(f"{file.location}, line {number + 1}: no field {error}") from error
+                raise UsageError(f"{path}, line {number + 1}: no field {error}") from error
             label = int(row.get("label", 0))
             if not 0 <= label < len(choices):
                 raise UsageError(
-                    f"{file.location}, line {number + 1}: label {label} of {len(choices)} choices"
+                    f"{path}, line {number + 1}: label {label} of {len(choices)} choices"
                 )
             meta = {"choices": list(choices)}
             examples.append(Example(str(number), text, None, label, number, len(choices), meta))

@@ -1,15 +1,93 @@
-"""The files that make a run folder self-contained: configuration as gin and JSON, tokenizer."""
+"""The files that make a run folder self-contained: configuration as gin and JSON, tokenizer.
+
+A run folder may be copied, moved and linked: its configuration means the folder that holds it,
+whatever path is written there.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 
+from etils import epath
+
+from glm_jax.errors import UsageError
 from glm_jax.io.files import write_file
-from glm_jax.io.paths import resolve_path
+from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.train.config import RunConfig
+
+CONFIGURATION_FILE = "config.gin"
+JSON_FILE = "config.json"
+# Settings that may name something inside a run folder.
+PATH_SETTINGS = ("data.store", "data.stores", "data.supervised", "train.initial_weights")
+
+
+def folder_of_run(gin_file: epath.Path) -> epath.Path | None:
+    """The run folder that a gin file is the configuration of; None for any other gin file.
+
+    Links count where they are first, so that a linked folder keeps its name, and else where they
+    lead.
+    """
+    # The method `resolve` of these paths doesn't follow links.
+    followed = gin_file if is_url(gin_file) else epath.Path(os.path.realpath(gin_file))
+    for path in (gin_file, followed):
+        if path.name == CONFIGURATION_FILE and _is_run_folder(path.parent):
+            return path.parent
+    return None
+
+
+def _is_run_folder(folder: epath.Path) -> bool:
+    """Whether a run wrote its configuration here, or `glm-jax convert` its checkpoint."""
+    checkpoints = folder / "checkpoints"
+    return (folder / JSON_FILE).is_file() or (
+        checkpoints.is_dir() and any(path.name.isdecimal() for path in checkpoints.iterdir())
+    )
+
+
+def moved_settings(folder: epath.Path, recorded: Mapping[str, object]) -> dict[str, object]:
+    """What a run's own configuration means, where it was read from another folder than it names.
+
+    Args:
+      folder: that its file lies in.
+      recorded: what the file says about "train.run_folder" and `PATH_SETTINGS`.
+
+    Returns:
+      The settings that change: the run folder, and paths inside of the one that was recorded.
+    """
+    old = recorded.get("train.run_folder")
+    if not isinstance(old, str) or _same_folder(old, folder):
+        return {}
+    moved: dict[str, object] = {"train.run_folder": os.fspath(folder)}
+    for name in PATH_SETTINGS:
+        value = recorded.get(name)
+        if isinstance(value, str):
+            changed = _moved(value, old, folder)
+        elif isinstance(value, Mapping):
+            changed = {_moved(key, old, folder): item for key, item in value.items()}
+        else:
+            continue
+        if changed != value:
+            moved[name] = changed
+    return moved
+
+
+def _same_folder(one: str, other: epath.Path) -> bool:
+    try:
+        return resolve_path(one) == resolve_path(other)
+    except UsageError:
+        return False
+
+
+def _moved(path: str, old: str, new: epath.Path) -> str:
+    """`path`, with the folder `new` in place of `old` where it lies inside of that."""
+    try:
+        inside = resolve_path(path).relative_to(resolve_path(old))
+    except (UsageError, ValueError):
+        return path  # empty, or elsewhere
+    return os.fspath(new / inside)
 
 
 def gin_text(config: RunConfig) -> str:
@@ -38,6 +116,7 @@ def write_configuration(
     """
     folder = resolve_path(folder, "train.run_folder")
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / "config.gin", gin_text(config).encode())
-    write_file(folder / "config.json", json_text(config).encode())
+    # The gin file last: it is read as this run's own where the other is beside it.
+    write_file(folder / JSON_FILE, json_text(config).encode())
+    write_file(folder / CONFIGURATION_FILE, gin_text(config).encode())
     tokenizer.save(folder / "tokenizer")
