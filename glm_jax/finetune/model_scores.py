@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -25,18 +26,11 @@ Batch = Mapping[str, Array]
 ScoreFunction = Callable[[PyTree, Batch, Key[Array, ""] | None], Float[Array, "B C"]]
 
 
-def make_score_function(
-    model: Any,
-    *,
-    answer_length: int = 0,
-    length_penalty: float = 0.0,
-    head: ClassificationHead | None = None,
-    pool: str = "cls",
-    prompts: PromptEncoder | None = None,
-) -> ScoreFunction:
-    """Builds (params, batch, dropout key or None) -> scores [B, C] of one device's examples.
+@dataclass(frozen=True)
+class Scorer:
+    """Scores of the choices of one device's examples: (params, batch, dropout key) -> [B, C].
 
-    Args:
+    Attributes:
       model: the network.
       answer_length: where answers are scored: the most tokens that one has. 0: verbalizers are
         compared at the first position of Part B.
@@ -46,56 +40,67 @@ def make_score_function(
       prompts: continuous prompts; their parameters are under "prompt_encoder".
     """
 
-    def scores(params, batch, dropout_key):
-        tokens = batch["tokens"]
-        flat = {name: _rows(batch[name], tokens) for name in _ROW_ARRAYS if name in batch}
-        hidden = hidden_states(params, flat, dropout_key)
-        if head is not None:
-            states = pooled(hidden, flat["prefix_length"], pool)
-            keys = None if dropout_key is None else _row_keys(dropout_key, len(states))
-            found = head.apply({"params": params["classification_head"]}, states, keys)
-        else:
-            table = model.apply({"params": params}, method="embedding_table")
-            found = of_blank(table, hidden, flat, batch)
-        return found.reshape(tokens.shape[0], -1)
+    model: Any
+    answer_length: int = 0
+    length_penalty: float = 0.0
+    head: ClassificationHead | None = None
+    pool: str = "cls"
+    prompts: PromptEncoder | None = None
 
-    def hidden_states(params, flat, dropout_key):
-        given = None
-        if prompts is not None:
-            embeddings: Any = prompts.apply({"params": params["prompt_encoder"]})
+    def __call__(
+        self, params: PyTree, batch: Batch, dropout_key: Key[Array, ""] | None
+    ) -> Float[Array, "B C"]:
+        """The scores; without a key there is no dropout."""
+        tokens = batch["tokens"]
+        rows = {name: _rows(batch[name], tokens) for name in _ROW_ARRAYS if name in batch}
+        hidden = self._hidden_states(params, rows, dropout_key)
+        if self.head is not None:
+            states = pooled(hidden, rows["prefix_length"], self.pool)
+            keys = None if dropout_key is None else _row_keys(dropout_key, len(states))
+            scores = self.head.apply({"params": params["classification_head"]}, states, keys)
+        else:
+            table = self.model.apply({"params": params}, method="embedding_table")
+            scores = self._of_blank(table, hidden, rows)
+        return jnp.reshape(scores, (tokens.shape[0], -1))
+
+    def _hidden_states(
+        self, params: PyTree, rows: Batch, dropout_key: Key[Array, ""] | None
+    ) -> Float[Array, "B L D"]:
+        prompts = None
+        if self.prompts is not None:
+            embeddings: Any = self.prompts.apply({"params": params["prompt_encoder"]})
             # Tensor-parallel devices embed different positions.
-            embeddings = copy_to_tensor_parallel(embeddings)
-            given = Prompts(flat["prompt_ids"], embeddings)
-        return model.apply(
+            prompts = Prompts(rows["prompt_ids"], copy_to_tensor_parallel(embeddings))
+        return self.model.apply(
             {"params": params},
-            *(flat["tokens"], flat["position_ids"], flat["prefix_length"]),
+            *(rows["tokens"], rows["position_ids"], rows["prefix_length"]),
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
-            prompts=given,
+            prompts=prompts,
             method="hidden_states",
         )
 
-    def of_blank(table, hidden, flat, batch):
-        # Part B starts at the prefix's end: only its logits are computed.
-        start = flat["prefix_length"][:, None]
-        index = start + jnp.arange(max(answer_length, 1))
+    def _of_blank(
+        self, table: Float[Array, "V D"], hidden: Float[Array, "B L D"], rows: Batch
+    ) -> Array:
+        """Scores of what is in the blank; logits are computed for its positions only."""
+        start = rows["prefix_length"][:, None]
+        index = start + jnp.arange(max(self.answer_length, 1))
+        # Where the row ends before the answer's space does, its last position is there again.
+        inside = index < hidden.shape[1]
         index = jnp.minimum(index, hidden.shape[1] - 1)
         part_b = jnp.take_along_axis(hidden, index[..., None], axis=1)
-        if not answer_length:
-            part_b, targets = _shares(part_b, batch["targets"])
-            found = verbalizer_scores(unembed(part_b, table)[:, 0], targets)
+        if not self.answer_length:
+            part_b, targets = _shares(part_b, rows["targets"])
+            scores = verbalizer_scores(unembed(part_b, table)[:, 0], targets)
         else:
             targets, mask = (
-                jnp.take_along_axis(flat[name], index, axis=1) for name in ("targets", "loss_mask")
+                jnp.take_along_axis(rows[name], index, axis=1) for name in ("targets", "loss_mask")
             )
-            # Where the row ends before the answer's space does, its last position is there again.
-            mask = mask * (start + jnp.arange(answer_length) < hidden.shape[1])
-            part_b, targets, mask = _shares(part_b, targets, mask)
+            part_b, targets, mask = _shares(part_b, targets, mask * inside)
             logits = unembed(part_b, table)
-            found = answer_scores(logits, targets, mask, length_penalty=length_penalty)
-        return gather_from_tensor_parallel(found, 0)
-
-    return scores
+            scores = answer_scores(logits, targets, mask, length_penalty=self.length_penalty)
+        return gather_from_tensor_parallel(scores, 0)
 
 
 _ROW_ARRAYS = ("tokens", "position_ids", "prefix_length", "targets", "loss_mask", "prompt_ids")

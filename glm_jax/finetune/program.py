@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
 from glm_jax.finetune.losses import LOSSES, cross_entropy, masked_scores
-from glm_jax.finetune.model_scores import ScoreFunction
-from glm_jax.model import GLM
+from glm_jax.finetune.model_scores import ScoreFunction, Scorer
 from glm_jax.model.initial import initial_params
 from glm_jax.parallel.batches import Batch, batch_sharding, batch_specs
 from glm_jax.parallel.collectives import axis_size
@@ -32,6 +31,7 @@ from glm_jax.parallel.layout import (
 )
 from glm_jax.train.gradients import Gradients, LossSum, gradient_sums, sums_over_mesh
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
+from glm_jax.train.program import jit_train_step
 from glm_jax.train.step import Metrics, TrainState, initial_state, make_train_step
 
 # Extra parameters of a run (a head, prompts) by the name of their subtree, and what makes them.
@@ -56,8 +56,7 @@ class FinetuneProgram:
 
 
 def make_finetune_program(
-    model: GLM,
-    make_scores: Callable[[GLM], ScoreFunction],
+    scorer: Scorer,
     extras: Extras,
     optimizer_config: OptimizerConfig,
     mesh: Mesh,
@@ -71,8 +70,7 @@ def make_finetune_program(
     """Shards the train state over the mesh and prepares its functions, without compiling them.
 
     Args:
-      model: the network.
-      make_scores: its score function.
+      scorer: the network, and how its answers are scored.
       extras: what makes the parameters that the network itself does not have.
       optimizer_config: the update.
       mesh: where the state lives.
@@ -89,13 +87,13 @@ def make_finetune_program(
             name: make(jax.random.fold_in(key, n + 1))
             for n, (name, make) in enumerate(extras.items())
         }
-        return initial_state({**initial_params(model, key), **made}, optimizer)
+        return initial_state({**initial_params(scorer.model, key), **made}, optimizer)
 
     key = jax.random.key(seed)
     boxed = jax.eval_shape(init, key)
     shardings = parameter_shardings(boxed, mesh, layout)
     specs = parameter_specs(boxed.params, mesh, layout)
-    scores = make_scores(model.clone(param_specs=specs))
+    scores = replace(scorer, model=scorer.model.clone(param_specs=specs))
     loss_of = partial(_loss_sum, scores, loss, label_smoothing)
     sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
     step = make_train_step(
@@ -109,12 +107,7 @@ def make_finetune_program(
     return FinetuneProgram(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
         initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
-        train_step=jax.jit(
-            step,
-            in_shardings=(shardings, batch_sharding(mesh)),
-            out_shardings=(shardings, replicated),
-            donate_argnums=0,
-        ),
+        train_step=jit_train_step(step, shardings, mesh),
         scores=jax.jit(
             partial(_scores_over_mesh, scores, mesh, specs),
             in_shardings=(shardings.params, batch_sharding(mesh)),

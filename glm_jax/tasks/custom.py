@@ -43,21 +43,7 @@ def custom_task(
       UsageError: no pattern, a pattern without exactly one mask or without fields, fewer than two
         labels, or two labels with one word.
     """
-    if len(words) < 2 or len(set(words.values())) < len(words):
-        raise UsageError(
-            f"task.words is {dict(words)!r}; expected a different word for each of at least two "
-            "labels"
-        )
-    if not patterns:
-        raise UsageError("task.patterns is empty; expected at least one, such as '{text} [MASK]'")
-    for pattern in patterns:
-        if pattern.count("[MASK]") != 1:
-            raise UsageError(
-                f"the pattern {pattern!r} has {pattern.count('[MASK]')} masks; expected one [MASK]"
-            )
-    fields = list(dict.fromkeys(field for pattern in patterns for field in fields_of(pattern)))
-    if not fields:
-        raise UsageError(f"the pattern {patterns[0]!r} has no field such as {{text}}")
+    fields = _checked_fields(patterns, words)
 
     def examples(rows: Sequence[Row], split: str) -> list[Example]:
         return [
@@ -85,6 +71,26 @@ def custom_task(
         metrics=metrics,
         has_slots=all("[PROMPT]" in pattern for pattern in patterns),
     )
+
+
+def _checked_fields(patterns: Sequence[str], words: Mapping[str, str]) -> list[str]:
+    """The fields of all patterns, once these have been checked."""
+    if len(words) < 2 or len(set(words.values())) < len(words):
+        raise UsageError(
+            f"task.words is {dict(words)!r}; expected a different word for each of at least two "
+            "labels"
+        )
+    if not patterns:
+        raise UsageError("task.patterns is empty; expected at least one, such as '{text} [MASK]'")
+    for pattern in patterns:
+        if pattern.count("[MASK]") != 1:
+            raise UsageError(
+                f"the pattern {pattern!r} has {pattern.count('[MASK]')} masks; expected one [MASK]"
+            )
+    fields = list(dict.fromkeys(field for pattern in patterns for field in fields_of(pattern)))
+    if not fields:
+        raise UsageError(f"the pattern {patterns[0]!r} has no field such as {{text}}")
+    return fields
 
 
 def fields_of(pattern: str) -> list[str]:

@@ -111,7 +111,7 @@ def make_program(
     return Program(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
         initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
-        train_step=_jit_train_step(train_step, shardings, mesh),
+        train_step=jit_train_step(train_step, shardings, mesh),
         evaluation_step=compile_evaluation(
             model,
             shardings.params,
@@ -122,7 +122,7 @@ def make_program(
     )
 
 
-def _jit_train_step(train_step: Callable, shardings: TrainState, mesh: Mesh) -> Callable:
+def jit_train_step(train_step: Callable, shardings: TrainState, mesh: Mesh) -> Callable:
     """The train step with its shardings; the given state is donated."""
     return jax.jit(
         train_step,

@@ -1,4 +1,4 @@
-"""Heads, losses and continuous prompts are the original's, within the recorded numbers' rounding."""
+"""Heads, losses and continuous prompts are the original's, within rounding."""
 
 from __future__ import annotations
 

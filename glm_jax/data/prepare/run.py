@@ -112,11 +112,7 @@ def prepare(
     sources = _checked_sources(sources)
     out = str(resolve_path(out, "--out"))
     check_destination(out, overwrite)
-    if not is_tensorstore_location(out) and not isinstance(runner or LocalRunner(), LocalRunner):
-        raise UsageError(
-            f"--out is {out}, which only the processes of one machine can write; give other "
-            "runners a path that they share, or a URL of gs:// or s3://"
-        )
+    _check_runner(out, runner)
     found = ReadStats()
     inputs = find_inputs(sources, text_key, found)
     job = _Job(sources, inputs, found, out, tokenizer, fractions, filter, progress, overwrite)
@@ -227,6 +223,19 @@ class _Job:
         write_file(f"{store}/{PICTURE_FILE}", draw_report(report))
         write_metadata(store, tokenizer, splits, self.sources)
         return report
+
+
+def _check_runner(out: str, runner: Runner | None) -> None:
+    """Makes sure that a runner's processes can all write the store.
+
+    Raises:
+      UsageError: they can't.
+    """
+    if not is_tensorstore_location(out) and not isinstance(runner or LocalRunner(), LocalRunner):
+        raise UsageError(
+            f"--out is {out}, which only the processes of one machine can write; give other "
+            "runners a path that they share, or a URL of gs:// or s3://"
+        )
 
 
 def _checked_sources(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
