@@ -57,7 +57,7 @@ class Scorer:
         if self.head is not None:
             states = pooled(hidden, rows["prefix_length"], self.pool)
             keys = None if dropout_key is None else _row_keys(dropout_key, len(states))
-            scores = self.head.apply({"params": params["classification_head"]}, states, keys)
+            scores: Any = self.head.apply({"params": params["classification_head"]}, states, keys)
         else:
             table = self.model.apply({"params": params}, method="embedding_table")
             scores = self._of_blank(table, hidden, rows)

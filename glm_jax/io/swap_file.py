@@ -11,7 +11,7 @@ from typing import Protocol
 import tensorstore as ts
 from etils import epath
 
-from glm_jax.io.paths import ORBAX_SCHEMES, is_url, key_value_store, scheme_of
+from glm_jax.io.paths import is_tensorstore_location, key_value_store
 
 # Where writes aren't conditional: how long after a write another process may still write.
 SETTLE_SECONDS = 1.0
@@ -31,9 +31,7 @@ class SwapFile(Protocol):
 
 def open_swap_file(path: epath.Path) -> SwapFile:
     """A file at an absolute path or URL."""
-    if is_url(path) and scheme_of(path) not in ORBAX_SCHEMES:
-        return _UnconditionalFile(path)
-    return _ConditionalFile(path)
+    return _ConditionalFile(path) if is_tensorstore_location(path) else _UnconditionalFile(path)
 
 
 class _ConditionalFile:

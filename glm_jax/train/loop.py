@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cluster.heartbeat import Heartbeat
 from glm_jax.cluster.preemption import StopRequest
 from glm_jax.cluster.run_lock import RunLock
-from glm_jax.data.batches.inputs import Inputs
-from glm_jax.train.evaluate import evaluate
+from glm_jax.parallel.batches import Batch
 from glm_jax.train.profile import Profiler
-from glm_jax.train.program import Program
 from glm_jax.train.reporter import RunReporter
 from glm_jax.train.step import Metrics, TrainState
 from glm_jax.train.timer import StepTimer
@@ -31,26 +27,24 @@ class LoopConfig:
       num_steps: the last step.
       log_every: steps between records of metrics.
       evaluate_every: steps between evaluations; the last step is always evaluated.
-      evaluation_batches: batches of an evaluation.
       save_every: steps between saves; the last step is always saved.
     """
 
     num_steps: int
     log_every: int
     evaluate_every: int
-    evaluation_batches: int
     save_every: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run in progress: its program, and what surrounds it.
+    """A run in progress: its step, and what surrounds it.
 
     Attributes:
       config: when things happen.
-      program: its compiled functions.
-      mesh: the devices they run on.
-      inputs: its data.
+      train_step: (state, batch) -> (state, metrics), compiled; the given state is donated.
+      batches: what the steps are made on, from the first one.
+      evaluate: evaluates the state after a step and reports; whether the run shall end with it.
       checkpoints: where its state is saved.
       record: what is saved with the state of a step.
       reporter: writes its metrics and messages.
@@ -61,9 +55,9 @@ class Run:
     """
 
     config: LoopConfig
-    program: Program
-    mesh: Mesh
-    inputs: Inputs
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    batches: Iterator[Batch]
+    evaluate: Callable[[int, TrainState], bool]
     checkpoints: Checkpoints
     record: Callable[[int], Mapping[str, Any]]
     reporter: RunReporter
@@ -74,7 +68,7 @@ class Run:
 
 
 def train_loop(run: Run, state: TrainState, first_step: int) -> int:
-    """Runs from `first_step` to `num_steps`, or until asked to stop.
+    """Runs from `first_step` to `num_steps`, or until asked to stop or an evaluation ends it.
 
     While the devices work on a step the host prepares the next batch; metrics are read one step
     late so that neither waits for the other.
@@ -87,17 +81,16 @@ def train_loop(run: Run, state: TrainState, first_step: int) -> int:
         or a checkpoint could not be saved.
     """
     config, timer = run.config, StepTimer()
-    batches = run.inputs.read("train", run.mesh)
     step, pending = first_step, None
     # Batches are placed and metrics fetched explicitly; any other transfer is a mistake.
     with jax.transfer_guard("disallow"):
         while step < config.num_steps:
-            batch = timer.next_batch(batches)
+            batch = timer.next_batch(run.batches)
             step += 1
             run.profiler.before_step(step)
             run.heartbeat.before_step(step)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, metrics = run.program.train_step(state, batch)
+                state, metrics = run.train_step(state, batch)
             if pending is not None:
                 finish_step(run, timer, step - 1, pending)
             pending = metrics
@@ -112,7 +105,10 @@ def train_loop(run: Run, state: TrainState, first_step: int) -> int:
                 if saving:  # before evaluating, which takes long and may fail
                     save_state(run, step, state, wait=last)
                 if evaluating and not stopping:
-                    evaluate_state(run, step, state)
+                    run.heartbeat.doing("evaluating")
+                    stopping = run.evaluate(step, state)
+                    if stopping and not last:
+                        save_state(run, step, state, wait=True)
                 timer.pause()
             if stopping:
                 break
@@ -151,12 +147,3 @@ def save_state(run: Run, step: int, state: TrainState, *, wait: bool) -> None:
         if wait:
             run.checkpoints.wait()
     run.reporter.report_saves(run.checkpoints.finished_saves())
-
-
-def evaluate_state(run: Run, step: int, state: TrainState) -> None:
-    """Evaluates the current parameters on held-out batches."""
-    run.heartbeat.doing("evaluating")
-    start = time.perf_counter()
-    batches = run.inputs.read("validation", run.mesh, num_steps=run.config.evaluation_batches)
-    evaluation = evaluate(run.program.evaluation_step, state.params, batches)
-    run.reporter.report_evaluation(step, evaluation, time.perf_counter() - start)

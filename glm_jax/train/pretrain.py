@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -20,6 +21,7 @@ from glm_jax.data.batches.inputs import Inputs
 from glm_jax.data.batches.position import continued, recorded_position
 from glm_jax.io.paths import resolve_path
 from glm_jax.train.config import RunConfig
+from glm_jax.train.evaluate import evaluate
 from glm_jax.train.loop import LoopConfig, Run, train_loop
 from glm_jax.train.metrics import ProgressLine, draw_loss
 from glm_jax.train.preflight import PreparedRun, prepare_run
@@ -89,14 +91,17 @@ def pretrain(
         if process == 0:
             write_configuration(folder, config, inputs.tokenizer)
         reports = reporter_config(config, ready.mesh)
+        reporter = enter(RunReporter(folder, first_step, skipped, line, reports))
         run = Run(
             config=loop_config(config),
-            program=ready.program,
-            mesh=ready.mesh,
-            inputs=inputs,
+            train_step=ready.program.train_step,
+            batches=inputs.read("train", ready.mesh),
+            evaluate=partial(
+                evaluate_state, ready, inputs, config.evaluation.num_batches, reporter
+            ),
             checkpoints=checkpoints,
             record=partial(record_at, config, inputs, first_step),
-            reporter=enter(RunReporter(folder, first_step, skipped, line, reports)),
+            reporter=reporter,
             heartbeat=enter(Heartbeat(folder, process, first_step)),
             profiler=enter(Profiler(folder / "profile" / f"process_{process}", profile_steps)),
             stop=stop,
@@ -147,13 +152,28 @@ def restore_or_initialize(
     return state
 
 
+def evaluate_state(
+    ready: PreparedRun,
+    inputs: Inputs,
+    num_batches: int,
+    reporter: RunReporter,
+    step: int,
+    state: TrainState,
+) -> bool:
+    """Evaluates the parameters after a step on held-out batches; the run continues after it."""
+    start = time.perf_counter()
+    batches = inputs.read("validation", ready.mesh, num_steps=num_batches)
+    evaluation = evaluate(ready.program.evaluation_step, state.params, batches)
+    reporter.report_evaluation(step, evaluation, time.perf_counter() - start)
+    return False
+
+
 def loop_config(config: RunConfig) -> LoopConfig:
     """When things happen in a run."""
     return LoopConfig(
         num_steps=config.train.num_steps,
         log_every=config.train.log_every,
         evaluate_every=config.evaluation.every,
-        evaluation_batches=config.evaluation.num_batches,
         save_every=config.checkpoint.every,
     )
 

@@ -17,6 +17,7 @@ import pytest
 from glm_jax.errors import RunError
 from glm_jax.train.evaluate import OBJECTIVES
 from glm_jax.train.loop import LoopConfig, Run, train_loop
+from glm_jax.train.pretrain import evaluate_state
 from glm_jax.train.reporter import ReporterConfig, RunReporter
 from glm_jax.train.step import TrainState
 from glm_jax.train.timer import StepTimer
@@ -77,6 +78,7 @@ def run(
     skipped=0,
     slow_saves=False,
     train_step=None,
+    end_at=None,
     **every,
 ):
     """Trains nothing for some steps; returns the steps done and all calls, in order."""
@@ -97,9 +99,8 @@ def run(
 
     per_objective = jax.device_put(np.ones(len(OBJECTIVES), np.float32))
     sums = dict.fromkeys(("loss", "correct", "targets", "target_counts"), per_objective)
-    program: Any = SimpleNamespace(
-        train_step=train_step or metrics_only, evaluation_step=lambda params, batch: sums
-    )
+    evaluation = SimpleNamespace(evaluation_step=lambda params, batch: sums)
+    ready: Any = SimpleNamespace(program=evaluation, mesh=None)
     reports = ReporterConfig(num_steps, 1, max_skipped_steps, lambda speed: None)
     state = TrainState(jnp.asarray(0), jnp.asarray(skipped), {}, ())
     with RunReporter(folder, 0, skipped, calls, reports) as reporter:
@@ -107,10 +108,8 @@ def run(
             num_steps=num_steps,
             log_every=every.get("log", 1000),
             evaluate_every=every.get("evaluate", 1000),
-            evaluation_batches=2,
             save_every=every.get("save", 1000),
         )
-        mesh: Any = None
         around = {
             "heartbeat": calls,
             "lock": SimpleNamespace(check=lambda: None),
@@ -122,11 +121,16 @@ def run(
         def record(step: int) -> dict[str, int]:
             return {"a": step}
 
-        done = train_loop(
-            Run(config, program, mesh, calls, calls, record, reporter, stop=calls, **around),
-            state,
-            0,
+        def evaluate(step: int, state: TrainState) -> bool:
+            evaluate_state(ready, calls, 2, reporter, step, state)
+            return step == end_at
+
+        batches = calls.read("train", None)
+        step = train_step or metrics_only
+        in_progress = Run(
+            config, step, batches, evaluate, calls, record, reporter, stop=calls, **around
         )
+        done = train_loop(in_progress, state, 0)
     return done, calls.list
 
 
@@ -154,6 +158,16 @@ def test_things_happen_at_their_steps_and_at_the_end(tmp_path):
         (6, "train"),
         (7, "train"),
         (7, "validation"),
+    ]
+
+
+def test_an_evaluation_may_end_the_run_which_is_saved(tmp_path):
+    done, calls = run(tmp_path, 9, evaluate=2, end_at=4)
+    assert done == 4
+    assert of(calls, "evaluate", "save", "save and wait") == [
+        ("evaluate", 2),
+        ("evaluate", 2),
+        ("save and wait", 4),
     ]
 
 
