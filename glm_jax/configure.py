@@ -13,17 +13,28 @@ import tokenize
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gin
 from etils import epath
 
 from glm_jax.errors import UsageError
+from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.train.config import RunConfig
-from glm_jax.train.run_folder import PATH_SETTINGS, folder_of_run, moved_settings
+from glm_jax.train.run_folder import (
+    PATH_SETTINGS,
+    RUN_FOLDER_SETTINGS,
+    folder_of_run,
+    moved_settings,
+)
 
-SECTIONS: dict[str, type] = typing.get_type_hints(RunConfig)
+# What a configuration may describe, by the command that runs it.
+Root = TypeVar("Root", RunConfig, FinetuneRunConfig)
+SECTIONS: dict[str, type] = {
+    **typing.get_type_hints(RunConfig),
+    **typing.get_type_hints(FinetuneRunConfig),
+}
 # Holds configs/: a link to the checkout's folder, a copy of it in an installed package.
 PACKAGE = Path(__file__).parent
 # What gin raises over a file that it can't make sense of.
@@ -42,8 +53,10 @@ MAX_SHOWN = 80  # characters of a wrong value in a message
 
 
 def read_configuration(
-    gin_files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ()
-) -> RunConfig:
+    gin_files: Sequence[str | os.PathLike[str]],
+    bindings: Sequence[str] = (),
+    root: type[Root] = RunConfig,
+) -> Root:
     """The configuration that gin files and bindings describe; later ones win.
 
     Args:
@@ -51,6 +64,7 @@ def read_configuration(
         package; an included one first in the folder of the file that includes it. The config.gin
         of a run folder means that folder, whatever `train.run_folder` it was written with.
       bindings: such as "optimizer.learning_rate=3e-4"; a string value may come without quotes.
+      root: what they describe.
 
     Raises:
       UsageError: a missing file, an unknown or missing name, a wrong type, an impossible value or
@@ -70,7 +84,14 @@ def read_configuration(
         raise UsageError(_explain(error)) from error
     finally:
         gin.clear_config(clear_constants=True)
-    return RunConfig(**{name: _build(name, values) for name, values in bound.items()})
+    sections = typing.get_type_hints(root)
+    for name, values in bound.items():
+        if values and name not in sections:
+            raise UsageError(
+                f"{name}.{next(iter(values))} is set, but this command has the sections "
+                f"{', '.join(sections)}"
+            )
+    return root(**{name: _build(name, bound[name]) for name in sections})
 
 
 def _find(path: str | os.PathLike[str], beside: epath.Path | None = None) -> epath.Path | None:
@@ -118,7 +139,7 @@ def _parse_file(path: epath.Path, including: tuple[epath.Path, ...] = ()) -> Non
         parsed = number
     _parse_lines(path, lines, parsed, len(lines))
     if folder := folder_of_run(path):
-        recorded = {name: _parameter(name) for name in ("train.run_folder", *PATH_SETTINGS)}
+        recorded = {name: _parameter(name) for name in (*RUN_FOLDER_SETTINGS, *PATH_SETTINGS)}
         for name, value in moved_settings(folder, recorded).items():
             gin.parse_config(f"{name} = {value!r}")
 

@@ -25,10 +25,12 @@ class RetentionPolicy:
     Attributes:
       newest: number of newest checkpoints.
       every: checkpoints of steps that this divides are kept too; 0 for none.
+      best: gives the step of one more that is kept, None for none.
     """
 
     newest: int
     every: int
+    best: Callable[[], int | None] | None = None
 
 
 def open_manager(
@@ -47,6 +49,8 @@ def open_manager(
         policies: list[preserve.PreservationPolicy] = [preserve.LatestN(keep.newest)]
         if keep.every:
             policies.append(preserve.EveryNSteps(keep.every))
+        if keep.best:
+            policies.append(_KeepBest(keep.best))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preserve.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
@@ -54,6 +58,17 @@ def open_manager(
             async_options=ocp.AsyncOptions(post_finalization_callback=on_complete),
         )
     return ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
+
+
+@dataclasses.dataclass
+class _KeepBest(preserve.PreservationPolicy):
+    """Keeps the checkpoint of one step, which may change between saves."""
+
+    step: Callable[[], int | None]
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        """For each checkpoint, whether it is that one."""
+        return [checkpoint.step == self.step() for checkpoint in checkpoints]
 
 
 @functools.cache

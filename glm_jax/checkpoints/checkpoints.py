@@ -67,14 +67,22 @@ class Checkpoints:
       RunError: on leaving, the last save failed.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], config: CheckpointConfig | None = None):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        config: CheckpointConfig | None = None,
+        *,
+        best: Callable[[], int | None] | None = None,
+    ):
         """Opens the folder, a path or URL; without a configuration it is read only.
+
+        `best` gives the step of a checkpoint that is never deleted.
 
         Raises:
           UsageError: several processes can't write to URLs of this scheme.
         """
         self._folder = check_checkpoint_folder(folder)
-        keep = None if config is None else RetentionPolicy(config.keep, config.keep_every)
+        keep = None if config is None else RetentionPolicy(config.keep, config.keep_every, best)
         self._mirror: Mirror | None = None
         # Where orbax writes.
         self._local = self._folder

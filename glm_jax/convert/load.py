@@ -89,13 +89,16 @@ def load_glm(
     *,
     num_attention_heads: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    ignore_extra: bool = False,
 ) -> tuple[GLM, PyTree]:
     """`load` for what only the blank-filling network can do.
 
     Raises:
       UsageError: as `load`, or the checkpoint is of the relative variant.
     """
-    model, params = load(path, num_attention_heads=num_attention_heads, mesh=mesh)
+    model, params = load(
+        path, num_attention_heads=num_attention_heads, mesh=mesh, ignore_extra=ignore_extra
+    )
     if not isinstance(model, GLM):
         raise UsageError(f"{path} is of the relative-position variant, which fills no blanks")
     return model, params

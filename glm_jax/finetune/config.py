@@ -83,6 +83,24 @@ class TaskConfig:
 
 
 @dataclass(frozen=True)
+class TokenizerConfig:
+    """The tokenizer, where none lies with the initial weights.
+
+    Attributes:
+      kind: of `glm_jax.load_tokenizer`, or a folder with a saved tokenizer; "" for the one that is
+        with the initial weights.
+      files: of the kind.
+      task_mask: adds the masks sMASK and gMASK.
+      fix_command_token: kind "chinese": the table without the collision of eop and gMASK.
+    """
+
+    kind: str = ""
+    files: tuple[str, ...] = ()
+    task_mask: bool = False
+    fix_command_token: bool = False
+
+
+@dataclass(frozen=True)
 class PromptConfig:
     """Continuous prompts.
 
@@ -164,6 +182,7 @@ class FinetuneRunConfig:
 
     mesh: MeshConfig
     layout: LayoutConfig
+    tokenizer: TokenizerConfig
     task: TaskConfig
     prompt: PromptConfig
     optimizer: OptimizerConfig

@@ -98,12 +98,17 @@ def fields_of(pattern: str) -> list[str]:
     return re.findall(r"\{(\w+)!?\}", pattern)
 
 
-def _example(row: Row, guid: str, fields: Sequence[str], label: str) -> Example:
+def _example(row: Row, split: str, number: int, fields: Sequence[str], label: str) -> Example:
     meta = {field: str(row[field]) for field in fields}
-    texts = [*meta.values(), None]
+    first, *others = meta.values()
     found = row.get(label)
     return Example(
-        guid, str(texts[0]), texts[1], None if found is None else str(found), guid, meta=meta
+        guid=f"{split}-{number}",
+        text_a=first,
+        text_b=others[0] if others else None,
+        label=None if found is None else str(found),
+        idx=number,
+        meta=meta,
     )
 
 

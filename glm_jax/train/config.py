@@ -80,6 +80,7 @@ class RunConfig:
     checkpoint: CheckpointConfig
 
     def __post_init__(self):
+        validation.at_least("optimizer", self.optimizer, 1, "decay_steps")
         if self.data.sequence_length > self.model.max_sequence_length:
             raise UsageError(
                 f"data.sequence_length is {self.data.sequence_length}, but the model's position "

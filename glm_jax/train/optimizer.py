@@ -32,7 +32,8 @@ class OptimizerConfig:
       decay: "cosine", "linear", "constant", or "linear_unclamped", the original's linear decay,
         which continues after `decay_steps`: below the floor and in the end below zero.
       warmup_fraction: warmup steps as a fraction of `decay_steps`.
-      decay_steps: the step at which the learning rate reaches its floor, warmup included.
+      decay_steps: the step at which the learning rate reaches its floor, warmup included; in
+        finetuning 0 stands for the last step of the run.
       final_fraction: the floor as a fraction of the peak.
       restart_step: the step after which a linear decay restarts, 0 for never: it warms up once
         more, over as many steps as the first time, to the learning rate of that step.
@@ -49,7 +50,7 @@ class OptimizerConfig:
     """
 
     learning_rate: float
-    decay_steps: int
+    decay_steps: int = 0
     decay: str = "cosine"
     warmup_fraction: float = 0.05
     final_fraction: float = 0.05
@@ -66,7 +67,7 @@ class OptimizerConfig:
 
     def __post_init__(self):
         validation.positive("optimizer", self, "learning_rate", "epsilon")
-        validation.at_least("optimizer", self, 1, "decay_steps")
+        validation.at_least("optimizer", self, 0, "decay_steps")
         validation.fraction("optimizer", self, "warmup_fraction", "beta1", "beta2", one=False)
         validation.fraction("optimizer", self, "final_fraction")
         validation.non_negative("optimizer", self, "weight_decay", "clip_norm")

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from etils import epath
 
@@ -17,12 +18,22 @@ from glm_jax.errors import UsageError
 from glm_jax.io.files import write_file
 from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.tokenizer import Tokenizer
-from glm_jax.train.config import RunConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CONFIGURATION_FILE = "config.gin"
 JSON_FILE = "config.json"
 # Settings that may name something inside a run folder.
-PATH_SETTINGS = ("data.store", "data.stores", "data.supervised", "train.initial_weights")
+RUN_FOLDER_SETTINGS = ("train.run_folder", "finetune.run_folder")
+PATH_SETTINGS = (
+    "finetune.initial_weights",
+    "task.data",
+    "data.store",
+    "data.stores",
+    "data.supervised",
+    "train.initial_weights",
+)
 
 
 def folder_of_run(gin_file: epath.Path) -> epath.Path | None:
@@ -52,15 +63,16 @@ def moved_settings(folder: epath.Path, recorded: Mapping[str, object]) -> dict[s
 
     Args:
       folder: that its file lies in.
-      recorded: what the file says about "train.run_folder" and `PATH_SETTINGS`.
+      recorded: what the file says about `RUN_FOLDER_SETTINGS` and `PATH_SETTINGS`.
 
     Returns:
       The settings that change: the run folder, and paths inside of the one that was recorded.
     """
-    old = recorded.get("train.run_folder")
+    setting = next((name for name in RUN_FOLDER_SETTINGS if recorded.get(name)), "")
+    old = recorded.get(setting)
     if not isinstance(old, str) or _same_folder(old, folder):
         return {}
-    moved: dict[str, object] = {"train.run_folder": os.fspath(folder)}
+    moved: dict[str, object] = {setting: os.fspath(folder)}
     for name in PATH_SETTINGS:
         value = recorded.get(name)
         if isinstance(value, str):
@@ -90,7 +102,7 @@ def _moved(path: str, old: str, new: epath.Path) -> str:
     return os.fspath(new / inside)
 
 
-def gin_text(config: RunConfig) -> str:
+def gin_text(config: DataclassInstance) -> str:
     """The full configuration as a gin file that reads back to the same configuration."""
     return (
         "\n".join(
@@ -102,13 +114,13 @@ def gin_text(config: RunConfig) -> str:
     )
 
 
-def json_text(config: RunConfig) -> str:
+def json_text(config: DataclassInstance) -> str:
     """The full configuration as JSON, one object per section."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
 def write_configuration(
-    folder: str | os.PathLike[str], config: RunConfig, tokenizer: Tokenizer
+    folder: str | os.PathLike[str], config: DataclassInstance, tokenizer: Tokenizer
 ) -> None:
     """Makes the run folder self-contained: configuration as gin and JSON, and the tokenizer.
 

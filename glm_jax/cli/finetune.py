@@ -1,0 +1,50 @@
+"""Finetune a GLM on a task, or resume such a run.
+
+    glm-jax finetune --gin_file=configs/finetune/rte_large.gin \\
+        --gin.finetune.initial_weights=CHECKPOINT --gin.task.data=FOLDER
+
+Flags as those of `glm-jax pretrain`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from glm_jax.cli import pretrain
+
+HELP = "finetune a GLM on a task: SuperGLUE, GLUE, CLUE, or your own"
+TAKES_GIN = True
+
+add_arguments = pretrain.add_arguments
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Reads the configuration, finetunes, and prints the results."""
+    from rich.console import Console
+
+    from glm_jax.configure import read_configuration
+    from glm_jax.finetune.config import FinetuneRunConfig
+    from glm_jax.train.profile import parse_profile_steps
+
+    config = read_configuration(arguments.gin_file, arguments.bindings, FinetuneRunConfig)
+    window = arguments.profile_steps and parse_profile_steps(arguments.profile_steps)
+    with pretrain.join(arguments):
+        import jax
+
+        from glm_jax.finetune.run import finetune
+
+        console = Console(quiet=jax.process_index() != 0)
+
+        def say(line: str) -> None:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+        outcome = finetune(config, console, window or None)
+        if outcome.results is None:
+            say(f"stopped after step {outcome.steps} of {outcome.num_steps}, and saved")
+        else:
+            for split in ("dev", "test"):
+                if found := outcome.results.get(split):
+                    shown = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+                    say(f"{split:<11} {shown}")
+        say(f"run folder  {config.finetune.run_folder}")
+    return 0
