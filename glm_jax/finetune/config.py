@@ -61,12 +61,12 @@ class TaskConfig:
         validation.choice("task", self, "loss", LOSSES)
         validation.choice("task", self, "pool", POOLS)
         validation.fraction("task", self, "label_smoothing", one=False)
+        task = self.task
         if (self.patterns or self.words) and self.name != "custom":
             raise UsageError(
                 f"task.patterns and task.words describe a custom task, but task.name is "
                 f"{self.name!r}"
             )
-        task = self.task
         if self.cloze and task.pattern is None:
             raise UsageError(f"task {self.name} has no patterns; set task.cloze = False")
         if self.cloze and self.pattern >= task.num_patterns:

@@ -134,6 +134,9 @@ def read_splits(config: FinetuneRunConfig, task: Task, tokenizer: Tokenizer) -> 
             if name == "train":
                 raise
             continue
+        unlabelled = [example.guid for example in examples if example.label is None]
+        if name == "train" and unlabelled:
+            raise UsageError(f"example {unlabelled[0]} of task {task.name} has no label")
         if name == "train" and config.finetune.max_train_examples:
             examples = examples[: config.finetune.max_train_examples]
         encoded = encode_examples(

@@ -46,9 +46,7 @@ def custom_task(
     fields = _checked_fields(patterns, words)
 
     def examples(rows: Sequence[Row], split: str) -> list[Example]:
-        return [
-            _example(row, f"{split}-{number}", fields, label) for number, row in enumerate(rows)
-        ]
+        return [_example(row, split, number, fields, label) for number, row in enumerate(rows)]
 
     def questions(example: Example, pattern: int) -> list[Pattern]:
         first, _, second = patterns[pattern].partition(_BORDER)
