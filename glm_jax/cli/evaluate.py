@@ -1,11 +1,16 @@
-"""Evaluate the newest checkpoint of a run on held-out text.
+"""Evaluate the newest checkpoint of a run on held-out text, or any checkpoint on a task.
 
     glm-jax evaluate runs/demo --num_batches=200
+    glm-jax evaluate runs/rte_large --task=rte --data=data/RTE
 
 Prints loss in nats per target and accuracy, in total and per objective, and the unigram entropy of
 the same targets. --gin.SECTION.NAME=VALUE overrides the run's own configuration, for instance
 --gin.data.store=OTHER to evaluate on another store of the same tokenizer (with
 --gin.data.stores={} too, where the run mixed several).
+
+On a task, the best checkpoint of a finetuned run answers as it was trained to, and any other
+checkpoint without training; --gin.task.NAME=VALUE, such as --gin.task.pattern=1, says how it is
+asked. Without a saved tokenizer, --gin.tokenizer.kind=bert --gin.tokenizer.files="('vocab.txt',)".
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import json
 from functools import partial
 
 from glm_jax.errors import UsageError
+from glm_jax.io.files import write_file
 from glm_jax.io.paths import resolve_path
 
 HELP = "loss and accuracy of a run's newest checkpoint on held-out text"
@@ -24,15 +30,33 @@ TAKES_GIN = True
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument(
-        "run_folder", metavar="RUN", type=partial(resolve_path, name="RUN"), help="a run folder"
+        "run_folder",
+        metavar="CHECKPOINT",
+        type=partial(resolve_path, name="CHECKPOINT"),
+        help="a run folder; with --task any kind of checkpoint",
     )
-    parser.add_argument("--split", default="validation", help="part of the store to read")
+    parser.add_argument("--task", metavar="NAME", help="a task, such as rte")
+    parser.add_argument("--data", metavar="FOLDER", help="folder with the files of the task")
+    parser.add_argument(
+        "--split", help="part of the store to read (validation), or split of the task (dev)"
+    )
     parser.add_argument("--num_batches", type=int, metavar="N", help="batches to evaluate on")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="print one JSON object, or write it to a file",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Restores, evaluates, prints."""
+    if arguments.task is not None:
+        return _run_task(arguments)
+    if arguments.data is not None:
+        raise UsageError("--data is for --task, which is not given")
+    arguments.split = arguments.split or "validation"
     folder = arguments.run_folder
     if not (folder / "config.gin").is_file():
         raise UsageError(f"{folder} is not a run folder: it has no config.gin")
@@ -68,8 +92,35 @@ def run(arguments: argparse.Namespace) -> int:
             params,
             inputs.read(arguments.split, mesh, num_steps=config.evaluation.num_batches),
         )
-    if arguments.json:
-        print(json.dumps({"split": arguments.split, **evaluation.metrics()}))
-    else:
-        print(f"{arguments.split} {evaluation.describe()}")
+    found = {"split": arguments.split, **evaluation.metrics()}
+    _show(arguments.json, found, f"{arguments.split} {evaluation.describe()}")
     return 0
+
+
+def _run_task(arguments: argparse.Namespace) -> int:
+    from glm_jax.configure import read_configuration
+    from glm_jax.finetune.config import FinetuneRunConfig
+    from glm_jax.finetune.evaluate import evaluate_task, task_of, untrained_settings
+
+    if arguments.num_batches is not None:
+        raise UsageError("--num_batches is for held-out text, not for --task")
+    split = arguments.split or "dev"
+    bindings = list(arguments.bindings)
+    if arguments.data is not None:
+        bindings.append(f"task.data={str(resolve_path(arguments.data, '--data'))!r}")
+    checkpoint, task = arguments.run_folder, arguments.task
+    gin_files = [checkpoint / "config.gin"] if task_of(checkpoint) == task else []
+    settings = [] if gin_files else untrained_settings(checkpoint, task)
+    config = read_configuration(gin_files, [*settings, *bindings], FinetuneRunConfig)
+    found = evaluate_task(config, checkpoint, split)
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+    _show(arguments.json, {"task": arguments.task, "split": split, **found}, f"{split} {shown}")
+    return 0
+
+
+def _show(json_file: str | None, found: dict, line: str) -> None:
+    """Prints the line, or the object where it was asked for; a file gets the object too."""
+    text = json.dumps(found)
+    if json_file not in (None, "-"):
+        write_file(resolve_path(json_file, "--json"), f"{text}\n".encode())
+    print(text if json_file == "-" else line)

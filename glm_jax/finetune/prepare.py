@@ -62,8 +62,14 @@ class PreparedFinetuning:
     steps_per_epoch: int
 
 
-def prepare_finetuning(config: FinetuneRunConfig) -> PreparedFinetuning:
+def prepare_finetuning(
+    config: FinetuneRunConfig, names: Sequence[str] = ("train", "dev", "test")
+) -> PreparedFinetuning:
     """Opens checkpoint, tokenizer and data, encodes the splits, and makes the program.
+
+    Args:
+      config: the run.
+      names: of the splits, the first of which must be there.
 
     Raises:
       UsageError: something is missing, can't be encoded, or does not fit the rest.
@@ -73,7 +79,7 @@ def prepare_finetuning(config: FinetuneRunConfig) -> PreparedFinetuning:
     check_batch_size(settings.batch_size // settings.accumulation_steps, mesh)
     check_batch_size(settings.evaluation_batch_size, mesh)
     tokenizer = find_tokenizer(config)
-    splits = read_splits(config, task, tokenizer)
+    splits = read_splits(config, task, tokenizer, names)
     loaded, params = load_glm(
         settings.initial_weights,
         num_attention_heads=settings.num_attention_heads or None,
@@ -81,7 +87,7 @@ def prepare_finetuning(config: FinetuneRunConfig) -> PreparedFinetuning:
         ignore_extra=True,
     )
     model = network_of(config, loaded.config, tokenizer)
-    per_epoch = steps_per_epoch(len(splits["train"].examples), settings.batch_size)
+    per_epoch = steps_per_epoch(len(splits[names[0]].examples), settings.batch_size)
     num_steps = settings.epochs * per_epoch
     decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
     scorer, extras = make_scorer(config, GLM(model), task, splits)
@@ -120,18 +126,21 @@ def find_tokenizer(config: FinetuneRunConfig) -> Tokenizer:
         ) from error
 
 
-def read_splits(config: FinetuneRunConfig, task: Task, tokenizer: Tokenizer) -> dict[str, Split]:
-    """The splits that there are; training needs "train" only.
+def read_splits(
+    config: FinetuneRunConfig, task: Task, tokenizer: Tokenizer, names: Sequence[str]
+) -> dict[str, Split]:
+    """The splits that there are, the first of which must be.
 
     Raises:
-      UsageError: the training split is missing, or an example can't be encoded.
+      UsageError: the first split is missing, an example can't be encoded, or one of the training
+        split has no label.
     """
     splits = {}
-    for name in ("train", "dev", "test"):
+    for name in names:
         try:
             examples = read_examples(task, config.task.data, name, cloze=config.task.cloze)
         except UsageError:
-            if name == "train":
+            if name == names[0]:
                 raise
             continue
         unlabelled = [example.guid for example in examples if example.label is None]
@@ -196,7 +205,7 @@ def make_scorer(
     """How answers are scored, and what makes the parameters that the network does not have."""
     size = model.config.hidden_size
     if not config.task.cloze:
-        arrays = splits["train"].encoded.arrays
+        arrays = next(iter(splits.values())).encoded.arrays
         choices = arrays["tokens"].ndim == 3
         head = ClassificationHead(1 if choices else len(task.labels), size)
 
