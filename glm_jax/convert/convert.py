@@ -35,7 +35,7 @@ from glm_jax.model.config import GLMConfig
 # Shows the progress of a stage: (what is done, bytes in all) -> a context that gives `Progress`.
 Stages = Callable[[str, int], AbstractContextManager[Progress]]
 
-# Checking turns arrays around and computes checksums, and so is bound by the processor.
+# Checking transposes arrays and computes checksums, and so is bound by the processor.
 CHECKING_THREADS = 2
 
 
@@ -149,7 +149,7 @@ def _write_and_compare(
         folder, kind, order, source.tensors, metadata, config, model_parallel_size, checksums
     )
     with stages("converting", num_bytes) as progress:
-        copy_tensors(source, destination, checksums, progress, fault.look)
+        copy_tensors(source, destination, checksums, progress, fault.inspect)
         destination.finish()
     side_files = _copy_side_files(opened, config, folder, kind)
     with stages("checking", num_bytes) as progress:
@@ -158,7 +158,7 @@ def _write_and_compare(
 
 
 def _copy_side_files(opened: WeightSource, config: Any, folder: Path, kind: str) -> tuple[str, ...]:
-    """Copies what belongs to a checkpoint beside its weights; returns the files' names."""
+    """Copies the side files of a checkpoint; returns the files' names."""
     copied = copy_side_files(_folder_of(opened), opened.kind, folder, kind)
     if kind == "native" and opened.kind != "native" and isinstance(config, GLMConfig):
         write_evaluation_settings(folder, config)
@@ -186,7 +186,7 @@ def _read_back(
 
 
 class FaultWatch:
-    """Looks for a known fault of published weights while they pass.
+    """Checks weights for a known fault of published ones while they are copied.
 
     Attributes:
       sentence: what was found, None as long as nothing was.
@@ -195,7 +195,7 @@ class FaultWatch:
     def __init__(self) -> None:
         self.sentence: str | None = None
 
-    def look(self, name: str, tensor: np.ndarray) -> None:
+    def inspect(self, name: str, tensor: np.ndarray) -> None:
         """Notes the fault if this is a tensor that shows it."""
         if name == WORD_EMBEDDING:
             self.sentence = chinese_mask_fault(tensor)
@@ -223,7 +223,7 @@ def _new_destination(
 
 
 def _config(opened: WeightSource, source: ChangedSource, num_attention_heads: int | None) -> Any:
-    """The model's configuration: inferred, and what a run's record says beside the dimensions."""
+    """The model's configuration: inferred, and what a run's record has besides the dimensions."""
     heads = opened.metadata.num_attention_heads or num_attention_heads
     config = infer_config(source.tensors, heads)
     if not isinstance(opened, NativeSource):
@@ -252,7 +252,7 @@ def _order(source: WeightSource) -> list[str]:
 
 
 def _folder_of(source: WeightSource) -> Path:
-    """Where the files beside a source's weights lie."""
+    """The folder of a source's side files."""
     if isinstance(source, NativeSource):
         return Path(source.step_folder.parent.parent)
     if isinstance(source, HuggingFaceSource):

@@ -2,7 +2,7 @@
 
 Training code wraps a network in other modules (DistributedDataParallel, FSDP, torch.compile,
 classes with heads), which put components into the names of its tensors, and saves the state dict
-inside other dictionaries, beside an optimizer's state. What is plainly a wrapper is removed here;
+inside other dictionaries, next to an optimizer's state. What is plainly a wrapper is removed here;
 all else that GLM doesn't have is named, and refused unless it is to be ignored.
 """
 
@@ -143,9 +143,9 @@ def _state_dict(file: TorchFile) -> dict[Any, Any]:
     found = [*_walk(file.content, "", 0, set())]
     ours = [(path, state) for path, state in found if any(map(_is_parameter, state.items()))]
     if len(ours) > 1:
-        places = " and ".join(repr(path) if path else "the outermost keys" for path, _ in ours)
+        keys = " and ".join(repr(path) if path else "the outermost keys" for path, _ in ours)
         raise UsageError(
-            f"{file.path} holds parameters of GLM under {places}: save one of them alone"
+            f"{file.path} holds parameters of GLM under {keys}: save one of them alone"
         )
     # Without any, the innermost dictionary is the one to name tensors of.
     return ours[0][1] if ours else found[-1][1]
