@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import HANG_SECONDS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # A run reduced to its meetings: every process waits for all others ten times a second.
@@ -16,7 +18,6 @@ PROGRAM = """
 import sys
 from glm_jax.errors import RunError, UsageError
 from glm_jax.cluster.join import join_processes
-from tests.conftest import HANG_SECONDS
 
 number, count, timeout, doing = int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
 try:
