@@ -71,7 +71,8 @@ class HuggingFaceSource:
             self._names = found.names
             self.extra = (*found.extra, *self._others)
             if not ignore_extra:
-                refuse_extra({name: str(self._files[name]) for name in found.extra} | self._others)
+                files = {name: str(self._files[name]) for name in found.extra}
+                refuse_extra(files | self._others, self.path)
             plain = {name: infos[full] for name, full in self._names.items()}
             dimensions = measure(plain, str(self.path), self.where)
             self.tensors = {name: plain[name] for name in dimensions.shapes()}

@@ -60,7 +60,7 @@ class OriginalSource:
                 extra |= dict.fromkeys(others, str(file.path))
             self.extra = tuple(extra)
             if not ignore_extra:
-                refuse_extra(extra)
+                refuse_extra(extra, self.path)
             self._check_ranks()
             merged = self._merged()
             dimensions = measure(merged, str(self.path), self.where)

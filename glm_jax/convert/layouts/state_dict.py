@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from glm_jax.convert.formats.torch_reader import TorchFile
@@ -84,18 +85,20 @@ def find_parameters(stored: Iterable[str], where: Callable[[str], str]) -> Param
     return Parameters(names, tuple(extra))
 
 
-def refuse_extra(extra: Mapping[str, str]) -> None:
+def refuse_extra(extra: Mapping[str, str], checkpoint: Path) -> None:
     """Refuses a checkpoint with more than GLM's parameters.
 
     Args:
       extra: the file that holds each tensor that GLM doesn't have.
+      checkpoint: what the message names where they are in several files.
 
     Raises:
       UsageError: there is one.
     """
     if not extra:
         return
-    file = next(iter(extra.values()))
+    files = set(extra.values())
+    file = files.pop() if len(files) == 1 else checkpoint
     what = "a tensor" if len(extra) == 1 else f"{len(extra)} tensors"
     raise UsageError(
         f"{file} has {what} {name_some(extra)}, which GLM doesn't have; glm-jax convert "
