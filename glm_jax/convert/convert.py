@@ -26,7 +26,7 @@ from glm_jax.convert.open import open_source, readable_checkpoint
 from glm_jax.convert.report import Report, describe_heads
 from glm_jax.convert.side_files import copy_side_files, write_evaluation_settings
 from glm_jax.convert.transfer import Progress, compare, copy_tensors
-from glm_jax.convert.weights import SourceMetadata, TensorInfo, WeightDestination, WeightSource
+from glm_jax.convert.weights import SourceMetadata, WeightDestination, WeightSource
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.atomic import new_folder
 from glm_jax.io.paths import local_path, resolve_path
@@ -79,27 +79,14 @@ def convert(
     ):
         source = ChangedSource(opened, changes or Changes())
         config = _config(opened, source, num_attention_heads)
-        metadata = dataclasses.replace(
-            source.metadata, num_attention_heads=config.num_attention_heads
-        )
+        plan = _Plan(kind, opened, source, config, model_parallel_size)
         if kind == "original" and not config.num_attention_heads % model_parallel_size:
             _check_vocabulary(source, model_parallel_size)
-        num_bytes = sum(info.nbytes for info in source.tensors.values())
         fault = FaultWatch()
         try:
-            _check_space(out, num_bytes)
+            _check_space(out, plan.num_bytes)
             with new_folder(out, partial(refuse_existing, out)) as folder:
-                side_files = _write_and_compare(
-                    folder,
-                    kind,
-                    opened,
-                    source,
-                    metadata,
-                    config,
-                    model_parallel_size,
-                    stages,
-                    fault,
-                )
+                side_files = _write_and_compare(folder, plan, stages, fault)
         except OSError as error:
             raise RunError(f"{out} can't be written: {error}") from error
         return Report(
@@ -109,7 +96,7 @@ def convert(
             kind=kind,
             config=config,
             heads=describe_heads(opened.metadata, given=num_attention_heads is not None),
-            iteration=metadata.iteration,
+            iteration=source.metadata.iteration,
             tensors=dict(source.tensors),
             side_files=side_files,
             seconds=time.monotonic() - started,
@@ -117,6 +104,26 @@ def convert(
             extended=_describe_extension(opened, source),
             extra=source.extra,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What is written: the opened source, the same with its changes, and the form it gets."""
+
+    kind: str
+    opened: WeightSource
+    source: ChangedSource
+    config: Any
+    model_parallel_size: int
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(info.nbytes for info in self.source.tensors.values())
+
+    @property
+    def metadata(self) -> SourceMetadata:
+        heads = self.config.num_attention_heads
+        return dataclasses.replace(self.source.metadata, num_attention_heads=heads)
 
 
 def _describe_extension(opened: WeightSource, source: ChangedSource) -> str | None:
@@ -131,29 +138,18 @@ def _describe_extension(opened: WeightSource, source: ChangedSource) -> str | No
 
 
 def _write_and_compare(
-    folder: Path,
-    kind: str,
-    opened: WeightSource,
-    source: WeightSource,
-    metadata: SourceMetadata,
-    config: Any,
-    model_parallel_size: int,
-    stages: Stages,
-    fault: FaultWatch,
+    folder: Path, plan: _Plan, stages: Stages, fault: FaultWatch
 ) -> tuple[str, ...]:
     """Writes all tensors and side files, and reads the tensors back; returns the side files."""
     checksums: dict[str, int] = {}
-    num_bytes = sum(info.nbytes for info in source.tensors.values())
-    order = _order(opened)
-    destination = _new_destination(
-        folder, kind, order, source.tensors, metadata, config, model_parallel_size, checksums
-    )
-    with stages("converting", num_bytes) as progress:
-        copy_tensors(source, destination, checksums, progress, fault.inspect)
+    destination = _new_destination(folder, plan, checksums)
+    with stages("converting", plan.num_bytes) as progress:
+        copy_tensors(plan.source, destination, checksums, progress, fault.inspect)
         destination.finish()
-    side_files = _copy_side_files(opened, config, folder, kind)
-    with stages("checking", num_bytes) as progress:
-        _read_back(folder, config.num_attention_heads, source, checksums, progress)
+    side_files = _copy_side_files(plan.opened, plan.config, folder, plan.kind)
+    with stages("checking", plan.num_bytes) as progress:
+        heads = plan.config.num_attention_heads
+        _read_back(folder, heads, plan.source, checksums, progress)
     return side_files
 
 
@@ -201,24 +197,14 @@ class FaultWatch:
             self.sentence = chinese_mask_fault(tensor)
 
 
-def _new_destination(
-    folder: Path,
-    kind: str,
-    order: list[str],
-    tensors: Mapping[str, TensorInfo],
-    metadata: SourceMetadata,
-    config: Any,
-    model_parallel_size: int,
-    checksums: Mapping[str, int],
-) -> WeightDestination:
-    if kind == "native":
-        fields = dataclasses.asdict(config)
+def _new_destination(folder: Path, plan: _Plan, checksums: Mapping[str, int]) -> WeightDestination:
+    tensors, metadata, order = plan.source.tensors, plan.metadata, _order(plan.opened)
+    if plan.kind == "native":
+        fields = dataclasses.asdict(plan.config)
         return NativeDestination(folder, order, tensors, metadata, fields, checksums)
-    if kind == "original":
-        heads = config.num_attention_heads
-        return OriginalDestination(
-            folder, order, tensors, metadata.iteration, model_parallel_size, heads
-        )
+    if plan.kind == "original":
+        heads, ranks = plan.config.num_attention_heads, plan.model_parallel_size
+        return OriginalDestination(folder, order, tensors, metadata.iteration, ranks, heads)
     return HuggingFaceDestination(folder, order, tensors, metadata)
 
 
