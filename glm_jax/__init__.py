@@ -3,10 +3,10 @@
 The public names are loaded when they are first used, so that importing the package costs nothing.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
 from glm_jax import environment
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.convert.load import load
@@ -28,27 +28,24 @@ __all__ = [
     "score",
 ]
 
-_PUBLIC = {
-    "load": "glm_jax.convert.load",
-    "load_tokenizer": "glm_jax.tokenizer",
-    "fill": "glm_jax.generate.fill",
-    "score": "glm_jax.generate.fill",
-    "Filler": "glm_jax.generate.fill",
-    "Sampling": "glm_jax.generate.settings",
-    "GLM": "glm_jax.model",
-    "GLMConfig": "glm_jax.model",
-    "RelativeGLM": "glm_jax.model",
-    "RelativeGLMConfig": "glm_jax.model",
-}
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "load": "convert.load",
+        "load_tokenizer": "tokenizer",
+        "fill": "generate.fill",
+        "score": "generate.fill",
+        "Filler": "generate.fill",
+        "Sampling": "generate.settings",
+        "GLM": "model",
+        "GLMConfig": "model",
+        "RelativeGLM": "model",
+        "RelativeGLMConfig": "model",
+    },
+)
 
 # Before any module of the package imports TensorFlow or JAX.
 environment.set_defaults()
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'glm_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -3,8 +3,9 @@
 The public names are loaded when they are first used.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.checkpoints.async_save import FinishedSave, RetentionPolicy
@@ -20,17 +21,14 @@ __all__ = [
     "read_record",
 ]
 
-_PUBLIC = {
-    "CheckpointConfig": "glm_jax.checkpoints.checkpoints",
-    "Checkpoints": "glm_jax.checkpoints.checkpoints",
-    "FinishedSave": "glm_jax.checkpoints.async_save",
-    "RetentionPolicy": "glm_jax.checkpoints.async_save",
-    "find_step": "glm_jax.checkpoints.record",
-    "read_record": "glm_jax.checkpoints.record",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "CheckpointConfig": "checkpoints",
+        "Checkpoints": "checkpoints",
+        "FinishedSave": "async_save",
+        "RetentionPolicy": "async_save",
+        "find_step": "record",
+        "read_record": "record",
+    },
+)

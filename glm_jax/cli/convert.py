@@ -67,26 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Converts and reports."""
-    names = (
-        "model_parallel_size",
-        "num_attention_heads",
-        "max_sequence_length",
-        "pad_vocab_to_multiple_of",
-    )
-    for name in names:
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} is {value}; expected at least 1")
-    if arguments.model_parallel_size is not None and arguments.to != "original":
-        raise UsageError(
-            f"--model_parallel_size is for --to original; --to {arguments.to} has no ranks"
-        )
-
-    for name in ("new_positions", "seed"):
-        if getattr(arguments, name) is not None and arguments.max_sequence_length is None:
-            raise UsageError(f"--{name} is for --max_sequence_length, which is not given")
-    if arguments.seed is not None and not 0 <= arguments.seed < 1 << 64:
-        raise UsageError(f"--seed is {arguments.seed}; expected 0 to 2**64 - 1")
+    _check(arguments)
 
     from contextlib import contextmanager
 
@@ -129,3 +110,30 @@ def run(arguments: argparse.Namespace) -> int:
     for line in report.lines():
         print(line)
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses values that no conversion takes, before anything is imported for one.
+
+    Raises:
+      UsageError: there is one.
+    """
+    names = (
+        "model_parallel_size",
+        "num_attention_heads",
+        "max_sequence_length",
+        "pad_vocab_to_multiple_of",
+    )
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}; expected at least 1")
+    if arguments.model_parallel_size is not None and arguments.to != "original":
+        raise UsageError(
+            f"--model_parallel_size is for --to original; --to {arguments.to} has no ranks"
+        )
+    for name in ("new_positions", "seed"):
+        if getattr(arguments, name) is not None and arguments.max_sequence_length is None:
+            raise UsageError(f"--{name} is for --max_sequence_length, which is not given")
+    if arguments.seed is not None and not 0 <= arguments.seed < 1 << 64:
+        raise UsageError(f"--seed is {arguments.seed}; expected 0 to 2**64 - 1")

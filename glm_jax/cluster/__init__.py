@@ -3,8 +3,9 @@
 The public names are imported on first use, so that importing the package is fast.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.cluster.agree import any_process, first_message, wait_for_all
@@ -24,19 +25,16 @@ __all__ = [
     "wait_for_all",
 ]
 
-_PUBLIC = {
-    "any_process": "glm_jax.cluster.agree",
-    "first_message": "glm_jax.cluster.agree",
-    "wait_for_all": "glm_jax.cluster.agree",
-    "Heartbeat": "glm_jax.cluster.heartbeat",
-    "read_heartbeats": "glm_jax.cluster.heartbeat",
-    "join_processes": "glm_jax.cluster.join",
-    "StopRequest": "glm_jax.cluster.preemption",
-    "Peers": "glm_jax.cluster.watchdog",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'glm_jax.cluster' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "any_process": "agree",
+        "first_message": "agree",
+        "wait_for_all": "agree",
+        "Heartbeat": "heartbeat",
+        "read_heartbeats": "heartbeat",
+        "join_processes": "join",
+        "StopRequest": "preemption",
+        "Peers": "watchdog",
+    },
+)

@@ -3,8 +3,9 @@
 The public names are imported on first use, so that importing the package is fast.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.compile.program import CompiledProgram, compile_program
@@ -22,18 +23,15 @@ __all__ = [
     "read_report",
 ]
 
-_PUBLIC = {
-    "CompiledProgram": "glm_jax.compile.program",
-    "compile_program": "glm_jax.compile.program",
-    "StepReport": "glm_jax.compile.report",
-    "read_report": "glm_jax.compile.report",
-    "compile_step": "glm_jax.compile.step",
-    "Topology": "glm_jax.compile.topology",
-    "open_topology": "glm_jax.compile.topology",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'glm_jax.compile' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "CompiledProgram": "program",
+        "compile_program": "program",
+        "StepReport": "report",
+        "read_report": "report",
+        "compile_step": "step",
+        "Topology": "topology",
+        "open_topology": "topology",
+    },
+)

@@ -3,8 +3,9 @@
 The public names are loaded when they are first used.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.convert.changes import Changes
@@ -22,18 +23,15 @@ __all__ = [
     "open_source",
 ]
 
-_PUBLIC = {
-    "Changes": "glm_jax.convert.changes",
-    "load_glm": "glm_jax.convert.load",
-    "open_source": "glm_jax.convert.open",
-    "SourceMetadata": "glm_jax.convert.weights",
-    "TensorInfo": "glm_jax.convert.weights",
-    "WeightDestination": "glm_jax.convert.weights",
-    "WeightSource": "glm_jax.convert.weights",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "Changes": "changes",
+        "load_glm": "load",
+        "open_source": "open",
+        "SourceMetadata": "weights",
+        "TensorInfo": "weights",
+        "WeightDestination": "weights",
+        "WeightSource": "weights",
+    },
+)

@@ -26,7 +26,7 @@ from glm_jax.convert.open import open_source, readable_checkpoint
 from glm_jax.convert.report import Report, describe_heads, readable_bytes
 from glm_jax.convert.side_files import copy_side_files, write_evaluation_settings
 from glm_jax.convert.transfer import Progress, compare, copy_tensors
-from glm_jax.convert.weights import SourceMetadata, TensorInfo, WeightDestination, WeightSource
+from glm_jax.convert.weights import SourceMetadata, WeightDestination, WeightSource
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.atomic import new_folder
 from glm_jax.io.paths import local_path, resolve_path
@@ -35,7 +35,7 @@ from glm_jax.model.config import GLMConfig
 # Shows the progress of a stage: (what is done, bytes in all) -> a context that gives `Progress`.
 Stages = Callable[[str, int], AbstractContextManager[Progress]]
 
-# Checking turns arrays around and computes checksums, and so is bound by the processor.
+# Checking transposes arrays and computes checksums, and so is bound by the processor.
 CHECKING_THREADS = 2
 
 
@@ -79,27 +79,14 @@ def convert(
     ):
         source = ChangedSource(opened, changes or Changes())
         config = _config(opened, source, num_attention_heads)
-        metadata = dataclasses.replace(
-            source.metadata, num_attention_heads=config.num_attention_heads
-        )
+        plan = _Plan(kind, opened, source, config, model_parallel_size)
         if kind == "original" and not config.num_attention_heads % model_parallel_size:
             _check_vocabulary(source, model_parallel_size)
-        num_bytes = sum(info.nbytes for info in source.tensors.values())
         fault = FaultWatch()
         try:
-            _check_space(out, num_bytes)
+            _check_space(out, plan.num_bytes)
             with new_folder(out, partial(refuse_existing, out)) as folder:
-                side_files = _write_and_compare(
-                    folder,
-                    kind,
-                    opened,
-                    source,
-                    metadata,
-                    config,
-                    model_parallel_size,
-                    stages,
-                    fault,
-                )
+                side_files = _write_and_compare(folder, plan, stages, fault)
         except OSError as error:
             raise RunError(f"{out} can't be written: {error}") from error
         return Report(
@@ -109,7 +96,7 @@ def convert(
             kind=kind,
             config=config,
             heads=describe_heads(opened.metadata, given=num_attention_heads is not None),
-            iteration=metadata.iteration,
+            iteration=source.metadata.iteration,
             tensors=dict(source.tensors),
             side_files=side_files,
             seconds=time.monotonic() - started,
@@ -117,6 +104,26 @@ def convert(
             extended=_describe_extension(opened, source),
             extra=source.extra,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What is written: the opened source, the same with its changes, and the form it gets."""
+
+    kind: str
+    opened: WeightSource
+    source: ChangedSource
+    config: Any
+    model_parallel_size: int
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(info.nbytes for info in self.source.tensors.values())
+
+    @property
+    def metadata(self) -> SourceMetadata:
+        heads = self.config.num_attention_heads
+        return dataclasses.replace(self.source.metadata, num_attention_heads=heads)
 
 
 def _describe_extension(opened: WeightSource, source: ChangedSource) -> str | None:
@@ -131,34 +138,23 @@ def _describe_extension(opened: WeightSource, source: ChangedSource) -> str | No
 
 
 def _write_and_compare(
-    folder: Path,
-    kind: str,
-    opened: WeightSource,
-    source: WeightSource,
-    metadata: SourceMetadata,
-    config: Any,
-    model_parallel_size: int,
-    stages: Stages,
-    fault: FaultWatch,
+    folder: Path, plan: _Plan, stages: Stages, fault: FaultWatch
 ) -> tuple[str, ...]:
     """Writes all tensors and side files, and reads the tensors back; returns the side files."""
     checksums: dict[str, int] = {}
-    num_bytes = sum(info.nbytes for info in source.tensors.values())
-    order = _order(opened)
-    destination = _new_destination(
-        folder, kind, order, source.tensors, metadata, config, model_parallel_size, checksums
-    )
-    with stages("converting", num_bytes) as progress:
-        copy_tensors(source, destination, checksums, progress, fault.look)
+    destination = _new_destination(folder, plan, checksums)
+    with stages("converting", plan.num_bytes) as progress:
+        copy_tensors(plan.source, destination, checksums, progress, fault.inspect)
         destination.finish()
-    side_files = _copy_side_files(opened, config, folder, kind)
-    with stages("checking", num_bytes) as progress:
-        _read_back(folder, config.num_attention_heads, source, checksums, progress)
+    side_files = _copy_side_files(plan.opened, plan.config, folder, plan.kind)
+    with stages("checking", plan.num_bytes) as progress:
+        heads = plan.config.num_attention_heads
+        _read_back(folder, heads, plan.source, checksums, progress)
     return side_files
 
 
 def _copy_side_files(opened: WeightSource, config: Any, folder: Path, kind: str) -> tuple[str, ...]:
-    """Copies what belongs to a checkpoint beside its weights; returns the files' names."""
+    """Copies the side files of a checkpoint; returns the files' names."""
     copied = copy_side_files(_folder_of(opened), opened.kind, folder, kind)
     if kind == "native" and opened.kind != "native" and isinstance(config, GLMConfig):
         write_evaluation_settings(folder, config)
@@ -186,7 +182,7 @@ def _read_back(
 
 
 class FaultWatch:
-    """Looks for a known fault of published weights while they pass.
+    """Checks weights for a known fault of published ones while they are copied.
 
     Attributes:
       sentence: what was found, None as long as nothing was.
@@ -195,35 +191,25 @@ class FaultWatch:
     def __init__(self) -> None:
         self.sentence: str | None = None
 
-    def look(self, name: str, tensor: np.ndarray) -> None:
+    def inspect(self, name: str, tensor: np.ndarray) -> None:
         """Notes the fault if this is a tensor that shows it."""
         if name == WORD_EMBEDDING:
             self.sentence = chinese_mask_fault(tensor)
 
 
-def _new_destination(
-    folder: Path,
-    kind: str,
-    order: list[str],
-    tensors: Mapping[str, TensorInfo],
-    metadata: SourceMetadata,
-    config: Any,
-    model_parallel_size: int,
-    checksums: Mapping[str, int],
-) -> WeightDestination:
-    if kind == "native":
-        fields = dataclasses.asdict(config)
+def _new_destination(folder: Path, plan: _Plan, checksums: Mapping[str, int]) -> WeightDestination:
+    tensors, metadata, order = plan.source.tensors, plan.metadata, _order(plan.opened)
+    if plan.kind == "native":
+        fields = dataclasses.asdict(plan.config)
         return NativeDestination(folder, order, tensors, metadata, fields, checksums)
-    if kind == "original":
-        heads = config.num_attention_heads
-        return OriginalDestination(
-            folder, order, tensors, metadata.iteration, model_parallel_size, heads
-        )
+    if plan.kind == "original":
+        heads, ranks = plan.config.num_attention_heads, plan.model_parallel_size
+        return OriginalDestination(folder, order, tensors, metadata.iteration, ranks, heads)
     return HuggingFaceDestination(folder, order, tensors, metadata)
 
 
 def _config(opened: WeightSource, source: ChangedSource, num_attention_heads: int | None) -> Any:
-    """The model's configuration: inferred, and what a run's record says beside the dimensions."""
+    """The model's configuration: inferred, and what a run's record has besides the dimensions."""
     heads = opened.metadata.num_attention_heads or num_attention_heads
     config = infer_config(source.tensors, heads)
     if not isinstance(opened, NativeSource):
@@ -252,7 +238,7 @@ def _order(source: WeightSource) -> list[str]:
 
 
 def _folder_of(source: WeightSource) -> Path:
-    """Where the files beside a source's weights lie."""
+    """The folder of a source's side files."""
     if isinstance(source, NativeSource):
         return Path(source.step_folder.parent.parent)
     if isinstance(source, HuggingFaceSource):

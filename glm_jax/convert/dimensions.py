@@ -104,12 +104,12 @@ def measure(
     """The dimensions of the network with these tensors, every one of them checked.
 
     Args:
-      tensors: by their original names, whole.
-      checkpoint: what messages call the whole of it.
+      tensors: by their original names, merged over ranks.
+      checkpoint: what messages call it.
       where: the file that holds a tensor, for messages.
 
     Raises:
-      UsageError: a tensor is missing, foreign, or of another shape than the others imply.
+      UsageError: a tensor is missing, not GLM's, or of another shape than the others imply.
     """
     num_layers = 0
     for name in tensors:
@@ -156,7 +156,7 @@ def infer_config(
     """The configuration of the network with these tensors.
 
     Args:
-      tensors: by their original names, whole.
+      tensors: by their original names, merged over ranks.
       num_attention_heads: H, which the shapes don't show; None for the hidden size / 64 of every
         published model.
 

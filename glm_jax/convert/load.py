@@ -40,7 +40,7 @@ def load(
     """The model and its parameters, from any kind of checkpoint (contract C4).
 
     Parameters go to their devices one after the other, so that the host never holds much more than
-    the largest of them beside the result.
+    the result and the largest of them.
 
     Args:
       path: a run folder, as `glm-jax pretrain` and `glm-jax convert` leave it, or one of its
@@ -50,7 +50,7 @@ def load(
       num_attention_heads: H, which an original checkpoint doesn't record; None for hidden size /
         64, true of every published model.
       dtype: of the parameters. What the network computes in is its configuration's compute_dtype.
-      mesh: where the parameters go; all devices, with whole copies, by default.
+      mesh: where the parameters go; replicated over all devices by default.
       ignore_extra: leaves out tensors that GLM doesn't have, such as heads of a task, which are
         refused otherwise.
 
@@ -58,7 +58,8 @@ def load(
       The model, and its parameters as `model.apply({"params": params}, ...)` takes them.
 
     Raises:
-      UsageError: no checkpoint there, or a damaged or foreign one, or one with extra tensors.
+      UsageError: no checkpoint there, or one that is damaged, of another network, or has extra
+        tensors.
       RunError: the checkpoint of a run is damaged.
     """
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh

@@ -1,7 +1,7 @@
 """The one table of parameter names, used in both directions.
 
-Each entry pairs an original name with the place in our parameter tree, says how the array is turned
-around, and over which axis model-parallel ranks share it.
+Each entry pairs an original name with the path in our parameter tree, says how the array is
+transposed, and over which axis model-parallel ranks split it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Entry:
     """One parameter, or one in every layer.
 
     Attributes:
-      original: the original's name; `{layer}` stands for the number of the layer.
+      original: the original's name; `{layer}` is replaced by the number of the layer.
       native: the path in our tree, its parts joined by "/"; with a layer it has a leading axis N.
-      layout: how the array is turned.
+      layout: how the array is transposed.
       split_axis: the original's axis that model-parallel ranks share, None where each has all of
         it. The fused arrays are shared third by third.
     """
@@ -176,7 +176,7 @@ def _thirds(entry: Entry) -> int:
 
 
 def merged_shape(entry: Entry, shape: Sequence[int], ranks: int) -> tuple[int, ...]:
-    """The whole tensor's shape from what one of `ranks` ranks holds."""
+    """The merged tensor's shape from what one of `ranks` ranks holds."""
     return tuple(
         length * ranks if axis == entry.split_axis else length for axis, length in enumerate(shape)
     )
@@ -215,23 +215,23 @@ def split(entry: Entry, tensor: np.ndarray, ranks: int) -> Iterator[np.ndarray]:
 
 
 def merge(entry: Entry, tensors: Iterable[np.ndarray], ranks: int) -> np.ndarray:
-    """The whole original tensor from what the ranks hold, taken one at a time.
+    """The merged original tensor from what the ranks hold, taken one at a time.
 
     The inverse of `split` where `entry.split_axis` is set; else the first rank's tensor.
     """
     axis = entry.split_axis
-    whole: np.ndarray | None = None
+    merged: np.ndarray | None = None
     for rank, tensor in enumerate(tensors):
         if axis is None or ranks == 1:
             return tensor
-        if whole is None:
-            whole = np.empty(merged_shape(entry, tensor.shape, ranks), tensor.dtype)
+        if merged is None:
+            merged = np.empty(merged_shape(entry, tensor.shape, ranks), tensor.dtype)
         done = 0
-        for part in _share(entry, whole.shape[axis], ranks, rank):
-            place = (slice(None),) * axis
+        for part in _share(entry, merged.shape[axis], ranks, rank):
+            before = (slice(None),) * axis
             length = part.stop - part.start
-            whole[(*place, part)] = tensor[(*place, slice(done, done + length))]
+            merged[(*before, part)] = tensor[(*before, slice(done, done + length))]
             done += length
-    if whole is None:
+    if merged is None:
         raise ValueError("no rank's tensor was given")
-    return whole
+    return merged

@@ -81,7 +81,7 @@ def _is_huggingface_file(file: Path) -> bool:
     """Whether one file is of Hugging Face's kind; else it is a torch file of the original code.
 
     Raises:
-      UsageError: it is a file beside the weights.
+      UsageError: it is a JSON file and not weights.
     """
     if file.suffix == ".json":
         raise UsageError(f"{file} has no weights in it: give the folder {file.parent}")

@@ -1,4 +1,4 @@
-"""The files that stand beside weights: tokenizers and modeling code."""
+"""The files that are copied with weights: tokenizers, modeling code and settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOKENIZER_FOLDER = "tokenizer"
 GIN_FILE = "config.gin"
 
 _SUFFIXES = frozenset({".json", ".md", ".model", ".py", ".txt"})
-_WRITTEN_ANEW = frozenset(
+_REWRITTEN = frozenset(
     {"config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"}
 )
 
@@ -25,7 +25,7 @@ def write_evaluation_settings(folder: Path, config: GLMConfig) -> None:
     values |= {
         "data.sequence_length": config.max_sequence_length,
         "data.batch_size": 8,
-        # A configuration is that of a whole run; an evaluation reads none of these.
+        # A configuration is that of a training run; an evaluation reads none of these.
         "optimizer.learning_rate": 1e-4,
         "optimizer.decay_steps": 1,
         "train.run_folder": "",
@@ -37,7 +37,7 @@ def write_evaluation_settings(folder: Path, config: GLMConfig) -> None:
 
 
 def copy_side_files(source: Path, source_kind: str, folder: Path, kind: str) -> list[Path]:
-    """Copies the files that belong beside converted weights too.
+    """Copies the side files of converted weights.
 
     Args:
       source: the checkpoint's folder; a run folder for a checkpoint of ours.
@@ -46,25 +46,25 @@ def copy_side_files(source: Path, source_kind: str, folder: Path, kind: str) -> 
       kind: what is being written, one of the same three.
 
     Returns:
-      The files' places in `folder`.
+      The files' paths in `folder`.
     """
-    places: list[tuple[Path, Path]] = []
+    copies: list[tuple[Path, Path]] = []
     if source_kind != "original" and kind != "original":
-        beside = source / HUGGINGFACE_FOLDER if source_kind == "native" else source
-        there = Path(HUGGINGFACE_FOLDER) if kind == "native" else Path()
-        places += [
-            (file, there / file.name)
-            for file in sorted(beside.glob("*"))
-            if file.suffix in _SUFFIXES and file.name not in _WRITTEN_ANEW
+        kept = source / HUGGINGFACE_FOLDER if source_kind == "native" else source
+        subfolder = Path(HUGGINGFACE_FOLDER) if kind == "native" else Path()
+        copies += [
+            (file, subfolder / file.name)
+            for file in sorted(kept.glob("*"))
+            if file.suffix in _SUFFIXES and file.name not in _REWRITTEN
         ]
     if source_kind == kind == "native":
-        beside = source / TOKENIZER_FOLDER
-        places += [(file, Path(TOKENIZER_FOLDER) / file.name) for file in sorted(beside.glob("*"))]
-        places.append((source / GIN_FILE, Path(GIN_FILE)))
+        kept = source / TOKENIZER_FOLDER
+        copies += [(file, Path(TOKENIZER_FOLDER) / file.name) for file in sorted(kept.glob("*"))]
+        copies.append((source / GIN_FILE, Path(GIN_FILE)))
     copied = []
-    for file, place in places:
+    for file, target in copies:
         if file.is_file():
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, folder / place)
-            copied.append(place)
+            (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / target)
+            copied.append(target)
     return copied

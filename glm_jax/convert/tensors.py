@@ -47,10 +47,11 @@ def require_finite(tensor: np.ndarray, name: str, where: str) -> None:
     for start in range(0, len(flat), _CHUNK):
         exponents = flat[start : start + _CHUNK] & mask
         if exponents.max() == mask:
-            place = start + int(np.argmax(exponents))
-            index = [int(i) for i in np.unravel_index(place, tensor.shape)]
+            index = start + int(np.argmax(exponents))
+            indices = [int(i) for i in np.unravel_index(index, tensor.shape)]
             raise UsageError(
-                f"{name} in {where} has {tensor[tuple(index)]} at {index}, expected finite numbers"
+                f"{name} in {where} has {tensor[tuple(indices)]} at {indices}, expected finite "
+                "numbers"
             )
 
 
@@ -60,7 +61,7 @@ def same_bits(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 # Rows and columns copied at a time. What a block reads and writes then stays in the first cache,
-# which makes it three to five times as fast as copying a transposed matrix of a 2-byte type whole.
+# which is three to five times as fast as copying a transposed matrix of a 2-byte type at once.
 ROWS, COLUMNS = 512, 16
 
 

@@ -27,19 +27,19 @@ def copy_tensors(
     destination: WeightDestination,
     checksums: dict[str, int],
     progress: Progress,
-    look: Callable[[str, np.ndarray], None],
+    inspect: Callable[[str, np.ndarray], None],
 ) -> None:
     """Writes every tensor.
 
-    NumPy, the checksums and the disk all let go of the interpreter's lock, so that one thread reads
-    while another turns and writes.
+    NumPy, the checksums and the disk all release the interpreter's lock, so that one thread reads
+    while another transposes and writes.
 
     Args:
       source: where they come from.
       destination: where they go, in the order it asks for.
       checksums: gets the CRC-32 of every tensor as it was read.
-      progress: told the bytes of every tensor written.
-      look: shown every tensor, under its name.
+      progress: called with the bytes of every tensor written.
+      inspect: called with the name and the values of every tensor.
     """
 
     def read(name: str) -> np.ndarray:
@@ -48,7 +48,7 @@ def copy_tensors(
         return tensor
 
     for name, tensor in _ahead(read, destination.order):
-        look(name, tensor)
+        inspect(name, tensor)
         destination.write(name, tensor)
         progress(tensor.nbytes)
 
@@ -65,7 +65,7 @@ def compare(
       written: what was written, opened once for every thread that is to read it.
       source: what it was read from.
       checksums: of all its tensors.
-      progress: told the bytes of every tensor compared.
+      progress: called with the bytes of every tensor compared.
 
     Raises:
       RunError: a tensor is missing, or is not what the source had.

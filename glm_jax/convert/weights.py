@@ -24,7 +24,7 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole tensor."""
+        """Bytes of the tensor."""
         size = self.dtype.itemsize
         for length in self.shape:
             size *= length
@@ -33,12 +33,12 @@ class TensorInfo:
 
 @dataclasses.dataclass(frozen=True)
 class SourceMetadata:
-    """What a checkpoint says of its weights beside the tensors; JSON values, so that it is kept.
+    """What a checkpoint says of its weights besides the tensors; JSON values, so that it is kept.
 
     Attributes:
       num_attention_heads: H, which the tensors don't show; None where it isn't recorded.
       iteration: the training step, None where it isn't recorded.
-      name_prefix: what Hugging Face names begin with, "glm." or nothing.
+      name_prefix: the prefix of Hugging Face's names, "glm." or nothing.
       huggingface_config: the folder's config.json, kept to be written back.
     """
 
@@ -72,7 +72,7 @@ class WeightSource(Protocol):
         ...
 
     def read(self, name: str) -> np.ndarray:
-        """One whole tensor in its stored dtype, as a C-contiguous array that the caller owns.
+        """One merged tensor in its stored dtype, as a C-contiguous array that the caller owns.
 
         Raises:
           UsageError: the bytes are damaged, or not what the checkpoint's description says.
@@ -98,7 +98,7 @@ class WeightDestination(Protocol):
     order: list[str]
 
     def write(self, name: str, tensor: np.ndarray) -> None:
-        """Adds one whole tensor under its original name."""
+        """Adds one merged tensor under its original name."""
         ...
 
     def finish(self) -> None:

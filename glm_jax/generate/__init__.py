@@ -3,8 +3,9 @@
 The public names are imported on first use, so that importing the package is fast.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.generate.decoder import Decoder, make_decoder
@@ -26,21 +27,18 @@ __all__ = [
     "score_answers",
 ]
 
-_PUBLIC = {
-    "Decoder": "glm_jax.generate.decoder",
-    "make_decoder": "glm_jax.generate.decoder",
-    "ActiveFill": "glm_jax.generate.engine",
-    "Engine": "glm_jax.generate.engine",
-    "TokenEvent": "glm_jax.generate.engine",
-    "FilledText": "glm_jax.generate.fill",
-    "Filler": "glm_jax.generate.fill",
-    "AnswerScore": "glm_jax.generate.score",
-    "score_answers": "glm_jax.generate.score",
-    "Sampling": "glm_jax.generate.settings",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'glm_jax.generate' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "Decoder": "decoder",
+        "make_decoder": "decoder",
+        "ActiveFill": "engine",
+        "Engine": "engine",
+        "TokenEvent": "engine",
+        "FilledText": "fill",
+        "Filler": "fill",
+        "AnswerScore": "score",
+        "score_answers": "score",
+        "Sampling": "settings",
+    },
+)

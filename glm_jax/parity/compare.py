@@ -25,7 +25,7 @@ class Difference:
       kl_per_token: mean over all positions of the Kullback-Leibler divergence in nats, from the
         first network's distribution over next tokens to the second's. Before the logits the
         distributions are those that the stream would give if it ended there.
-      top1_agreement: share of the positions where both give most to the same token.
+      top1_agreement: share of the positions where both predict the same token.
     """
 
     station: str

@@ -39,8 +39,8 @@ class Stations:
 
 def choose_engine(source: WeightSource, config: GLMConfig | RelativeGLMConfig) -> str:
     """What runs a checkpoint: PyTorch those that come from there, where torch is installed."""
-    foreign = source.kind != "native" and isinstance(config, GLMConfig)
-    return PYTORCH if foreign and find_spec("torch") else OURS
+    converted = source.kind != "native" and isinstance(config, GLMConfig)
+    return PYTORCH if converted and find_spec("torch") else OURS
 
 
 def run_engine(

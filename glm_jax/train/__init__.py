@@ -3,8 +3,9 @@
 The public names are loaded when they are first used, so that importing the package costs nothing.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.train.config import RunConfig, TrainConfig
@@ -27,21 +28,18 @@ __all__ = [
     "make_program",
 ]
 
-_PUBLIC = {
-    "OPTIMIZERS": "optimizers",
-    "Evaluation": "evaluate",
-    "EvaluationConfig": "evaluate",
-    "OptimizerConfig": "optimizer",
-    "Program": "program",
-    "RunConfig": "config",
-    "TrainConfig": "config",
-    "TrainState": "step",
-    "make_optimizer": "optimizer",
-    "make_program": "program",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'glm_jax.train' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"glm_jax.train.{_PUBLIC[name]}"), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "OPTIMIZERS": "optimizers",
+        "Evaluation": "evaluate",
+        "EvaluationConfig": "evaluate",
+        "OptimizerConfig": "optimizer",
+        "Program": "program",
+        "RunConfig": "config",
+        "TrainConfig": "config",
+        "TrainState": "step",
+        "make_optimizer": "optimizer",
+        "make_program": "program",
+    },
+)

@@ -13,6 +13,7 @@ from glm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
 from glm_jax.checkpoints.checksums import SummedPyTreeHandler, record_sum
 from glm_jax.errors import RunError, UsageError
 from glm_jax.train.step import TrainState
+from tests.conftest import HANG_SECONDS
 
 
 def state(step: int) -> TrainState:
@@ -224,7 +225,7 @@ def slow_disk(monkeypatch):
     original = SummedPyTreeHandler.finalize
 
     def finalize(self, directory):
-        assert ready.wait(60)
+        assert ready.wait(HANG_SECONDS)
         original(self, directory)
 
     monkeypatch.setattr(SummedPyTreeHandler, "finalize", finalize)

@@ -9,6 +9,7 @@ import pytest
 
 from glm_jax.cli import main as command_line
 from glm_jax.cli import tokenizer
+from tests.conftest import HANG_SECONDS
 
 FULL = "/dev/full"
 
@@ -91,7 +92,7 @@ def run(redirections: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         env={name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
     )
 
 

@@ -13,6 +13,7 @@ from glm_jax.cluster import join
 from glm_jax.cluster.join import join_processes
 from glm_jax.cluster.watchdog import Peer
 from glm_jax.errors import RunError, UsageError
+from tests.conftest import HANG_SECONDS
 
 
 def free_address() -> str:
@@ -24,7 +25,7 @@ def free_address() -> str:
 def connect(address) -> socket.socket:
     """A connection to process 0, from when it listens."""
     host, port = address.split(":")
-    for _ in range(200):
+    for _ in range(20 * HANG_SECONDS):
         try:
             return socket.create_connection((host, int(port)))
         except OSError:
@@ -48,7 +49,7 @@ def play_process(address, number, count, host="elsewhere", token=join.DEFAULT_TO
     [
         (
             [(1, 4), (3, 4)],
-            r"1 of 4 processes did not join within 2 s: process 2; joined: 0 \(.*\), "
+            r"1 of 4 processes did not join within 8 s: process 2; joined: 0 \(.*\), "
             r"1 \(elsewhere\), 3 \(elsewhere\)",
         ),
         ([(1, 4), (1, 4)], "two processes were started with --process_id=1, on elsewhere and"),
@@ -66,7 +67,7 @@ def test_process_0_says_why_a_run_does_not_start(others, sentence):
     playing = threading.Thread(target=play)
     playing.start()
     with pytest.raises(RunError, match=sentence) as raised:
-        join_processes(address, 4, 0, timeout=2)
+        join_processes(address, 4, 0, timeout=8)
     playing.join()
     assert answers == [{"error": str(raised.value)}] * len(others)
 
@@ -118,8 +119,8 @@ def test_strangers_are_no_members_and_keep_a_slow_member_from_nothing(
 
     playing = threading.Thread(target=play)
     playing.start()
-    join_processes(address, 2, 0, timeout=30)
-    playing.join(30)
+    join_processes(address, 2, 0, timeout=HANG_SECONDS)
+    playing.join(HANG_SECONDS)
     assert answers == [{"start": socket.gethostname()}]
 
 
@@ -128,9 +129,9 @@ def test_strangers_alone_do_not_start_a_run():
     opened = []
     playing = threading.Thread(target=lambda: opened.extend(strangers(address)))
     playing.start()
-    with pytest.raises(RunError, match=r"1 of 2 processes did not join within 2 s: process 1;"):
-        join_processes(address, 2, 0, timeout=2)
-    playing.join(30)
+    with pytest.raises(RunError, match=r"1 of 2 processes did not join within 8 s: process 1;"):
+        join_processes(address, 2, 0, timeout=8)
+    playing.join(HANG_SECONDS)
     for end in opened:
         end.close()
 
@@ -148,8 +149,8 @@ def test_a_process_with_another_token_says_so(monkeypatch):
         playing.start()
         address = f"localhost:{server.getsockname()[1]}"
         with pytest.raises(RunError, match="have different values of GLM_JAX_RUN_TOKEN"):
-            join_processes(address, 2, 1, timeout=10)
-        playing.join(10)
+            join_processes(address, 2, 1, timeout=HANG_SECONDS)
+        playing.join(HANG_SECONDS)
 
 
 def test_a_process_without_its_coordinator_says_so():

@@ -9,6 +9,7 @@ import pytest
 from glm_jax.cluster import watchdog
 from glm_jax.cluster.watchdog import Peer, Peers
 from glm_jax.errors import RunError, UsageError
+from tests.conftest import HANG_SECONDS
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def pair(monkeypatch):
         Peers(
             {1 - number: Peer(end, 1 - number, f"host{1 - number}", 2)},
             number,
-            silence=1.0,
+            silence=3.0,
             on_end=lambda sentence, code, number=number: ended[number].append((sentence, code)),
         )
         for number, end in enumerate((one, other))
@@ -29,6 +30,14 @@ def pair(monkeypatch):
     yield watches, ended, (one, other)
     one.close()
     other.close()
+
+
+def wait_for_end(ended: list) -> None:
+    """Waits until a watch has ended its process."""
+    limit = time.monotonic() + HANG_SECONDS
+    while not ended:
+        assert time.monotonic() < limit, "nothing has ended the process"
+        time.sleep(0.02)
 
 
 def part(watch) -> threading.Thread:
@@ -41,7 +50,7 @@ def part(watch) -> threading.Thread:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    assert watched.wait(5)
+    assert watched.wait(HANG_SECONDS)
     return thread
 
 
@@ -50,9 +59,9 @@ def test_processes_end_together(pair, early):
     watches, ended, _ = pair
     thread = part(watches[early])
     with watches[1 - early]:
-        time.sleep(1.5)  # longer than silence: who waits sends heartbeats
+        time.sleep(3.5)  # longer than silence: who waits sends heartbeats
         assert thread.is_alive()
-    thread.join(5)
+    thread.join(HANG_SECONDS)
     assert not thread.is_alive()
     assert ended == {0: [], 1: []}
 
@@ -62,7 +71,7 @@ def test_a_process_that_waits_for_the_end_of_a_lost_one_ends(pair, waiting):
     watches, ended, ends = pair
     thread = part(watches[waiting])
     ends[1 - waiting].close()
-    thread.join(5)
+    thread.join(HANG_SECONDS)
     assert not thread.is_alive()
     assert [code for _, code in ended[waiting]] == [1]
     assert f"process {1 - waiting} on host{1 - waiting} is lost" in ended[waiting][0][0]
@@ -71,17 +80,17 @@ def test_a_process_that_waits_for_the_end_of_a_lost_one_ends(pair, waiting):
 def test_silence_is_a_loss(pair):
     (first, _), ended, _ = pair
     with first:
-        time.sleep(2)
+        wait_for_end(ended[0])
     assert len(ended[0]) == 1
     sentence, code = ended[0][0]
-    assert code == 1 and "process 1 on host1 is lost (no heartbeat for 1 s)" in sentence
+    assert code == 1 and "process 1 on host1 is lost (no heartbeat for 3 s)" in sentence
 
 
 def test_a_closed_connection_is_a_loss(pair):
     (first, _), ended, (_, end) = pair
     with first:
         end.close()
-        time.sleep(0.6)
+        wait_for_end(ended[0])
     assert "process 1 on host1 is lost (its connection has closed)" in ended[0][0][0]
 
 

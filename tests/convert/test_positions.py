@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 import pytest
 
+from glm_jax.cli import convert as command
+from glm_jax.cli.main import main
 from glm_jax.convert.positions import NEW_POSITIONS, extend_positions
 from glm_jax.errors import UsageError
+from tests.convert.tiny import HEADS, tiny_tensors, write_original
 
 TABLE = np.arange(10, dtype=np.float16).reshape(5, 2)
 
@@ -42,3 +47,28 @@ def test_every_way_keeps_dtype_and_rows(new_positions):
 def test_an_unknown_way_is_refused():
     with pytest.raises(UsageError, match="expected random or repeat"):
         extend_positions(TABLE, 9, "interpolate")
+
+
+def test_the_command_has_every_way_and_its_seed(tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    choices = {action.dest: action.choices for action in parser._actions}
+    assert tuple(choices["new_positions"] or ()) == tuple(NEW_POSITIONS)
+    write_original(tmp_path / "source", tiny_tensors())
+
+    def convert(name: str, *flags: str) -> int:
+        paths = [str(tmp_path / "source"), str(tmp_path / name)]
+        return main(["convert", *paths, f"--num_attention_heads={HEADS}", *flags])
+
+    assert convert("a", "--max_sequence_length=16", "--new_positions=repeat") == 0
+    assert "positions    6 extended to 16: the new rows repeat the table" in capsys.readouterr().out
+    assert convert("b", "--max_sequence_length=16", "--seed=4") == 0
+    assert "new rows random (normal, 0.02), seed 4" in capsys.readouterr().out
+    for flag in ("--new_positions=repeat", "--seed=0"):
+        assert convert("c", flag) == 2
+        name = flag.partition("=")[0]
+        sentence = f"{name} is for --max_sequence_length, which is not given"
+        assert capsys.readouterr().err == f"glm-jax: {sentence}\n"
+    assert convert("c", "--max_sequence_length=16", "--seed=-1") == 2
+    assert "--seed is -1; expected 0" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()

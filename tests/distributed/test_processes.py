@@ -5,10 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +53,7 @@ def start():
     """Starts a process of the program; all are killed at the end."""
     started = []
 
-    def start(address, number, count, doing="meets", timeout=60.0):
+    def start(address, number, count, doing="meets", timeout=HANG_SECONDS):
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, address, *map(str, (number, count, timeout, doing))],
             env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
@@ -85,13 +86,13 @@ def test_losing_a_process_ends_the_others_with_its_name(start, lost):
     processes = [start(address, number, 3) for number in range(3)]
     wait_until_met(processes)
     processes[lost].kill()
-    begin = time.monotonic()
     for number, process in enumerate(processes):
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=HANG_SECONDS)
         if number != lost:
             assert process.returncode == 1
             assert f"glm-jax: process {lost} on {socket.gethostname()} is lost" in errors
-    assert time.monotonic() - begin < 30
+            # Seen at once, and not by the silence that follows.
+            assert "its connection has closed" in errors
 
 
 @pytest.mark.slow
@@ -100,12 +101,10 @@ def test_a_process_that_hangs_is_lost(start):
     processes = [start(address, number, 3) for number in range(3)]
     wait_until_met(processes)
     processes[1].send_signal(signal.SIGSTOP)
-    begin = time.monotonic()
     for number in (0, 2):
-        _, errors = processes[number].communicate(timeout=60)
+        _, errors = processes[number].communicate(timeout=HANG_SECONDS)
         assert processes[number].returncode == 1
         assert "process 1 on" in errors and "no heartbeat for 30 s" in errors
-    assert time.monotonic() - begin < 60
 
 
 @pytest.mark.slow
@@ -113,7 +112,7 @@ def test_the_failure_of_a_process_ends_the_others_with_its_sentence(start):
     address = free_address()
     processes = [start(address, number, 3, "fails") for number in range(3)]
     for number, process in enumerate(processes):
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=HANG_SECONDS)
         assert process.returncode == 1
         reported = "glm-jax: its" if number == 1 else "process 1 on"
         assert reported in errors and "its loss is not finite" in errors
@@ -123,6 +122,6 @@ def test_processes_agree(start):
     address = free_address()
     processes = [start(address, number, 2, "agrees") for number in range(2)]
     for process in processes:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=HANG_SECONDS)
         assert process.returncode == 0, errors
         assert output.splitlines()[-1] == "True said by 1"

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests.conftest import HANG_SECONDS
+
 # Two of four devices stand for another process: what they hold is not asked for.
 PROGRAM = """
 import json, sys
@@ -49,7 +51,7 @@ def results_of_processes(process_environment) -> list[list[dict]]:
                 text=True,
             )
         )
-    ended = [process.communicate(timeout=600) for process in processes]
+    ended = [process.communicate(timeout=HANG_SECONDS) for process in processes]
     results = []
     for process, (output, errors) in zip(processes, ended, strict=True):
         assert process.returncode == 0, errors

@@ -16,6 +16,8 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from tests.conftest import HANG_SECONDS
+
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -58,7 +60,7 @@ class Tab:
             message["sessionId"] = self._session
         self._connection.send(json.dumps(message))
         while True:
-            answer = json.loads(self._connection.recv(timeout=30))
+            answer = json.loads(self._connection.recv(timeout=HANG_SECONDS))
             if answer.get("method") == "Runtime.exceptionThrown":
                 self.errors.append(json.dumps(answer["params"]["exceptionDetails"]))
             if answer.get("method") == "Log.entryAdded":
@@ -75,7 +77,7 @@ class Tab:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def wait_for(self, script: str, seconds: float = 20) -> Any:
+    def wait_for(self, script: str, seconds: float = HANG_SECONDS) -> Any:
         """Waits until a script's value is true."""
         end = time.monotonic() + seconds
         while not (value := self.evaluate(script)):
@@ -154,4 +156,4 @@ def browsing(chromium: str, folder: Path) -> Iterator[Tab]:
             yield Tab(connection)
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=HANG_SECONDS)

@@ -22,6 +22,7 @@ from glm_jax.serve.metrics import Metrics
 from glm_jax.serve.server import Server, address_of, bind
 from glm_jax.serve.settings import ServeSettings
 from glm_jax.serve.worker import Worker
+from tests.conftest import HANG_SECONDS
 
 # The same rows and top for all tests, so that they share their programs.
 SETTINGS = ServeSettings(rows=4, top=3, max_beams=4, max_body=20_000, max_answers=5)
@@ -46,14 +47,20 @@ class Running:
     stop: Callable[[], None]
 
     def get(self, path: str, **options: Any) -> httpx2.Response:
-        return httpx2.get(self.url + path, timeout=60, verify=False, **options)
+        return httpx2.get(self.url + path, timeout=HANG_SECONDS, verify=False, **options)
 
     def post(self, path: str, body: Mapping[str, Any], **options: Any) -> httpx2.Response:
-        return httpx2.post(self.url + path, json=body, timeout=60, verify=False, **options)
+        return httpx2.post(
+            self.url + path, json=body, timeout=HANG_SECONDS, verify=False, **options
+        )
 
     def post_bytes(self, path: str, content: bytes, headers: Mapping[str, str]) -> httpx2.Response:
         return httpx2.post(
-            self.url + path, content=content, headers=dict(headers), timeout=60, verify=False
+            self.url + path,
+            content=content,
+            headers=dict(headers),
+            timeout=HANG_SECONDS,
+            verify=False,
         )
 
     def fill(self, text: str, **body: Any) -> dict[str, Any]:
@@ -73,10 +80,10 @@ class Running:
 
         def wait() -> None:
             taken.set()
-            release.wait(60)
+            release.wait(HANG_SECONDS)
 
         self.worker.submit(BlockingJob(lambda _: None, wait))
-        assert taken.wait(60)
+        assert taken.wait(HANG_SECONDS)
         try:
             yield
         finally:
@@ -109,7 +116,7 @@ def serving(
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     url = address_of(bound)
     thread.start()
-    assert started.wait(60)
+    assert started.wait(HANG_SECONDS)
 
     def stop() -> None:
         loop[0].call_soon_threadsafe(server.stop)
@@ -120,8 +127,8 @@ def serving(
         server.should_exit = True
         worker.close()
         worker.abandon()
-        thread.join(60)
-        assert worker.join(60)
+        thread.join(HANG_SECONDS)
+        assert worker.join(HANG_SECONDS)
 
 
 def read_metric(text: str, name: str) -> float:
@@ -140,7 +147,7 @@ def read_events(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:
             yield name, json.loads(line.removeprefix("data: "))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = HANG_SECONDS) -> None:
     """Waits for something that comes by itself."""
     end = time.monotonic() + seconds
     while not condition():

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from glm_jax.generate.settings import Sampling
+from tests.conftest import HANG_SECONDS
 from tests.serve.running import Running, read_events, serving, wait_until
 
 TEXT = "The [MASK] of the [sMASK]."
@@ -105,7 +106,9 @@ def test_score_is_what_the_library_gives(server: Running, filler):
 def test_a_stream_tells_every_token_and_ends_with_the_answer(server: Running):
     fields = {"text": TEXT, "max_blank_length": 9, "samples": 2, "temperature": 1.5, "top": 1}
     url = server.url + "/v1/fill"
-    with httpx2.stream("POST", url, json={**fields, "stream": True}, timeout=60) as response:
+    with httpx2.stream(
+        "POST", url, json={**fields, "stream": True}, timeout=HANG_SECONDS
+    ) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         (first, start), *middle, (last, answer) = read_events(response.iter_lines())
     assert first == "start" and start["parts"] == ["The", " of the", "."]

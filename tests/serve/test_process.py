@@ -19,6 +19,7 @@ import pytest
 
 from glm_jax.generate.fill import Filler
 from glm_jax.generate.settings import Sampling
+from tests.conftest import HANG_SECONDS
 from tests.serve.running import read_events, read_metric, wait_until
 
 CLIENTS = 32
@@ -82,7 +83,7 @@ async def ask_all(url: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]
     numbers = iter(range(len(bodies)))
 
     async def be_a_client() -> None:
-        async with httpx2.AsyncClient(timeout=120, verify=False) as client:
+        async with httpx2.AsyncClient(timeout=HANG_SECONDS, verify=False) as client:
             for number in numbers:
                 answers[number] = await ask(client, url, bodies[number], number % 4 == 0)
 
@@ -141,13 +142,14 @@ def test_a_terminated_server_finishes_what_runs_and_refuses_what_waits(started):
         for seed in range(4):
             body = {**ENDLESS, "stream": True, "temperature": 1.0, "seed": seed}
             response = stack.enter_context(
-                httpx2.stream("POST", url + "/v1/fill", json=body, timeout=120)
+                httpx2.stream("POST", url + "/v1/fill", json=body, timeout=HANG_SECONDS)
             )
             events = read_events(response.iter_lines())
             assert [next(events)[0], next(events)[0]] == ["start", "token"]
             streams.append(events)
         waiting = [
-            pool.submit(httpx2.post, url + "/v1/fill", json=ENDLESS, timeout=120) for _ in range(3)
+            pool.submit(httpx2.post, url + "/v1/fill", json=ENDLESS, timeout=HANG_SECONDS)
+            for _ in range(3)
         ]
         wait_until(lambda: read_metric(httpx2.get(url + "/metrics").text, "glm_queue_length") == 3)
         process.send_signal(signal.SIGTERM)
@@ -156,10 +158,10 @@ def test_a_terminated_server_finishes_what_runs_and_refuses_what_waits(started):
             *_, (name, data) = events
             assert name == "done"
             assert [len(blank["ids"]) for blank in data["blanks"]] == [64] * 30
-    assert process.wait(30) == 0
+    assert process.wait(HANG_SECONDS) == 0
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(url + "/health")
-    started.reader.join(30)
+    started.reader.join(HANG_SECONDS)
     log = "".join(started.log)
     assert log.count(" POST /v1/fill 503 ") == 3
     assert "Traceback" not in log and "Error" not in log

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from tests.conftest import HANG_SECONDS
 from tests.serve.running import SETTINGS, Running, serving
 
 JSON = {"Content-Type": "application/json"}
@@ -133,7 +134,7 @@ def raw_answer(server: Running, rest: bytes) -> bytes:
     """What the server says to a request whose last header and body are given, until it closes."""
     host, port = server.url.removeprefix("http://").split(":")
     head = b"POST /v1/fill HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=HANG_SECONDS) as connection:
         connection.sendall(head + rest)
         answer = b""
         while part := connection.recv(4096):

@@ -15,6 +15,7 @@ import pytest
 from glm_jax.generate.engine import Engine
 from glm_jax.generate.fill import Filler
 from glm_jax.generate.settings import Sampling
+from tests.conftest import HANG_SECONDS
 from tests.serve.running import SETTINGS, Running, read_events, serving, wait_until
 
 LONG = {"text": "The [MASK] of [MASK].", "max_blank_length": 60, "min_blank_length": 60}
@@ -34,20 +35,24 @@ def in_use(server: Running) -> float:
 def test_a_client_that_leaves_in_mid_stream_gives_its_rows_back(server: Running):
     body = {**LONG, "stream": True, "samples": 3}
     before = server.metric("glm_tokens_generated_total")
-    with httpx2.stream("POST", server.url + "/v1/fill", json=body, timeout=60) as response:
+    with httpx2.stream(
+        "POST", server.url + "/v1/fill", json=body, timeout=HANG_SECONDS
+    ) as response:
         names = (name for name, _ in read_events(response.iter_lines()))
         assert [next(names), next(names)] == ["start", "token"]
         assert in_use(server) == 3
-    wait_until(lambda: in_use(server) == 0, 5)
+    wait_until(lambda: in_use(server) == 0)
     assert server.metric("glm_tokens_generated_total") - before < 3 * 60
     wait_until(lambda: "POST /v1/fill 499" in server.log.getvalue())
 
 
 @pytest.mark.usefixtures("slow_steps")
 def test_a_client_that_leaves_while_it_waits_for_the_whole_gives_its_rows_back(server: Running):
+    before = server.metric("glm_tokens_generated_total")
     with pytest.raises(httpx2.TimeoutException):
         httpx2.post(server.url + "/v1/fill", json=LONG, timeout=0.5)
-    wait_until(lambda: in_use(server) == 0, 3)
+    wait_until(lambda: in_use(server) == 0)
+    assert server.metric("glm_tokens_generated_total") - before < 2 * 60
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(filler):
@@ -70,7 +75,7 @@ def test_who_leaves_the_queue_makes_room_in_it(filler):
     with serving(filler, settings) as server, server.busy():
         with pytest.raises(httpx2.TimeoutException):
             httpx2.post(server.url + "/v1/fill", json={"text": "a"}, timeout=0.5)
-        wait_until(lambda: server.metric("glm_queue_length") == 0, 5)
+        wait_until(lambda: server.metric("glm_queue_length") == 0)
 
 
 def test_clients_that_come_and_go_at_any_moment_leave_nothing_behind(server: Running, filler):
@@ -86,7 +91,7 @@ def test_clients_that_come_and_go_at_any_moment_leave_nothing_behind(server: Run
 
     async def come_and_go(number: int) -> None:
         path, body = kinds[number % len(kinds)]
-        async with httpx2.AsyncClient(timeout=60, verify=False) as client:
+        async with httpx2.AsyncClient(timeout=HANG_SECONDS, verify=False) as client:
             await asyncio.sleep(number / 100)
             try:
                 async with asyncio.timeout(patience[number]):
@@ -174,10 +179,13 @@ def test_a_fault_in_scoring_concerns_that_request_alone(server: Running, monkeyp
 
 @pytest.mark.usefixtures("slow_steps")
 def test_what_does_not_end_within_the_grace_is_given_up(filler):
-    settings = dataclasses.replace(SETTINGS, grace=0.5)
+    """Of 6 s at least that the texts would take; what waits is refused at once."""
+    settings = dataclasses.replace(SETTINGS, grace=2.0)
     with serving(filler, settings) as server, ThreadPoolExecutor() as pool:
         url = server.url + "/v1/fill"
-        with httpx2.stream("POST", url, json={**LONG, "stream": True}, timeout=60) as stream:
+        with httpx2.stream(
+            "POST", url, json={**LONG, "stream": True}, timeout=HANG_SECONDS
+        ) as stream:
             events = read_events(stream.iter_lines())
             assert [next(events)[0], next(events)[0]] == ["start", "token"]
             whole = pool.submit(server.post, "/v1/fill", {**LONG, "samples": 3})
@@ -187,9 +195,9 @@ def test_what_does_not_end_within_the_grace_is_given_up(filler):
             begin = time.monotonic()
             server.stop()
             assert waiting.result().status_code == 503
-            assert time.monotonic() - begin < 0.45
+            assert not whole.done()
             assert whole.result().status_code == 503
             *_, (name, data) = events
             assert name == "error" and "stopping" in data["error"]["message"]
-            assert 0.4 < time.monotonic() - begin < 5
-        assert server.worker.join(5)
+            assert time.monotonic() - begin > 1.9
+        assert server.worker.join(HANG_SECONDS)

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import HANG_SECONDS
+
 PROGRAM = Path(__file__).with_name("sharded_optimizers.py")
 REPOSITORY = Path(__file__).parents[2]
 
@@ -25,7 +27,7 @@ def sharded_optimizers(kinds: dict[str, dict[str, Any]]) -> dict[str, dict[str, 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -225,26 +224,32 @@ def test_those_skipped_before_a_restart_count_but_are_not_reported_again(tmp_pat
         run(tmp_path, 3, skipped=2, bad_steps={2}, max_skipped_steps=2)
 
 
-def test_the_timer_leaves_out_pauses_and_measures_waiting():
+def test_the_timer_leaves_out_pauses_and_measures_waiting(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("glm_jax.train.timer.time.perf_counter", lambda: clock[0])
+
+    def pass_time(seconds: float) -> None:
+        clock[0] += seconds
+
     timer = StepTimer()
     assert timer.speed() is None
 
     def slow():
         while True:
-            time.sleep(0.02)
+            pass_time(0.02)
             yield {}
 
     batches = slow()
     for _ in range(3):
         timer.next_batch(batches)
-        time.sleep(0.02)
+        pass_time(0.03)
         timer.step_ended()
     timer.pause()
-    time.sleep(0.5)
+    pass_time(0.5)
     timer.step_ended()
     speed = timer.speed()
     assert speed is not None
-    assert 0.04 <= speed.step_seconds < 0.4
-    assert 0.2 < speed.data_wait < 0.8
+    assert speed.step_seconds == pytest.approx(0.05)
+    assert speed.data_wait == pytest.approx(0.4)
     timer.reset_window()
     assert timer.speed() == speed  # until there is something newer

@@ -1,7 +1,7 @@
 """A file read by plain positioned reads, with checksums, as every weight format needs it.
 
 Plain reads and not memory maps: mapped pages count as resident memory, so that a checkpoint larger
-than the machine would seem to be held whole.
+than the machine would seem to be held in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from glm_jax.errors import UsageError
 
 # Fits the second-level cache, so that the checksum reads what the disk read has just left there.
 _CHUNK_BYTES = 1 << 20
-# What a repository holds in place of a large file.
+# What a git repository has instead of a large file (git LFS).
 _GIT_POINTER = b"version https://git-lfs.github.com/"
 
 
@@ -24,15 +24,15 @@ class ByteFile:
     """An open file of known size.
 
     Raises:
-      UsageError: there is no such file, it can't be read, or it stands for one that git did not
-        fetch.
+      UsageError: there is no such file, it can't be read, or it is the pointer to one that git LFS
+        did not fetch.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             status = path.stat()
-            # Opening a named pipe would wait for somebody to write into it.
+            # Opening a named pipe would wait until something is written into it.
             if not stat.S_ISREG(status.st_mode):
                 raise UsageError(f"{path} can't be read: it is no file")
             self._file = path.open("rb", buffering=0)
@@ -41,7 +41,9 @@ class ByteFile:
         self.size = status.st_size
         if self.read(0, len(_GIT_POINTER)) == _GIT_POINTER:
             self.close()
-            raise UsageError(f"{path} only stands for the weights: fetch them with `git lfs pull`")
+            raise UsageError(
+                f"{path} is only a pointer to the weights: fetch them with `git lfs pull`"
+            )
 
     def close(self) -> None:
         """Closes the file; nothing can be read afterwards."""

@@ -2,7 +2,7 @@
 
 Python's own unpickler trusts its input: it imports what a file names, calls it, allocates what a
 file asks for and hashes what a file nests. This machine knows the opcodes with which `torch.save`
-describes its objects (pickle protocol 2), and turns the few names such files need into values of
+describes its objects (pickle protocol 2), and converts the few names such files need to values of
 ours. It calls no function but those its caller gives, and its work is bounded by the file's length.
 """
 
@@ -32,17 +32,17 @@ _EMPTY: dict[str, Callable[[], Any]] = {
 _SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MEMO_WRITES = {"BINPUT", "LONG_BINPUT"}
 _MEMO_READS = {"BINGET", "LONG_BINGET"}
-# Larger whole numbers could be chosen to collide in a dictionary.
+# Larger integers could be chosen to collide in a dictionary.
 _KEY_BOUND = 1 << 60
 
 
 class Inert:
-    """Stands for an object whose content nothing here needs; takes any items and state."""
+    """An object whose content isn't needed here; takes any items and state."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """A name such as `torch.HalfStorage` that the file refers to, and nothing behind it."""
+    """A name such as `torch.HalfStorage` that the file refers to; it is not imported."""
 
     text: str
 
@@ -57,7 +57,7 @@ class PickleMachine:
     Attributes:
       file: what messages call the file.
       constructors: for each name that may be called, what is built from its arguments.
-      names: further names that may stand there as values, such as `torch.HalfStorage`.
+      names: further names that may be values, such as `torch.HalfStorage`.
       persistent: makes the value of a persistent id, by which files refer to storages.
     """
 
@@ -74,7 +74,7 @@ class PickleMachine:
         self._persistent = persistent
 
     def load(self, stream: io.BytesIO) -> Any:
-        """The object of the pickle at the stream's position, which moves behind it.
+        """The object of the pickle at the stream's position, which moves to its end.
 
         Raises:
           UsageError: the pickle is damaged, or names what checkpoints don't need.
@@ -180,9 +180,7 @@ class PickleMachine:
             raise _MalformedError("sets items of an object that is no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < _KEY_BOUND):
-                raise _MalformedError(
-                    "has a dictionary key that is neither text nor a whole number"
-                )
+                raise _MalformedError("has a dictionary key that is neither text nor an integer")
             if key in target:
                 raise _MalformedError(f"has the dictionary key {str(key)[:80]!r} twice")
             target[key] = value

@@ -1,8 +1,8 @@
 """The safetensors format, one tensor at a time in both directions.
 
 A file is the length of its header (8 bytes, little endian), the header in JSON (for every tensor
-its dtype, shape and place) and the tensors' bytes one after the other. The safetensors library
-reads single tensors, but writes only whole dictionaries that it is given in memory. The format has
+its dtype, shape and offsets) and the tensors' bytes one after the other. The safetensors library
+reads single tensors, but writes only complete dictionaries in memory. The format has
 no checksums.
 """
 
@@ -54,10 +54,10 @@ class SafetensorsFile:
         self._file = ByteFile(path)
         try:
             header, self._start = self._read_header()
-            self._places: dict[str, tuple[int, int]] = {}
+            self._offsets: dict[str, tuple[int, int]] = {}
             self.tensors: dict[str, TensorInfo] = {}
             described = {name: self._described(name, header[name]) for name in header}
-            self._check_places(described)
+            self._check_offsets(described)
         except BaseException:
             self._file.close()
             raise
@@ -70,18 +70,18 @@ class SafetensorsFile:
         """One tensor as a C-contiguous array that the caller owns."""
         info = self.tensors[name]
         array = np.empty(info.shape, info.dtype)
-        self._file.read_into(self._start + self._places[name][0], array)
+        self._file.read_into(self._start + self._offsets[name][0], array)
         return array
 
     def _read_header(self) -> tuple[dict[str, Any], int]:
         count = self._file.read(0, 8)
         length = int.from_bytes(count, "little")
         if len(count) < 8 or length > self._file.size - 8:
-            raise UsageError(f"{self.path} is not a safetensors file, or is cut short")
+            raise UsageError(f"{self.path} is not a safetensors file, or is truncated")
         if length > _MAX_HEADER_BYTES:
             raise UsageError(f"the header of {self.path} has {length} bytes, far too many")
         try:
-            header = json.loads(self._file.read(8, length), object_pairs_hook=_without_twins)
+            header = json.loads(self._file.read(8, length), object_pairs_hook=_without_duplicates)
         except (ValueError, RecursionError) as error:
             raise UsageError(
                 f"the header of {self.path} is not JSON as safetensors has it"
@@ -94,14 +94,14 @@ class SafetensorsFile:
     def _described(self, name: str, value: Any) -> tuple[TensorInfo, tuple[int, int]]:
         entry = value if isinstance(value, dict) else {}
         dtype = str(entry.get("dtype"))
-        shape, place = _lengths(entry.get("shape")), _lengths(entry.get("data_offsets"))
-        if dtype not in DTYPES or shape is None or place is None or len(place) != 2:
+        shape, offsets = _lengths(entry.get("shape")), _lengths(entry.get("data_offsets"))
+        if dtype not in DTYPES or shape is None or offsets is None or len(offsets) != 2:
             raise UsageError(
                 f"the header of {self.path} describes {name[:120]!r} by something else than a "
                 "known dtype, a shape and two offsets"
             )
         info = TensorInfo(shape, DTYPES[dtype])
-        start, end = place
+        start, end = offsets
         if end - start != info.nbytes:
             raise UsageError(
                 f"the header of {self.path} gives {name[:120]!r} {end - start} bytes, but shape "
@@ -109,21 +109,21 @@ class SafetensorsFile:
             )
         return info, (start, end)
 
-    def _check_places(self, described: Mapping[str, tuple[TensorInfo, tuple[int, int]]]) -> None:
+    def _check_offsets(self, described: Mapping[str, tuple[TensorInfo, tuple[int, int]]]) -> None:
         """Checks that the tensors fill the file without gaps or overlaps, and keeps them."""
         reached = 0
-        for name, (info, place) in sorted(described.items(), key=lambda item: item[1][1]):
-            if place[0] != reached:
+        for name, (info, offsets) in sorted(described.items(), key=lambda item: item[1][1]):
+            if offsets[0] != reached:
                 raise UsageError(
-                    f"the header of {self.path} lets {name[:120]!r} begin at byte {place[0]}, but "
+                    f"the header of {self.path} puts {name[:120]!r} at byte {offsets[0]}, but "
                     f"the tensor before ends at {reached}"
                 )
-            reached = place[1]
-            self.tensors[name], self._places[name] = info, place
+            reached = offsets[1]
+            self.tensors[name], self._offsets[name] = info, offsets
         if self._start + reached != self._file.size:
             raise UsageError(
                 f"{self.path} has {self._file.size} bytes, but its header describes "
-                f"{self._start + reached}: it is cut short or damaged"
+                f"{self._start + reached}: it is truncated or damaged"
             )
 
 
@@ -163,11 +163,11 @@ class SafetensorsWriter:
         Raises:
           RunError: the disk failed.
         """
-        info, place = self._left.pop(name)
+        info, offset = self._left.pop(name)
         if (array.shape, array.dtype) != (info.shape, info.dtype):
             raise ValueError(f"{name} has {array.shape} {array.dtype} and not {info}")
         try:
-            self._file.seek(self._start + place)
+            self._file.seek(self._start + offset)
             self._put(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         except OSError as error:
             raise self._failed(error) from error
@@ -187,15 +187,15 @@ class SafetensorsWriter:
         return RunError(f"{self._path} can't be written: {error.strerror}")
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name is there twice")
     return result
 
 
 def _lengths(values: object) -> tuple[int, ...] | None:
-    """Sizes or places as a tuple; None for anything else."""
+    """Sizes or offsets as a tuple; None for anything else."""
     if not isinstance(values, list) or len(values) > 8:
         return None
     if not all(type(value) is int and 0 <= value < 1 << 48 for value in values):

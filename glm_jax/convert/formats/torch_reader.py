@@ -31,7 +31,7 @@ _LEGACY_VERSION = 1001
 
 @dataclasses.dataclass(frozen=True)
 class _Region:
-    """Where the bytes of a storage lie, and their CRC-32 where the format has one."""
+    """Where the bytes of a storage are, and their CRC-32 where the format has one."""
 
     start: int
     crc: int | None
@@ -121,7 +121,7 @@ class TorchFile:
         description = Description(f"{self.path}")
         self.content = self._machine(description).load(stream)
         if stream.read(1):
-            raise UsageError(f"{descriptions[0]} in {self.path} goes on after its pickle")
+            raise UsageError(f"{descriptions[0]} in {self.path} has more bytes after its pickle")
         self._regions = {}
         for key, storage in description.storages.items():
             entry = entries.get(f"{root}/data/{key}")
@@ -159,21 +159,21 @@ class TorchFile:
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise UsageError(f"{self.path} has no list of its storages")
         if len(set(keys)) != len(keys) or set(keys) != set(description.storages):
-            raise UsageError(f"{self.path} does not list the storages that its tensors lie in")
-        self._regions, place = {}, stream.tell()
+            raise UsageError(f"{self.path} does not list the storages of its tensors")
+        self._regions, position = {}, stream.tell()
         for key in keys:
             storage = description.storages[key]
-            if self._file.read(place, 8) != storage.count.to_bytes(8, "little"):
+            if self._file.read(position, 8) != storage.count.to_bytes(8, "little"):
                 raise UsageError(
-                    f"{self.path} has no storage of {storage.count} elements at byte {place}, "
-                    f"where storage {key[:80]} should begin"
+                    f"{self.path} has no storage of {storage.count} elements at byte {position}, "
+                    f"where storage {key[:80]} should start"
                 )
-            self._regions[key] = _Region(place + 8, None)
-            place += 8 + storage.nbytes
-        if place != self._file.size:
+            self._regions[key] = _Region(position + 8, None)
+            position += 8 + storage.nbytes
+        if position != self._file.size:
             raise UsageError(
-                f"{self.path} has {self._file.size} bytes, but describes {place}: it is cut short "
-                "or damaged"
+                f"{self.path} has {self._file.size} bytes, but describes {position}: it is "
+                "truncated or damaged"
             )
 
     def _machine(self, description: Description) -> PickleMachine:

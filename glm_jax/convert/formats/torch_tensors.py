@@ -27,7 +27,7 @@ STORAGE_DTYPES: dict[str, np.dtype] = {
     "torch.BoolStorage": np.dtype("?"),
 }
 
-# Random states and training objects that lie beside the weights; nothing of them is used.
+# Random states and training objects that are saved next to the weights; nothing of them is used.
 _INERT = (
     "__builtin__.set",
     "builtins.set",
@@ -89,7 +89,7 @@ class StoredTensor:
 
     @property
     def contiguous(self) -> bool:
-        """Whether the elements lie in the storage in the order of a C array."""
+        """Whether the elements are in the storage in the order of a C array."""
         expected = 1
         for length, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
             if length != 1 and stride != expected:
@@ -159,7 +159,7 @@ class Description:
                 f"{storage.count} elements"
             )
         if _overlaps(tensor):
-            raise self._error(f"a tensor of shape {list(shape)} whose elements share places")
+            raise self._error(f"a tensor of shape {list(shape)} whose elements overlap")
         return tensor
 
     def _parameter(self, arguments: tuple[Any, ...]) -> StoredTensor:
@@ -190,7 +190,7 @@ def _are_lengths(values: object) -> bool:
 
 
 def _overlaps(tensor: StoredTensor) -> bool:
-    """Whether two elements might share a place: each axis must step over all of the smaller ones.
+    """Whether two elements might overlap: each axis must step over all of the smaller ones.
 
     No transposed or sliced view of an ordinary tensor does; an expanded one (stride 0) does.
     """

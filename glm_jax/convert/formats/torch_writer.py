@@ -25,7 +25,7 @@ _STORAGE_NAMES = {dtype: name for name, dtype in STORAGE_DTYPES.items()}
 
 @dataclasses.dataclass(frozen=True)
 class Announced:
-    """Stands for a tensor that is still to be written."""
+    """A tensor that is still to be written."""
 
     name: str
     info: TensorInfo
@@ -37,7 +37,7 @@ class TorchWriter:
     Args:
       path: the file, which must not exist.
       content: what `torch.load` gives back: dictionaries, lists, text, numbers and None, with
-        an `Announced` in the place of every tensor, all of different names.
+        an `Announced` instead of every tensor, all of different names.
 
     Raises:
       RunError: the disk failed.
@@ -124,7 +124,7 @@ def _opcodes(value: Any, keys: Iterator[int]) -> Iterator[bytes]:
             yield from _opcodes(item, keys)
         yield b"u"
     else:
-        raise TypeError(f"{type(value)} has no place in a checkpoint")
+        raise TypeError(f"{type(value)} can't be written into a checkpoint")
 
 
 def _tensor_opcodes(info: TensorInfo, keys: Iterator[int]) -> Iterator[bytes]:

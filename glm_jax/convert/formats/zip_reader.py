@@ -1,4 +1,4 @@
-"""Where the entries of a stored zip archive lie, for reading them in place."""
+"""The positions of the entries of a stored zip archive, for reading them there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_entries(file: ByteFile) -> dict[str, Entry]:
     """Every entry of an archive by its name; the names are never used as paths.
 
     Raises:
-      UsageError: the archive is damaged, cut short, or has compressed, encrypted, doubled or
+      UsageError: the archive is damaged, truncated, or has compressed, encrypted, doubled or
         overlapping entries, which torch.save never writes.
     """
     try:
@@ -43,7 +43,7 @@ def read_entries(file: ByteFile) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     reached = 0
     if infos and min(info.header_offset for info in infos) != 0:
-        raise UsageError(f"{file.path} is a damaged archive: something stands before it")
+        raise UsageError(f"{file.path} is a damaged archive: there are bytes before it")
     for info in sorted(infos, key=lambda info: info.header_offset):
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise UsageError(f"{file.path} is a compressed archive, which torch.save never writes")
@@ -72,4 +72,4 @@ def _data_start(file: ByteFile, info: zipfile.ZipInfo) -> int:
 
 
 def _damaged(file: ByteFile) -> UsageError:
-    return UsageError(f"{file.path} is a damaged archive: it is cut short or was changed")
+    return UsageError(f"{file.path} is a damaged archive: it is truncated or was changed")

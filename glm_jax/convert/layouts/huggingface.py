@@ -40,7 +40,7 @@ class HuggingFaceSource:
     """A Hugging Face folder, or one file with all of its weights.
 
     Attributes:
-      folder: where config.json and the other files beside the weights are.
+      folder: where config.json and the other side files are.
       extra: the names of what the files hold that GLM doesn't have.
 
     Raises:
@@ -71,7 +71,8 @@ class HuggingFaceSource:
             self._names = found.names
             self.extra = (*found.extra, *self._others)
             if not ignore_extra:
-                refuse_extra({name: str(self._files[name]) for name in found.extra} | self._others)
+                files = {name: str(self._files[name]) for name in found.extra}
+                refuse_extra(files | self._others, self.path)
             plain = {name: infos[full] for name, full in self._names.items()}
             dimensions = measure(plain, str(self.path), self.where)
             self.tensors = {name: plain[name] for name in dimensions.shapes()}
@@ -124,7 +125,7 @@ class HuggingFaceSource:
 
 
 def find_shards(folder: Path) -> dict[Path, set[str] | None]:
-    """The files with weights, each with the names that the folder's index places there, if any.
+    """The files with weights, each with its tensors' names in the folder's index, if there is one.
 
     Raises:
       UsageError: there is no such file, the index is unusable, or a file that it names is missing.
@@ -144,7 +145,7 @@ def _file_alone(file: Path) -> dict[Path, set[str] | None]:
     """A file that was named itself, checked to be the only one of its folder's weights.
 
     Raises:
-      UsageError: an index beside it says that it has only a part of them.
+      UsageError: the folder's index says that it has only a part of them.
     """
     for name in WEIGHT_FILES:
         index = file.parent / f"{name}.index.json"
@@ -164,7 +165,7 @@ def _indexed(index: Path) -> dict[Path, set[str] | None]:
     for name, file in weight_map.items():
         if not isinstance(file, str) or set(file) & set("/\\\0\n\r") or file in ("", ".", ".."):
             raise UsageError(
-                f"{index} places {name[:120]!r} in something else than a file beside it"
+                f"{index} maps {name[:120]!r} to something else than a file of its folder"
             )
         shards.setdefault(file, set()).add(name)
     for file in shards:
@@ -201,6 +202,6 @@ def _check_index(file: Path, names: set[str] | None, found: Mapping[str, Any]) -
     if names is None:
         return
     for name in sorted(names - found.keys()):
-        raise UsageError(f"{file} has no tensor {name[:120]!r}, which the index places there")
+        raise UsageError(f"{file} has no tensor {name[:120]!r}, which the index maps to it")
     for name in sorted(found.keys() - names):
-        raise UsageError(f"{file} has a tensor {name[:120]!r}, which the index doesn't place there")
+        raise UsageError(f"{file} has a tensor {name[:120]!r}, which the index doesn't map to it")

@@ -15,8 +15,8 @@ from glm_jax.errors import UsageError
 CONFIG_FILE = "config.json"
 _MAX_JSON_BYTES = 16 << 20
 
-# What config.json says beside dimensions, as the published models have it. The classes are those of
-# the Python files that come with the published folders.
+# What config.json has besides the dimensions in the published models. The classes are those of the
+# Python files that come with the published folders.
 _CONSTANTS: dict[str, Any] = {
     "architectures": ["GLMModel"],
     "attention_dropout_prob": 0.1,
@@ -89,8 +89,7 @@ def check_config(path: Path, config: Mapping[str, Any], dimensions: Dimensions) 
         return dimensions.relative_heads
     if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1:
         raise UsageError(
-            f"{path} says num_attention_heads {json.dumps(heads)[:80]}, expected a positive whole "
-            "number"
+            f"{path} says num_attention_heads {json.dumps(heads)[:80]}, expected a positive integer"
         )
     if dimensions.hidden_size % heads or dimensions.relative_heads not in (None, heads):
         raise UsageError(

@@ -93,7 +93,7 @@ class HuggingFaceDestination:
 def _plan_shards(
     dimensions: Dimensions, tensors: Mapping[str, TensorInfo], prefix: str, max_bytes: int
 ) -> dict[str, str]:
-    """The file of every tensor by its full name; a file is full before the next one begins."""
+    """The file of every tensor by its full name; files are filled one after the other."""
     shards: list[list[str]] = [[]]
     filled = 0
     for name in dimensions.shapes():

@@ -22,8 +22,8 @@ from glm_jax.io.paths import resolve_path
 class NativeSource:
     """The parameters of one of our checkpoints, as tensors by their original names.
 
-    Where chunks span layers, as those of a training run do, the parameter read last is kept whole:
-    its layers should be read one after the other.
+    Where chunks span layers, as those of a training run do, all layers of the parameter read last
+    are kept: its layers should be read one after the other.
     """
 
     kind = "native"
@@ -79,7 +79,7 @@ class NativeSource:
         return self._leaf(name)[0].where
 
     def read(self, name: str) -> np.ndarray:
-        """One whole tensor in its stored dtype and the original's layout.
+        """One tensor in its stored dtype and the original's layout.
 
         Raises:
           UsageError: its bytes are damaged or missing, or a number isn't finite.

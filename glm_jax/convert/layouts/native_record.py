@@ -21,7 +21,7 @@ WEIGHTS = "weights"
 def weights_record(
     metadata: SourceMetadata, dtypes: Mapping[str, np.dtype], checksums: Mapping[str, int]
 ) -> dict[str, Any]:
-    """What is recorded beside the model's configuration, as JSON values.
+    """What is recorded besides the model's configuration, as JSON values.
 
     Args:
       metadata: what the source said.

@@ -124,7 +124,7 @@ class NativeDestination:
             spec = {
                 "driver": "zarr3",
                 "kvstore": key_value_store(self._state / leaf_name(entry)),
-                # A chunk of zeros is stored like any other: a missing one is always a fault.
+                # A chunk of zeros is stored like any other: a missing one is always an error.
                 "store_data_equal_to_fill_value": True,
                 "metadata": {
                     "shape": list(info.shape),

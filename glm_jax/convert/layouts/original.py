@@ -60,7 +60,7 @@ class OriginalSource:
                 extra |= dict.fromkeys(others, str(file.path))
             self.extra = tuple(extra)
             if not ignore_extra:
-                refuse_extra(extra)
+                refuse_extra(extra, self.path)
             self._check_ranks()
             merged = self._merged()
             dimensions = measure(merged, str(self.path), self.where)
@@ -80,7 +80,7 @@ class OriginalSource:
         return str(first) if first == last else f"{first} to {last.name}"
 
     def read(self, name: str) -> np.ndarray:
-        """One whole tensor in its stored dtype, as a C-contiguous array that the caller owns.
+        """One merged tensor in its stored dtype, as a C-contiguous array that the caller owns.
 
         Raises:
           UsageError: the bytes are damaged, a number isn't finite, or ranks that should hold the
@@ -88,16 +88,16 @@ class OriginalSource:
         """
         entry = entry_of(name)
         parts = self._parts(name)
-        whole = merge(entry, parts, len(self._files))
+        merged = merge(entry, parts, len(self._files))
         if entry.split_axis is None:
             # The first rank's was taken; the others must be its copies.
             for file, part in zip(self._paths[1:], parts, strict=True):
-                if not same_bits(whole, part):
+                if not same_bits(merged, part):
                     raise UsageError(
                         f"{name} in {file} is not the same as in {self._paths[0].name}: these "
                         "ranks belong to different checkpoints"
                     )
-        return whole
+        return merged
 
     def _parts(self, name: str) -> Iterator[np.ndarray]:
         for file, state in zip(self._files, self._states, strict=True):

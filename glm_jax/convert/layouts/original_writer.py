@@ -60,7 +60,7 @@ class OriginalDestination:
         ]
 
     def write(self, name: str, tensor: np.ndarray) -> None:
-        """Adds one whole tensor, shared by the ranks.
+        """Adds one merged tensor, split over the ranks.
 
         Raises:
           RunError: the disk failed.
@@ -105,12 +105,12 @@ def check_shares(
 
 def _share(name: str, info: TensorInfo, ranks: int) -> TensorInfo:
     axis = entry_of(name).split_axis
-    shape = (n // ranks if place == axis else n for place, n in enumerate(info.shape))
+    shape = (n // ranks if i == axis else n for i, n in enumerate(info.shape))
     return TensorInfo(tuple(shape), info.dtype)
 
 
 def _training_state(iteration: int, ranks: int) -> dict[str, Any]:
-    """What both loaders look up beside the parameters; there is no optimizer state."""
+    """What both loaders read besides the parameters; there is no optimizer state."""
     return {
         "iteration": iteration,
         "optimizer": None,

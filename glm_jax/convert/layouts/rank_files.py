@@ -68,7 +68,7 @@ def _read_tag(tracker: Path) -> str:
         raise UsageError(f"{tracker} can't be read as the name of a checkpoint") from error
     plain = tag and tag not in (".", "..") and not set(tag) & set("/\\\0\n\r")
     if not plain or len(tag) > _MAX_TAG_BYTES:
-        raise UsageError(f"{tracker} holds {tag[:80]!r}, but should name one folder beside it")
+        raise UsageError(f"{tracker} holds {tag[:80]!r}, but should name one folder next to it")
     return tag
 
 

@@ -2,7 +2,7 @@
 
 Training code wraps a network in other modules (DistributedDataParallel, FSDP, torch.compile,
 classes with heads), which put components into the names of its tensors, and saves the state dict
-inside other dictionaries, beside an optimizer's state. What is plainly a wrapper is removed here;
+inside other dictionaries, next to an optimizer's state. What is plainly a wrapper is removed here;
 all else that GLM doesn't have is named, and refused unless it is to be ignored.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from glm_jax.convert.formats.torch_reader import TorchFile
@@ -84,18 +85,20 @@ def find_parameters(stored: Iterable[str], where: Callable[[str], str]) -> Param
     return Parameters(names, tuple(extra))
 
 
-def refuse_extra(extra: Mapping[str, str]) -> None:
+def refuse_extra(extra: Mapping[str, str], checkpoint: Path) -> None:
     """Refuses a checkpoint with more than GLM's parameters.
 
     Args:
       extra: the file that holds each tensor that GLM doesn't have.
+      checkpoint: what the message names where they are in several files.
 
     Raises:
       UsageError: there is one.
     """
     if not extra:
         return
-    file = next(iter(extra.values()))
+    files = set(extra.values())
+    file = files.pop() if len(files) == 1 else checkpoint
     what = "a tensor" if len(extra) == 1 else f"{len(extra)} tensors"
     raise UsageError(
         f"{file} has {what} {name_some(extra)}, which GLM doesn't have; glm-jax convert "
@@ -143,9 +146,9 @@ def _state_dict(file: TorchFile) -> dict[Any, Any]:
     found = [*_walk(file.content, "", 0, set())]
     ours = [(path, state) for path, state in found if any(map(_is_parameter, state.items()))]
     if len(ours) > 1:
-        places = " and ".join(repr(path) if path else "the outermost keys" for path, _ in ours)
+        keys = " and ".join(repr(path) if path else "the outermost keys" for path, _ in ours)
         raise UsageError(
-            f"{file.path} holds parameters of GLM under {places}: save one of them alone"
+            f"{file.path} holds parameters of GLM under {keys}: save one of them alone"
         )
     # Without any, the innermost dictionary is the one to name tensors of.
     return ours[0][1] if ours else found[-1][1]

@@ -3,8 +3,9 @@
 The public names are imported on first use, so that importing the package is fast.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.data.batches.batch import make_batch
@@ -20,16 +21,13 @@ __all__ = [
     "read_supervised",
 ]
 
-_PUBLIC = {
-    "Inputs": "inputs",
-    "RowMaker": "rows",
-    "make_batch": "batch",
-    "open_inputs": "inputs",
-    "read_supervised": "supervised",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'glm_jax.data.batches' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"glm_jax.data.batches.{_PUBLIC[name]}"), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "Inputs": "inputs",
+        "RowMaker": "rows",
+        "make_batch": "batch",
+        "open_inputs": "inputs",
+        "read_supervised": "supervised",
+    },
+)

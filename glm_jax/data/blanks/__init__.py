@@ -3,8 +3,9 @@
 The public names are imported on first use, so that importing the package is fast.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.data.blanks.build import build_blanks
@@ -16,14 +17,11 @@ __all__ = [
     "build_blanks",
 ]
 
-_PUBLIC = {
-    "BlankConfig": "config",
-    "Objective": "config",
-    "build_blanks": "build",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'glm_jax.data.blanks' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"glm_jax.data.blanks.{_PUBLIC[name]}"), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "BlankConfig": "config",
+        "Objective": "config",
+        "build_blanks": "build",
+    },
+)

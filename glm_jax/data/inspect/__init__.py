@@ -3,8 +3,9 @@
 The public names are imported on first use, so that importing the package is fast.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.data.inspect.picture import draw_example, example_figure
@@ -16,14 +17,11 @@ __all__ = [
     "render_example",
 ]
 
-_PUBLIC = {
-    "draw_example": "picture",
-    "example_figure": "picture",
-    "render_example": "terminal",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'glm_jax.data.inspect' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"glm_jax.data.inspect.{_PUBLIC[name]}"), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "draw_example": "picture",
+        "example_figure": "picture",
+        "render_example": "terminal",
+    },
+)

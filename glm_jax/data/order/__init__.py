@@ -3,8 +3,9 @@
 The public names are imported on first use, so that importing the package is fast.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.data.order.documents import DocumentTexts
@@ -18,15 +19,12 @@ __all__ = [
     "MixedTexts",
 ]
 
-_PUBLIC = {
-    "DocumentTexts": "documents",
-    "EpochOrder": "epochs",
-    "EpochTexts": "epochs",
-    "MixedTexts": "mixture",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'glm_jax.data.order' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"glm_jax.data.order.{_PUBLIC[name]}"), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "DocumentTexts": "documents",
+        "EpochOrder": "epochs",
+        "EpochTexts": "epochs",
+        "MixedTexts": "mixture",
+    },
+)

@@ -3,8 +3,9 @@
 The public names are imported on first use, so that importing the package is fast.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.data.prepare.report import PrepareReport
@@ -17,14 +18,11 @@ __all__ = [
     "prepare",
 ]
 
-_PUBLIC = {
-    "LocalRunner": "runner",
-    "PrepareReport": "report",
-    "prepare": "run",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'glm_jax.data.prepare' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"glm_jax.data.prepare.{_PUBLIC[name]}"), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "LocalRunner": "runner",
+        "PrepareReport": "report",
+        "prepare": "run",
+    },
+)

@@ -3,8 +3,9 @@
 The public names are imported on first use, so that importing the package is fast.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.data.sources.corpus import documents
@@ -17,15 +18,12 @@ __all__ = [
     "documents",
 ]
 
-_PUBLIC = {
-    "Document": "document",
-    "ReadOptions": "document",
-    "ReadStats": "document",
-    "documents": "corpus",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'glm_jax.data.sources' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"glm_jax.data.sources.{_PUBLIC[name]}"), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "Document": "document",
+        "ReadOptions": "document",
+        "ReadStats": "document",
+        "documents": "corpus",
+    },
+)

@@ -3,8 +3,9 @@
 The public names are imported on first use, so that importing the package is fast.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.data.store.store import StoreMetadata, TokenStore, open_store
@@ -15,14 +16,11 @@ __all__ = [
     "open_store",
 ]
 
-_PUBLIC = {
-    "StoreMetadata": "store",
-    "TokenStore": "store",
-    "open_store": "store",
-}
-
-
-def __getattr__(name: str):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'glm_jax.data.store' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"glm_jax.data.store.{_PUBLIC[name]}"), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "StoreMetadata": "store",
+        "TokenStore": "store",
+        "open_store": "store",
+    },
+)

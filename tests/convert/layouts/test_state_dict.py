@@ -177,6 +177,23 @@ def test_extra_tensors_are_named_and_left_out_on_request(form, tmp_path):
         assert set(source.extra) == set(EXTRA)
 
 
+def test_extra_tensors_of_several_files_are_counted_together(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": HEADS}))
+    names = list(TENSORS)
+    weight_map = {}
+    for number, part in enumerate((names[:10], names[10:])):
+        file = f"pytorch_model-{number}.bin"
+        tensors = {name: TENSORS[name] for name in part} | {f"head_{number}.weight": np.ones(2)}
+        save_torch(tmp_path / file, tensors)
+        weight_map |= dict.fromkeys(tensors, file)
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    sentence = rf"^{tmp_path} has 2 tensors 'head_0\.weight', 'head_1\.weight', which GLM doesn't"
+    with pytest.raises(UsageError, match=sentence):
+        open_source(tmp_path, HEADS)
+    assert_reads(tmp_path, ignore_extra=True)
+
+
 def test_what_is_no_tensor_is_extra_too(tmp_path):
     path = save_torch(tmp_path / "weights.pt", {**TENSORS, "step": 7, "_extra_state": None})
     with pytest.raises(UsageError, match="2 tensors 'step', '_extra_state', which GLM doesn't"):

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from glm_jax.data.batches.pipeline import Prefetched
+from tests.conftest import HANG_SECONDS
 
 
 def test_items_come_in_order_and_end():
@@ -25,7 +26,7 @@ def test_items_are_made_before_they_are_asked_for_but_no_more_than_that():
 
     prefetched = Prefetched(items(), 2)
     assert next(prefetched) == 0
-    assert enough.wait(10)
+    assert enough.wait(HANG_SECONDS)
     assert made == [0, 1, 2]
 
 

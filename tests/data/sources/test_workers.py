@@ -10,6 +10,7 @@ import pytest
 
 from glm_jax.data.sources.workers import ordered_map
 from glm_jax.errors import RunError, UsageError
+from tests.conftest import HANG_SECONDS
 
 
 def test_results_come_in_order_and_only_few_items_are_read_ahead():
@@ -64,7 +65,7 @@ def test_workers_end_with_a_killed_main_process(tmp_path):
     workers = [int(main.stdout.readline()) for _ in range(2)]
     main.send_signal(signal.SIGKILL)
     main.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG_SECONDS
     while any(is_running(worker) for worker in workers):
         assert time.monotonic() < deadline, "workers outlived the main process"
         time.sleep(0.05)
