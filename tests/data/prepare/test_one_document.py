@@ -121,6 +121,7 @@ def test_a_killed_run_resumes_with_the_stretches_it_has(tokenizer, tmp_path, sma
 
     with pytest.raises(RunError):
         prepare([source], tmp_path / "store", tokenizer, progress=stop)
+    assert previous == 4
     [job] = (tmp_path / ".store.shards").iterdir()
     done = {path: path.stat().st_mtime_ns for path in job.glob("*.npz")}
     assert done
