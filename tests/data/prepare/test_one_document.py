@@ -97,7 +97,7 @@ def test_documents_are_divided_only_where_that_is_needed_or_asked_for(tokenizer,
     ("texts", "options", "message"),
     [
         ([BOOK], {"split_by": "documents"}, "validation split would be empty: 1 documents"),
-        (["short"], {}, "those of 8,192 characters or more divided between the splits"),
+        (["short"], {}, r"none of them long enough to be divided \(8,192 characters\)"),
         ([BOOK], {"split_by": "lines"}, "split_by is 'lines', expected one of documents, str"),
     ],
 )
