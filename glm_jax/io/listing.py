@@ -76,17 +76,17 @@ def _list_local(source: str) -> Listing:
             f"source {source!r} is a link to {os.readlink(path)}, which does not exist"
         )
     walk = _Walk()
-    if path.is_file():
+    if os.path.isfile(path):
         walk.listing.is_named = True
         walk.add_entry(path)
-    elif path.is_dir():
+    elif os.path.isdir(path):
         walk.add_folders([path])
     else:
         found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
         for entry in found:
-            if not entry.is_dir():
+            if not os.path.isdir(entry):
                 walk.add_entry(entry)
-        walk.add_folders(entry for entry in found if entry.is_dir())
+        walk.add_folders(entry for entry in found if os.path.isdir(entry))
     walk.listing.files = [walk.files[path] for path in sorted(walk.files)]
     return walk.listing
 
@@ -128,7 +128,7 @@ class _Walk:
             for entry in entries:
                 if entry.name.startswith("."):
                     self.listing.ignored[HIDDEN] += 1
-                elif not entry.is_dir():
+                elif not os.path.isdir(entry):  # which no missing permission can make fail
                     self.add_entry(entry)
                 elif entry.is_symlink():
                     self._links.append(entry)

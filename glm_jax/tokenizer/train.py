@@ -17,7 +17,9 @@ from glm_jax.tokenizer.protocol import SENTENCE_END_CHARACTERS
 from glm_jax.tokenizer.special import SpecialTokenOptions
 
 _MAXIMUM_LINE_CHARACTERS = 4096
-_MAX_VOCAB_SIZE = 2**31 - 1  # of a SentencePiece model
+
+# SentencePiece counts in 32 bits.
+MAX_VOCABULARY = 2**31 - 1
 
 
 def train_sentencepiece(
@@ -42,8 +44,8 @@ def train_sentencepiece(
     Raises:
       UsageError: no text, or ``vocab_size`` is more than the text gives or less than it needs.
     """
-    if not 0 < vocab_size <= _MAX_VOCAB_SIZE:
-        raise UsageError(f"vocab_size is {vocab_size}; expected 1 to {_MAX_VOCAB_SIZE}")
+    if not 0 < vocab_size <= MAX_VOCABULARY:
+        raise UsageError(f"vocab_size is {vocab_size}; expected 1 to {MAX_VOCABULARY}")
     sample = Sample(sample_lines)
     for line in _lines(texts):
         sample.add(line)

@@ -141,14 +141,16 @@ def check_splits(plan: Plan, fractions: SplitFractions, *, is_divided: bool) -> 
     if total == 0:
         why = "; ".join(plan.stats.lines())
         raise UsageError(f"the sources hold no document with text{f' ({why})' if why else ''}")
-    characters = 2 * HEAD_STRETCHES * STRETCH_CHARACTERS
-    divided = f", those of {characters:,} characters or more divided between the splits"
+    short = ""
+    if is_divided and not plan.stats.divided_documents:
+        characters = 2 * HEAD_STRETCHES * STRETCH_CHARACTERS
+        short = f", none of them long enough to be divided ({characters:,} characters)"
     for name, number in documents.items():
         if number == 0:
             raise EmptySplitError(
                 f"the {name} split would be empty: {total} documents with "
                 f"validation_fraction {fractions.validation} and test_fraction {fractions.test}"
-                f"{divided if is_divided else ''}; change the fractions or add text"
+                f"{short}; change the fractions or add text"
             )
 
 

@@ -139,37 +139,37 @@ class _Job:
     drop_duplicates: bool = False
     runner: Runner = dataclasses.field(default_factory=LocalRunner)
 
-    def stamp(self, options: ReadOptions) -> str:
+    def stamp(self, options: ReadOptions, mark: str) -> str:
         """A short name for all that the shards depend on."""
         read = [repr(options), self.filter and filter_stamp(self.filter), repr(self.inputs)]
-        job = [_SHARD_VERSION, self.tokenizer.fingerprint, *read]
+        job = [_SHARD_VERSION, self.tokenizer.fingerprint, *read, mark]
         return hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
 
     def run_split_by(self, split_by: str, options: ReadOptions) -> PrepareReport:
         """Writes the store, with splits of documents or of stretches."""
         divided = dataclasses.replace(options, shares=self.fractions.shares)
-        if split_by == STRETCHES or (split_by == AUTO and self.must_divide(divided)):
+        if split_by == STRETCHES or (split_by == AUTO and is_one_document(self.inputs)):
             return self.run(divided)
+        # Shards with this mark are there only if a run that was killed had found that documents
+        # leave a split empty.
+        mark = f"divided; drop_duplicates is {self.drop_duplicates}"
+        names = folder_names(scratch_location(self.out))
+        if split_by == AUTO and self.stamp(divided, mark) in names:
+            return self.run(divided, mark)
         try:
             return self.run(options)
         except EmptySplitError:
             if split_by == DOCUMENTS:
                 raise
-        return self.run(divided)
+        return self.run(divided, mark)
 
-    def must_divide(self, divided: ReadOptions) -> bool:
-        """Whether splits need stretches for sure: of one document, or as an earlier run found."""
-        return is_one_document(self.inputs) or self.stamp(divided) in folder_names(
-            scratch_location(self.out)
-        )
-
-    def run(self, options: ReadOptions) -> PrepareReport:
+    def run(self, options: ReadOptions, mark: str = "") -> PrepareReport:
         """Writes the store.
 
         Raises:
           EmptySplitError: a split would have no document; nothing is left of the shards then.
         """
-        with shard_folder(self.out, self.stamp(options)) as folder:
+        with shard_folder(self.out, self.stamp(options, mark)) as folder:
             self.tokenizer.save(f"{folder}/tokenizer")
             work = Tokenizing(folder, f"{folder}/tokenizer", options, self.filter)
             shards = self.runner.shards(self.inputs, options, work, folder)

@@ -1,5 +1,6 @@
 """A corpus of one book: it is divided between the splits, and stays so when it grows."""
 
+import gzip
 import json
 import random
 from itertools import pairwise
@@ -8,6 +9,8 @@ import pytest
 
 from glm_jax.cli.main import main
 from glm_jax.data.prepare.run import prepare
+from glm_jax.data.prepare.runner import LocalRunner
+from glm_jax.data.sources import pieces
 from glm_jax.errors import RunError, UsageError
 from tests.data.prepare.stores import TEXTS, files_below, stored_documents, write_jsonl
 
@@ -97,7 +100,7 @@ def test_documents_are_divided_only_where_that_is_needed_or_asked_for(tokenizer,
     ("texts", "options", "message"),
     [
         ([BOOK], {"split_by": "documents"}, "validation split would be empty: 1 documents"),
-        (["short"], {}, "those of 8,192 characters or more divided between the splits"),
+        (["short"], {}, r"none of them long enough to be divided \(8,192 characters\)"),
         ([BOOK], {"split_by": "lines"}, "split_by is 'lines', expected one of documents, str"),
     ],
 )
@@ -121,6 +124,7 @@ def test_a_killed_run_resumes_with_the_stretches_it_has(tokenizer, tmp_path, sma
 
     with pytest.raises(RunError):
         prepare([source], tmp_path / "store", tokenizer, progress=stop)
+    assert previous == 4
     [job] = (tmp_path / ".store.shards").iterdir()
     done = {path: path.stat().st_mtime_ns for path in job.glob("*.npz")}
     assert done
@@ -132,3 +136,28 @@ def test_a_killed_run_resumes_with_the_stretches_it_has(tokenizer, tmp_path, sma
     assert prepare([source], tmp_path / "store", tokenizer, progress=look) == expected
     assert seen == done
     assert files_below(tmp_path / "store") == files_below(tmp_path / "expected")
+
+
+def test_a_book_is_divided_alike_however_it_is_stored(tokenizer, tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "book.txt").write_text(BOOK)
+    (tmp_path / "book.TXT.gz").write_bytes(gzip.compress(BOOK.encode()))
+    write_jsonl(tmp_path / "book.jsonl", [BOOK])
+    parquet.write_table(pyarrow.table({"text": [BOOK]}), tmp_path / "book.parquet")
+    expected = None
+    for piece_bytes in (pieces.PIECE_BYTES, 1000):
+        monkeypatch.setattr(pieces, "PIECE_BYTES", piece_bytes)
+        for source in sorted(tmp_path.glob("book.*")):
+            out = tmp_path / "stores" / f"{source.name}_{piece_bytes}"
+            prepare([source], out, tokenizer, validation_fraction=0.05, drop_duplicates=True)
+            found = [files_below(out / split) for split in SPLITS]
+            expected = expected or found
+            assert found == expected
+
+
+def test_the_store_of_a_book_does_not_depend_on_the_workers(tokenizer, tmp_path, small_shards):
+    source = write_jsonl(tmp_path / "corpus.jsonl", [BOOK[number:] for number in range(3)])
+    for workers in (1, 2):
+        prepare([source], tmp_path / str(workers), tokenizer, runner=LocalRunner(workers))
+    assert files_below(tmp_path / "1") == files_below(tmp_path / "2")
