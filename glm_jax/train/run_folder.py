@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 
-from glm_jax.io.files import write_file
+from glm_jax.io.files import write_files
 from glm_jax.io.paths import resolve_path
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.train.config import RunConfig
@@ -38,6 +38,6 @@ def write_configuration(
     """
     folder = resolve_path(folder, "train.run_folder")
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / "config.gin", gin_text(config).encode())
-    write_file(folder / "config.json", json_text(config).encode())
+    contents = {"config.gin": gin_text(config), "config.json": json_text(config)}
+    write_files(folder, {name: text.encode() for name, text in contents.items()})
     tokenizer.save(folder / "tokenizer")
