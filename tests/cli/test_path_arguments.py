@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+import glm_jax
 from glm_jax.cli import serve
 from glm_jax.cli.main import main
 from glm_jax.compile.report import read_report
+from glm_jax.data.store.store import open_store
 from glm_jax.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -280,6 +282,18 @@ def test_what_is_not_there_is_one_sentence(command, arguments, path, monkeypatch
     monkeypatch.setattr(serve, "load_filler", missing_checkpoint)
     code, printed = command(arguments, path)
     assert code in (1, 2), printed
+
+
+@pytest.mark.parametrize("spelling", [pytest.param(s, id=name) for name, s in SPELLINGS.items()])
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(glm_jax.load, "run"), (glm_jax.load_tokenizer, "run"), (open_store, "store")],
+)
+def test_functions_take_the_same_paths(command, function, name, spelling):
+    assert function(spelling(name))
+    for path in ("", "nothing here", "token.txt/inside", "~nobody-here/x"):
+        with pytest.raises(UsageError):
+            function(path)
 
 
 def missing_checkpoint(arguments) -> None:
