@@ -223,6 +223,35 @@ def test_a_file_that_is_no_configuration_is_one_sentence(content, message, tmp_p
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        (
+            "train.seed=9223372036854775808",
+            "train.seed is 9223372036854775808; expected",
+        ),
+        (
+            "data.seed=-9223372036854775809",
+            "data.seed is -9223372036854775809; expected",
+        ),
+        ("train.num_steps=9223372036854775808", "expected an integer below 2^63"),
+        ("optimizer.learning_rate=1" + "0" * 400, "too large for type float"),
+        ("foo/train.num_steps=5", "has the scope 'foo', which nothing reads"),
+        ("foo/macro.value=5", "unknown section 'macro'"),
+        ("gin.singleton.constructor=5", "unknown section 'gin.singleton'"),
+    ],
+)
+def test_what_is_out_of_range_or_read_by_nothing_is_one_sentence(binding, message):
+    with pytest.raises(UsageError) as caught:
+        read_configuration([DEMO], [binding])
+    assert message in str(caught.value)
+
+
+def test_seeds_of_64_bits_are_allowed():
+    config = read_configuration([DEMO], ["train.seed=-9223372036854775808", "data.seed=-1"])
+    assert (config.train.seed, config.data.seed) == (-(2**63), -1)
+
+
 def test_a_deeply_nested_value_is_one_sentence():
     with pytest.raises(UsageError, match="expected type int"):
         read_configuration([DEMO], ["train.num_steps=" + "[" * 5000])

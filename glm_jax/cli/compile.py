@@ -128,7 +128,7 @@ def _report(
     from glm_jax.compile.step import compile_step
     from glm_jax.configure import read_configuration
 
-    if files[0].endswith(".json"):
+    if files[0].rstrip("/").endswith(".json"):
         return read_report(files[0])
     return compile_step(read_configuration(files, bindings), topology, files[-1], options)
 

@@ -9,7 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from glm_jax.cli import (
     compile,
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain("interrupted", 130)
     except BrokenPipeError:
         # The reader of the output has gone, so that there is no one to report this to.
-        _discard_output()
+        _discard(sys.stdout)
         return 1
     except UnicodeError as error:
         return _complain(f"text that can't be read or written: {error}", 2)
@@ -113,14 +113,14 @@ def _describe(error: OSError) -> str:
     files = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
     if not files and error.errno in (errno.ENOSPC, errno.EIO):
         # Without a file's name it is mostly the output, which Python would try to write again.
-        _discard_output()
+        _discard(sys.stdout)
     return ": ".join([*files, error.strerror])
 
 
-def _discard_output() -> None:
-    """Sends what is still to be written to standard output nowhere."""
+def _discard(stream: TextIO) -> None:
+    """Sends what is still to be written to a standard stream nowhere."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -160,8 +160,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _complain(message: object, code: int) -> int:
-    with contextlib.suppress(OSError):  # where that is full or closed, the exit code remains
+    try:
         print(f"glm-jax: {message}", file=sys.stderr, flush=True)
+    except OSError:  # the exit code remains
+        _discard(sys.stderr)
     return code
 
 

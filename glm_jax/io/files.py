@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,20 +74,40 @@ def write_file(location: str | os.PathLike[str], content: bytes) -> None:
       OSError: it can't be written; the error names the file.
     """
     path = resolve_path(location)
-    with naming_file(path):
-        if is_url(path):
-            # Object stores show an object only when it is complete.
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            return
-        # Names have at most 255 bytes, of which a letter may take 4.
-        temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}.partial")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
+    write_files(path.parent, {path.name: content})
+
+
+def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> None:
+    """Write files of a folder, each atomically, and none before all of them fit on a local disk.
+
+    Args:
+      folder: a path, which must exist, or a URL.
+      contents: by the files' names.
+
+    Raises:
+      OSError: one can't be written; the error names it.
+    """
+    parent = resolve_path(folder)
+    if is_url(parent):
+        # Object stores show an object only when it is complete.
+        parent.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            with naming_file(parent / name):
+                (parent / name).write_bytes(content)
+        return
+    # Names have at most 255 bytes, of which a letter may take 4.
+    temporary = {name: parent / f".{name[:50]}.{uuid.uuid4().hex}.partial" for name in contents}
+    try:
+        for name, content in contents.items():
+            with naming_file(parent / name):
+                temporary[name].write_bytes(content)
+        for name, written in temporary.items():
+            with naming_file(parent / name):
+                written.replace(parent / name)
+    finally:
+        for written in temporary.values():
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                written.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -47,13 +47,18 @@ def resolve_path(location: str | os.PathLike[str], name: str = "the path") -> ep
       name: the flag or field that it was given by, for the message.
 
     Raises:
-      UsageError: it is empty, names an unknown user or an unknown scheme, or is a loop of links.
+      UsageError: it is empty, is not UTF-8, names an unknown user or an unknown scheme, or is a
+        loop of links.
     """
     text = os.fspath(location)
     if not text.strip():
         raise UsageError(f"{name} is empty; expected a path or URL")
     if "\0" in text:
         raise UsageError(f"{name} is {text!r}, which holds a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # TensorStore and JSON take no other names
+        raise UsageError(f"{name} is {text!r}, which is not UTF-8") from error
     text = text.removeprefix("file://")
     if is_url(text):
         return _resolve_url(text, name)

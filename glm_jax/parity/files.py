@@ -8,7 +8,7 @@ import os
 from etils import epath
 
 from glm_jax.errors import RunError
-from glm_jax.io.files import make_folder, write_file
+from glm_jax.io.files import make_folder, write_files
 from glm_jax.io.paths import resolve_path
 from glm_jax.parity.picture import draw_differences
 from glm_jax.parity.report import ParityReport
@@ -26,8 +26,8 @@ def write_report(
     record, plot = folder / "parity.json", folder / "parity.png"
     try:
         make_folder(folder)
-        write_file(record, (json.dumps(report.as_json(), indent=1) + "\n").encode())
-        write_file(plot, draw_differences(report))
+        content = (json.dumps(report.as_json(), indent=1) + "\n").encode()
+        write_files(folder, {record.name: content, plot.name: draw_differences(report)})
     except OSError as error:
         raise RunError(f"the report can't be written to {folder}: {error.strerror}") from error
     return record, plot

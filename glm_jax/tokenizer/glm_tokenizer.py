@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from glm_jax.errors import UsageError
-from glm_jax.io.files import write_file
+from glm_jax.io.files import write_files
 from glm_jax.io.paths import resolve_path
 from glm_jax.tokenizer.protocol import SENTENCE_END_CHARACTERS, padded_size
 from glm_jax.tokenizer.special import SpecialTokens
@@ -120,9 +120,8 @@ class GLMTokenizer:
             "special": self._special,
             "fingerprint": self.fingerprint,
         }
-        for name, content in self._pieces.files.items():
-            write_file(folder / name, content)
-        write_file(folder / DESCRIPTION_FILE, json.dumps(description, indent=2).encode())
+        content = json.dumps(description, indent=2).encode()
+        write_files(folder, {**self._pieces.files, DESCRIPTION_FILE: content})
 
     def _parts(self, text: str) -> Iterator[str | int]:
         """Stretches of plain text and, between them, ids of special tokens."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from etils import epath
 
 from glm_jax.errors import UsageError
-from glm_jax.io.files import write_file
+from glm_jax.io.files import write_files
 from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.tokenizer import Tokenizer
 
@@ -129,6 +129,6 @@ def write_configuration(
     folder = resolve_path(folder, "train.run_folder")
     folder.mkdir(parents=True, exist_ok=True)
     # The gin file last: it is read as this run's own where the other is beside it.
-    write_file(folder / JSON_FILE, json_text(config).encode())
-    write_file(folder / CONFIGURATION_FILE, gin_text(config).encode())
+    contents = {JSON_FILE: json_text(config), CONFIGURATION_FILE: gin_text(config)}
+    write_files(folder, {name: text.encode() for name, text in contents.items()})
     tokenizer.save(folder / "tokenizer")

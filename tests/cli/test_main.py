@@ -41,6 +41,7 @@ def failing(monkeypatch):
         ),
         (OverflowError("too large"), 2, "a number is out of range: too large"),
         (RecursionError("deep"), 2, "the input is nested too deeply"),
+        (MemoryError("an array of 9 TiB"), 1, "out of memory: an array of 9 TiB"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
     ids=lambda value: type(value).__name__,
@@ -102,6 +103,19 @@ def test_a_full_standard_output_is_one_sentence(tiny_store):
     assert (finished.returncode, finished.stderr) == (1, "glm-jax: No space left on device\n")
 
 
+@pytest.mark.skipif(not os.path.exists(FULL), reason="this system has no device that is full")
+def test_a_full_standard_error_leaves_the_exit_code():
+    finished = run(f"2>{FULL}", "tokenizer", "show", "no such folder", "text")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (2, "", "")
+
+
+def test_output_that_the_locale_lacks_is_escaped(tiny_store, monkeypatch):
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", printed)
+    assert command_line.main(["tokenizer", "show", str(tiny_store), "é"]) == 0
+    assert "\\xe9" in printed.buffer.getvalue().decode("ascii")  # pyright: ignore
+
+
 def test_a_reader_that_has_gone_is_no_error(tiny_store):
     finished = run("| true", "tokenizer", "show", str(tiny_store), "text")
     assert finished.stderr == ""
@@ -109,6 +123,8 @@ def test_a_reader_that_has_gone_is_no_error(tiny_store):
 
 def test_closed_standard_streams_are_allowed(tiny_store):
     assert run("<&- >&-", "tokenizer", "show", str(tiny_store), "text").returncode == 0
+    finished = run("<&- >&- 2>&-", "tokenizer", "show", str(tiny_store), "text")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
     finished = run("<&-", "fill", str(tiny_store))
     assert finished.returncode == 2
     assert finished.stderr.startswith("glm-jax: no text to fill")

@@ -95,6 +95,12 @@ def strangers(address) -> list[socket.socket]:
     return opened
 
 
+@pytest.mark.parametrize("port", ["65536", "0", "9" * 5000, "-1", ""])
+def test_a_port_that_is_none_is_one_sentence(port):
+    with pytest.raises(UsageError, match="expected HOST:PORT with a port from 1 to 65535"):
+        join_processes(f"localhost:{port}", 2, 0, timeout=1)
+
+
 @pytest.fixture
 def without_jax(monkeypatch):
     """Processes join, but JAX is not initialized."""

@@ -1,11 +1,13 @@
 """Paths as users write them, and URLs of every scheme."""
 
 import os
+import resource
 
 import pytest
 
 from glm_jax.errors import UsageError
 from glm_jax.io import files
+from glm_jax.io.append import AppendedFile
 from glm_jax.io.paths import local_path, resolve_path
 
 
@@ -67,7 +69,9 @@ def test_an_empty_path_is_refused_by_the_name_of_its_flag(given):
         resolve_path(given, "--out")
 
 
-@pytest.mark.parametrize("given", ["nothing://x/y", "memory://", "a\0b", "~nobody-has-this-name/x"])
+@pytest.mark.parametrize(
+    "given", ["nothing://x/y", "memory://", "a\0b", "a\udcff", "~nobody-has-this-name/x"]
+)
 def test_what_names_no_path_is_one_sentence(given):
     with pytest.raises(UsageError, match=r"^--out is "):
         resolve_path(given, "--out")
@@ -117,6 +121,63 @@ def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
         files.write_file(tmp_path / "x", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_bytes() == b"old"
+
+
+def test_of_several_files_none_is_replaced_before_all_are_written(tmp_path, monkeypatch):
+    files.write_files(tmp_path, {"a": b"old a", "b": b"old b"})
+    write = type(resolve_path(tmp_path)).write_bytes
+
+    def fill_disk(path, content):
+        if content == b"new b":
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(type(resolve_path(tmp_path)), "write_bytes", fill_disk)
+    with pytest.raises(OSError, match="No space") as caught:
+        files.write_files(tmp_path, {"a": b"new a", "b": b"new b"})
+    assert caught.value.filename == str(tmp_path / "b")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "a": b"old a",
+        "b": b"old b",
+    }
+
+
+@pytest.mark.parametrize("name", ["a" * 200, "ä" * 120])
+def test_a_file_of_a_long_name_is_written(tmp_path, name):
+    files.write_file(tmp_path / name, b"x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_new_file_needs_a_folder(tmp_path):
+    files.check_new_file(tmp_path / "x", "--json")
+    with pytest.raises(UsageError, match=r"--json is .*, but its folder does not exist"):
+        files.check_new_file(tmp_path / "no" / "x", "--json")
+    with pytest.raises(UsageError, match=r"--json is .*, which is a folder"):
+        files.check_new_file(tmp_path, "--json")
+
+
+@pytest.mark.parametrize("start", [b"", b"start "])
+def test_appended_bytes_are_in_the_file(folder, start):
+    appended = AppendedFile(f"{folder}/x", start)
+    for content in (b"a", b"bc"):
+        appended.append(content)
+    appended.close()
+    assert files.read_file(f"{folder}/x") == start + b"abc"
+
+
+def test_bytes_that_do_not_fit_are_not_appended_in_part(tmp_path):
+    appended = AppendedFile(tmp_path / "x", b"1234")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6, hard))  # as a disk with room for 2 more bytes
+    try:
+        with pytest.raises(OSError, match="x"):
+            appended.append(b"5678")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "x").read_bytes() == b"1234"
+    appended.append(b"5")
+    appended.close()
+    assert (tmp_path / "x").read_bytes() == b"12345"
 
 
 def test_a_missing_url_is_one_sentence():

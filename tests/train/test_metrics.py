@@ -2,8 +2,10 @@
 
 import io
 import json
+import resource
 
 import pytest
+import tensorflow as tf
 from rich.console import Console
 
 from glm_jax.errors import RunError
@@ -35,7 +37,24 @@ def test_values_that_are_not_finite_stay_valid_json(tmp_path):
 
 def test_events_are_written_for_tensorboard(tmp_path):
     write_run(tmp_path, [1, 2])
-    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+    (file,) = (tmp_path / "tensorboard").glob("events.out.tfevents.*")
+    first, resumed, *events = tf.compat.v1.train.summary_iterator(str(file))
+    assert (first.file_version, resumed.step) == ("brain.Event:2", 1)
+    values = [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in events]
+    assert values == [(1, "train/loss", 10.0), (2, "train/loss", 5.0)]
+
+
+def test_a_full_disk_ends_a_run_with_the_name_of_the_file(tmp_path):
+    writer = MetricsWriter(tmp_path, 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(OSError, match=r"metrics\.jsonl"):
+            writer.write("train", 1, {"loss": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    writer.close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
 
 
 def test_picture_is_drawn_from_the_file_alone(tmp_path):

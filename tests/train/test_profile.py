@@ -1,9 +1,13 @@
 """The profiler traces the steps it is asked for, and none else."""
 
+from pathlib import Path
+
 import jax
 import pytest
 
 from glm_jax.errors import UsageError
+from glm_jax.io.files import read_file, remove_folder
+from glm_jax.io.paths import resolve_path
 from glm_jax.train.profile import Profiler, ProfileSteps, parse_profile_steps
 
 
@@ -56,6 +60,21 @@ def test_no_window_traces_nothing(tmp_path, traced):
         profiler.before_step(1)
         profiler.after_step(1)
     assert traced == []
+
+
+def test_a_trace_is_uploaded_where_the_profiler_can_not_write(tmp_path, monkeypatch):
+    url = f"memory://{tmp_path.name}/a run/profile"
+    folders = []
+    monkeypatch.setattr(jax.profiler, "start_trace", folders.append)
+    monkeypatch.setattr(
+        jax.profiler, "stop_trace", lambda: Path(folders[0], "x.xplane.pb").write_bytes(b"trace")
+    )
+    with Profiler(resolve_path(url), ProfileSteps(1, 1)) as profiler:
+        profiler.before_step(1)
+        profiler.after_step(1)
+    assert read_file(f"{url}/x.xplane.pb") == b"trace"
+    assert not Path(folders[0]).exists()
+    remove_folder(url)
 
 
 def test_a_run_leaves_the_trace_it_was_asked_for(tiny_run, run_command):

@@ -53,7 +53,7 @@ def _module(module_name: str, name: str) -> ModuleType:
     if not module_name:
         raise UsageError(f"filter is {name!r}, expected MODULE:FUNCTION or FILE.py:FUNCTION")
     try:
-        if not module_name.endswith(".py"):
+        if not module_name.rstrip("/").endswith(".py"):
             return importlib.import_module(module_name)
         file = local_path(resolve_path(module_name, "filter"), "filter")
         spec = importlib.util.spec_from_file_location(file.stem, file)
