@@ -28,6 +28,7 @@ from glm_jax.train.run_folder import (
     folder_of_run,
     moved_settings,
 )
+from glm_jax.typed_values import build_section
 
 # What a configuration may describe, by the command that runs it.
 Root = TypeVar("Root", RunConfig, FinetuneRunConfig)
@@ -49,7 +50,6 @@ _GIN_ERRORS = (
     ValueError,
     tokenize.TokenError,
 )
-MAX_SHOWN = 80  # characters of a wrong value in a message
 
 
 def read_configuration(
@@ -91,7 +91,7 @@ def read_configuration(
                 f"{name}.{next(iter(values))} is set, but this command has the sections "
                 f"{', '.join(sections)}"
             )
-    return root(**{name: _build(name, bound[name]) for name in sections})
+    return root(**{name: build_section(name, SECTIONS[name], bound[name]) for name in sections})
 
 
 def _find(path: str | os.PathLike[str], beside: epath.Path | None = None) -> epath.Path | None:
@@ -208,56 +208,6 @@ _READERS: dict[str, Any] = {
     name: gin.external_configurable(_values_reader(cls), name, module="glm_jax")
     for name, cls in SECTIONS.items()
 }
-
-
-def _build(section: str, values: dict[str, Any]) -> Any:
-    """A section's dataclass from the values that were bound.
-
-    Raises:
-      UsageError: a value of the wrong type, or a missing one.
-    """
-    cls = SECTIONS[section]
-    types = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        name = f"{section}.{field.name}"
-        if field.name in values:
-            values[field.name] = _of_type(name, values[field.name], types[field.name])
-        elif field.default is field.default_factory is dataclasses.MISSING:
-            raise UsageError(f"{name} is not set, and it has no default")
-    return cls(**values)
-
-
-def _of_type(name: str, value: Any, expected: type) -> Any:
-    if expected is Any:
-        return value
-    if expected is float and type(value) is int:
-        try:
-            return float(value)
-        except OverflowError as error:
-            raise UsageError(f"{name} is an integer too large for type float") from error
-    if typing.get_origin(expected) is Mapping:
-        return _of_mapping_type(name, value, expected)
-    if typing.get_origin(expected) is tuple:
-        items = _of_type(name, value, tuple)
-        return tuple(_of_type(f"an item of {name}", i, typing.get_args(expected)[0]) for i in items)
-    if type(value) is not expected:
-        shown = repr(value)
-        if len(shown) > MAX_SHOWN:
-            shown = f"{shown[:MAX_SHOWN]}..."
-        raise UsageError(
-            f"{name} is {shown}, of type {type(value).__name__}; expected type {expected.__name__}"
-        )
-    return value
-
-
-def _of_mapping_type(name: str, value: Any, expected: Any) -> dict:
-    """A dict whose keys and values have the types of a `Mapping[key, value]`."""
-    value = _of_type(name, value, dict)
-    key_type, value_type = typing.get_args(expected)
-    return {
-        _of_type(f"a key of {name}", key, key_type): _of_type(f"{name}[{key!r}]", item, value_type)
-        for key, item in value.items()
-    }
 
 
 def _checked_binding(binding: str) -> str:

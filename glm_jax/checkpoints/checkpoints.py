@@ -22,23 +22,18 @@ from glm_jax.checkpoints.async_save import (
     RetentionPolicy,
     open_manager,
 )
-from glm_jax.checkpoints.checksums import find_damage, record_sum
+from glm_jax.checkpoints.checksums import record_sum
+from glm_jax.checkpoints.damage import DAMAGED, describe_damage, free_name
 from glm_jax.checkpoints.mirror import Mirror, check_one_process
 from glm_jax.checkpoints.record import (
     PARAMETER_LAYOUT,
-    RECORD_ITEM,
-    STATE_ITEM,
     first_line,
-    read_any_record,
     read_record,
 )
 from glm_jax.cluster.agree import any_process, first_message, wait_for_all
 from glm_jax.errors import RunError
 from glm_jax.io.files import folder_names
 from glm_jax.io.paths import is_tensorstore_location, resolve_path
-
-# A damaged checkpoint is kept under this name, where nothing takes it for a checkpoint.
-DAMAGED = "{}.damaged"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,10 +122,10 @@ class Checkpoints:
         """
         while (step := self.latest_step()) is not None:
             folder = self._folder / str(step)
-            damage = first_message(_damage(self._local / str(step)))
+            damage = first_message(describe_damage(self._local / str(step)))
             if damage is None:
                 return step
-            aside = _free_name(folder)
+            aside = free_name(folder)
             wait_for_all(f"checkpoint {step} is damaged")
             if jax.process_index() == 0:
                 folder.rename(aside)
@@ -277,30 +272,3 @@ def check_checkpoint_folder(folder: str | os.PathLike[str]) -> epath.Path:
     if not is_tensorstore_location(path):
         check_one_process(path)
     return path
-
-
-def _damage(step_folder: epath.Path) -> str | None:
-    """Describes damage in this process's share of a checkpoint's files, None where there is none.
-
-    Checkpoints written without checksums, by a conversion or by orbax alone, are accepted.
-    """
-    try:
-        record = read_any_record(step_folder)
-    except RunError as error:
-        return str(error)
-    expected = record.pop("record_checksum", None)
-    if expected is not None and expected != record_sum(record):
-        return f"{RECORD_ITEM}/metadata has changed since it was written"
-    if not record.get("checksums"):
-        return None
-    damage = find_damage(step_folder / STATE_ITEM, jax.process_index(), jax.process_count())
-    return damage and f"{STATE_ITEM}/{damage}"
-
-
-def _free_name(step_folder: epath.Path) -> epath.Path:
-    aside = step_folder.with_name(DAMAGED.format(step_folder.name))
-    number = 2
-    while aside.exists():
-        aside = step_folder.with_name(f"{DAMAGED.format(step_folder.name)}-{number}")
-        number += 1
-    return aside

@@ -96,7 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Finds or trains the tokenizer, writes the store, reports."""
     from rich.console import Console
 
-    from glm_jax.data.prepare.run import check_destination, prepare
+    from glm_jax.data.prepare.destination import check_destination
+    from glm_jax.data.prepare.run import prepare
 
     console = Console()
     check_destination(arguments.out, arguments.overwrite)

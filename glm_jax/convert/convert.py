@@ -50,10 +50,9 @@ def convert(
     num_attention_heads: int | None = None,
     ignore_extra: bool = False,
 ) -> Report:
-    """Writes the weights at `path` in another form, reads them back and compares.
+    """Writes the weights at `path` in another form, tensor by tensor, reads them back and compares.
 
-    Tensors pass one at a time, so that memory is bounded by the largest of them. `out` appears when
-    all is written and compared; whatever happens before leaves nothing there.
+    `out` appears when all of that is done.
 
     Args:
       path: an original checkpoint, a Hugging Face folder or a run folder.
@@ -62,26 +61,22 @@ def convert(
       stages: shows the progress.
       model_parallel_size: files that an original checkpoint is split into.
       changes: what is changed on the way.
-      num_attention_heads: H, where the source doesn't record it and it isn't hidden / 64.
-      ignore_extra: leaves out tensors that GLM doesn't have, which are refused otherwise; the
-        report names them.
+      num_attention_heads: H, where it isn't recorded and isn't hidden / 64.
+      ignore_extra: leaves out, instead of refusing, tensors that GLM doesn't have.
 
     Raises:
       UsageError: `path` holds no checkpoint that can be written so, or `out` is taken.
       RunError: the disk failed, or what was written isn't what was read.
     """
-    named, out = out, local_path(resolve_path(out, "DESTINATION"), "DESTINATION")
-    started = time.monotonic()
-    refuse_existing(out)
+    started, named = time.monotonic(), out
+    refuse_existing(out := local_path(resolve_path(out, "DESTINATION"), "DESTINATION"))
     with (
         readable_checkpoint(path) as local,
         open_source(local, num_attention_heads, ignore_extra=ignore_extra) as opened,
     ):
         source = ChangedSource(opened, changes or Changes())
         config = _config(opened, source, num_attention_heads)
-        plan = _Plan(kind, opened, source, config, model_parallel_size)
-        if kind == "original" and not config.num_attention_heads % model_parallel_size:
-            _check_vocabulary(source, model_parallel_size)
+        _check_vocabulary(plan := _Plan(kind, opened, source, config, model_parallel_size))
         fault = FaultWatch()
         try:
             _check_space(out, plan.num_bytes)
@@ -246,12 +241,15 @@ def _folder_of(source: WeightSource) -> Path:
     return Path(source.path)
 
 
-def _check_vocabulary(source: WeightSource, ranks: int) -> None:
+def _check_vocabulary(plan: _Plan) -> None:
     """Makes sure that the ranks can share the vocabulary, and says what to do if not.
 
     Raises:
       UsageError: they can't.
     """
+    source, ranks = plan.source, plan.model_parallel_size
+    if plan.kind != "original" or plan.config.num_attention_heads % ranks:
+        return  # ranks that don't divide the heads are refused for that
     rows = source.tensors[WORD_EMBEDDING].shape[0]
     if rows % ranks:
         raise UsageError(

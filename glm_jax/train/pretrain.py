@@ -83,9 +83,8 @@ def pretrain(
             return _outcome(config, first_step, first_step)
         enter(jax.set_mesh(ready.mesh))
         enter(line)
-        line.say(describe(config, ready, first_step))
-        for note in notes(config):
-            line.say(note)
+        for text in (describe(config, ready, first_step), *notes(config)):
+            line.say(text)
         state = restore_or_initialize(ready, checkpoints, first_step)
         skipped = int(jax.device_get(state.skipped))
         if process == 0:

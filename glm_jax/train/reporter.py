@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import jax
 
@@ -12,7 +13,6 @@ from glm_jax.checkpoints.async_save import FinishedSave
 from glm_jax.errors import RunError
 from glm_jax.model import GLMConfig
 from glm_jax.model.flops import Chip, model_flops_utilisation
-from glm_jax.train.evaluate import Evaluation
 from glm_jax.train.metrics import MetricsWriter, ProgressLine, duration
 from glm_jax.train.timer import Speed
 
@@ -32,6 +32,18 @@ class ReporterConfig:
     tokens_per_step: int
     max_skipped_steps: int
     utilisation: Callable[[float], float | None]
+
+
+class Evaluated(Protocol):
+    """What an evaluation found."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """By name, for the metrics file."""
+        ...
+
+    def describe(self) -> str:
+        """One line for people."""
+        ...
 
 
 class RunReporter:
@@ -104,9 +116,9 @@ class RunReporter:
         if logged:
             self._write("train", step, metrics)
 
-    def report_evaluation(self, step: int, evaluation: Evaluation, seconds: float) -> None:
+    def report_evaluation(self, step: int, evaluation: Evaluated, seconds: float) -> None:
         """Reports an evaluation, and for how long it stopped training."""
-        self._write("validation", step, evaluation.metrics() | {"seconds": seconds})
+        self._write("validation", step, {**evaluation.metrics(), "seconds": seconds})
         self._line.say(f"step {step}: validation {evaluation.describe()}")
 
     def report_saves(self, finished: Iterable[FinishedSave]) -> None:
@@ -135,7 +147,7 @@ class RunReporter:
             )
         self._line.say(f"{found}; update skipped ({self._skipped} so far, {allowed} allowed)")
 
-    def _write(self, kind: str, step: int, values: dict[str, float]) -> None:
+    def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         if self._writer:
             self._writer.write(kind, step, values)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,9 +112,8 @@ def test_scores_of_answers_that_continue_one_context(folder, cases, info):
         stacked["attention_mask"] = np.repeat(case["attention_mask"], num_choices)
         _, logits = hidden_states(folder / "ckpt", stacked)
         penalty = info["cases"][name].get("length_penalty", 0.0)
-        ours = answer_scores(
-            logits, stacked["target_ids"], stacked["logit_mask"], length_penalty=penalty
-        )
+        targets, mask = (jnp.asarray(stacked[key]) for key in ("target_ids", "logit_mask"))
+        ours = answer_scores(logits, targets, mask, length_penalty=penalty)
         assert_close(ours.reshape(case["output"].shape), case["output"])
         assert answer_length == 5
 
@@ -143,7 +143,7 @@ def test_classification(folder, cases, info):
             for layer in ("pool_layer", "multichoice_head")
         }
         head = ClassificationHead(settings["num_class"], hidden.shape[-1])
-        scores = head.apply({"params": params}, pooled(flat, prefix, settings["pool_token"]))
+        scores: Any = head.apply({"params": params}, pooled(flat, prefix, settings["pool_token"]))
         ours = scores[:, 0].reshape(lead) if name.startswith("multichoice") else scores
         assert_close(ours, case["output"])
 
@@ -198,11 +198,12 @@ def test_prompts(folder, cases, kind):
     case, path = cases[f"prompt_{kind}"], folder / f"ckpt_prompt_{kind}"
     params = prompt_params(path, kind)
     num_prompts, size = params["spell_embeddings"].shape
-    embeddings = PromptEncoder(num_prompts, size, kind).apply({"params": params})
+    embeddings: Any = PromptEncoder(num_prompts, size, kind).apply({"params": params})
     assert_close(embeddings, case["prompt_embeddings"][0])
     ids = np.zeros(case["tokens"].shape, np.int32)
     np.put_along_axis(ids, case["prompt_pos"], np.arange(1, num_prompts + 1)[None], axis=1)
     _, logits = hidden_states(path, case, prompts=Prompts(jnp.asarray(ids), embeddings))
     assert_close(logits, case["logits"])
-    ours = answer_scores(logits, case["target_ids"], case["logit_mask"])
+    targets, mask = jnp.asarray(case["target_ids"]), jnp.asarray(case["logit_mask"])
+    ours = answer_scores(logits, targets, mask)
     assert_close(ours, case["output"])

@@ -10,13 +10,12 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from glm_jax.data.prepare.assemble import Plan, WritingArrays, check_splits, plan_arrays
+from glm_jax.data.prepare.destination import check_destination, check_runner, new_store
 from glm_jax.data.prepare.report import (
     PICTURE_FILE,
     REPORT_FILE,
@@ -26,7 +25,7 @@ from glm_jax.data.prepare.report import (
     length_counts,
 )
 from glm_jax.data.prepare.runner import LocalRunner, Runner
-from glm_jax.data.prepare.scratch import remove_finished, scratch_location, shard_folder
+from glm_jax.data.prepare.scratch import scratch_location, shard_folder
 from glm_jax.data.prepare.splits import (
     AUTO,
     DOCUMENTS,
@@ -41,17 +40,14 @@ from glm_jax.data.sources.document import MAXIMUM_CHARACTERS, ReadOptions, ReadS
 from glm_jax.data.sources.filters import filter_stamp
 from glm_jax.data.sources.inputs import Input, find_inputs, is_one_document
 from glm_jax.data.store.arrays import create_array
-from glm_jax.data.store.store import METADATA_FILE, id_type, write_metadata
+from glm_jax.data.store.store import id_type, write_metadata
 from glm_jax.errors import RunError, UsageError
-from glm_jax.io.atomic import new_folder
 from glm_jax.io.files import (
-    copy_folder,
-    file_exists,
     folder_names,
     remove_folder,
     write_file,
 )
-from glm_jax.io.paths import is_tensorstore_location, is_url, resolve_path
+from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.tokenizer import Tokenizer
 
 # Format of a shard's file; shards of another version are written again.
@@ -94,16 +90,15 @@ def prepare(
       test_fraction: expected fraction of the documents in "test"; 0 makes no such split.
       split_by: "documents" keeps every document in one split, "stretches" divides long ones between
         the splits (see ``sources.stretches``), "auto" only where a split would have no document.
-      drop_duplicates: keep only the first of documents (parts, of those too long) of equal text.
-      filter: ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``; only a ``Document`` (each part of one
-        that is split or divided) for which the function is true is kept.
+      drop_duplicates: keep only the first of documents (or their parts) of equal text.
+      filter: ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION`` that is true for each ``Document`` (or
+        part of one) to keep.
       runner: does the work; one process by default.
       overwrite: replace a store at ``out``, once the new one is complete.
       progress: called with the documents and bytes of text done so far, after every shard.
 
     Raises:
-      UsageError: ``out`` is taken, a number is out of range, a source can't be used, the filter
-        fails, or a split would be empty.
+      UsageError: ``out``, a number, a source or the filter can't be used, or a split is empty.
       RunError: a worker was killed, the disk failed, or another process prepares the same store.
     """
     fractions = SplitFractions(validation_fraction, test_fraction)
@@ -112,7 +107,7 @@ def prepare(
     sources = _checked_sources(sources)
     out = str(resolve_path(out, "--out"))
     check_destination(out, overwrite)
-    _check_runner(out, runner)
+    check_runner(out, runner)
     found = ReadStats()
     inputs = find_inputs(sources, text_key, found)
     job = _Job(sources, inputs, found, out, tokenizer, fractions, filter, progress, overwrite)
@@ -175,7 +170,7 @@ class _Job:
             shards = self.runner.shards(self.inputs, options, work, folder)
             names = _tokenized(shards, self.progress)
             plan = self._planned(folder, names, options)
-            with _new_store(self.out, self.overwrite) as store:
+            with new_store(self.out, self.overwrite) as store:
                 return self._write(store, folder, plan, options)
 
     def _planned(self, folder: str, names: list[str], options: ReadOptions) -> Plan:
@@ -225,19 +220,6 @@ class _Job:
         return report
 
 
-def _check_runner(out: str, runner: Runner | None) -> None:
-    """Makes sure that a runner's processes can all write the store.
-
-    Raises:
-      UsageError: they can't.
-    """
-    if not is_tensorstore_location(out) and not isinstance(runner or LocalRunner(), LocalRunner):
-        raise UsageError(
-            f"--out is {out}, which only the processes of one machine can write; give other "
-            "runners a path that they share, or a URL of gs:// or s3://"
-        )
-
-
 def _checked_sources(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
     """The sources as text.
 
@@ -261,42 +243,3 @@ def _tokenized(shards: Iterable[tuple[str, int, int]], progress: Progress | None
         if progress is not None:
             progress(documents, num_bytes)
     return names
-
-
-@contextmanager
-def _new_store(out: str, overwrite: bool) -> Iterator[str]:
-    """Give the folder to write the store into: ``out``, or one that is moved or uploaded there."""
-    check = partial(check_destination, out, overwrite)
-    if not is_url(out):
-        with new_folder(Path(out), check) as folder:
-            yield str(folder)
-    elif is_tensorstore_location(out):
-        check()
-        remove_folder(out)
-        yield out
-    else:
-        with TemporaryDirectory(prefix="glm-jax-store-") as folder:
-            yield folder
-            check()
-            remove_folder(out)
-            copy_folder(folder, out, last=METADATA_FILE)
-
-
-def check_destination(out: str | os.PathLike[str], overwrite: bool) -> None:
-    """Makes sure that a store can be written to ``out``, a path or URL.
-
-    Raises:
-      UsageError: a store is there and not to be replaced, or something that is no store.
-    """
-    out = str(resolve_path(out, "--out"))
-    finished = f"{out}/{METADATA_FILE}"
-    if file_exists(finished):
-        if not overwrite:
-            remove_finished(out, finished)
-            raise UsageError(
-                f"there is a token store at {out} already; name another or overwrite it"
-            )
-    elif not is_url(out):
-        path = Path(out)
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise UsageError(f"{out} exists and is not a token store")
