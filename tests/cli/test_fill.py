@@ -72,7 +72,7 @@ def test_it_tells_what_it_compiled(fill_here):
     ("arguments", "said"),
     [
         (["--beams=2", "--top_k=3", "a"], "beams is 2, but beam search draws nothing"),
-        (["--file=nowhere.txt"], "--file nowhere.txt can't be read"),
+        (["--file=nowhere.txt"], "nowhere.txt can't be read"),
         (["--file=nowhere.txt", "a"], "give TEXT arguments or --file, not both"),
         (["--temperature=-1", "a"], "temperature is -1.0"),
         (["a" * 100 + "[MASK]"], "103 tokens"),

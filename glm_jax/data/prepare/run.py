@@ -103,7 +103,6 @@ def prepare(
     """
     fractions = SplitFractions(validation_fraction, test_fraction)
     options = checked_options(text_key, maximum_characters)
-    check_split_by(split_by)
     sources = _checked_sources(sources)
     out = str(resolve_path(out, "--out"))
     check_destination(out, overwrite)
@@ -142,6 +141,7 @@ class _Job:
 
     def run_split_by(self, split_by: str, options: ReadOptions) -> PrepareReport:
         """Writes the store, with splits of documents or of stretches."""
+        check_split_by(split_by)
         divided = dataclasses.replace(options, shares=self.fractions.shares)
         if split_by == STRETCHES or (split_by == AUTO and is_one_document(self.inputs)):
             return self.run(divided)
