@@ -102,11 +102,10 @@ class Leaf:
 
 def row_blocks(array: ts.TensorStore) -> Iterator[slice]:
     """Slices over the first axis: complete chunks of some `BLOCK_BYTES` each."""
-    chunk = array.chunk_layout.read_chunk.shape
-    length = array.shape[0]
-    step = length if chunk is None else chunk[0]
+    length, chunk = array.shape[0], array.chunk_layout.read_chunk.shape
+    chunk_rows = max((chunk[0] if chunk else None) or length, 1)
     bytes_per_row = max(array.dtype.numpy_dtype.itemsize * math.prod(array.shape[1:]), 1)
-    step *= max(BLOCK_BYTES // (step * bytes_per_row), 1)
+    step = chunk_rows * max(BLOCK_BYTES // (chunk_rows * bytes_per_row), 1)
     for start in range(0, length, step):
         yield slice(start, min(start + step, length))
 
