@@ -86,18 +86,12 @@ def convert(
             raise RunError(f"{out} can't be written: {error}") from error
         return Report(
             source=path,
-            source_kind=opened.kind,
             out=named,
-            kind=kind,
-            config=config,
             heads=describe_heads(opened.metadata, given=num_attention_heads is not None),
-            iteration=source.metadata.iteration,
-            tensors=dict(source.tensors),
             side_files=side_files,
             seconds=time.monotonic() - started,
             fault=fault.sentence,
-            extended=_describe_extension(opened, source),
-            extra=source.extra,
+            **plan.for_report(),
         )
 
 
@@ -119,6 +113,18 @@ class _Plan:
     def metadata(self) -> SourceMetadata:
         heads = self.config.num_attention_heads
         return dataclasses.replace(self.source.metadata, num_attention_heads=heads)
+
+    def for_report(self) -> dict[str, Any]:
+        """What the report says of it."""
+        return {
+            "source_kind": self.opened.kind,
+            "kind": self.kind,
+            "config": self.config,
+            "iteration": self.metadata.iteration,
+            "tensors": dict(self.source.tensors),
+            "extended": _describe_extension(self.opened, self.source),
+            "extra": self.source.extra,
+        }
 
 
 def _describe_extension(opened: WeightSource, source: ChangedSource) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import zlib
 from collections import deque
@@ -17,6 +18,8 @@ from glm_jax.errors import RunError, UsageError
 
 # Called with the bytes done since the last call.
 Progress = Callable[[int], None]
+
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,6 +54,8 @@ def copy_tensors(
         inspect(name, tensor)
         destination.write(name, tensor)
         progress(tensor.nbytes)
+        del tensor
+        return_freed_memory()
 
 
 def compare(
@@ -92,13 +97,29 @@ def compare(
         finally:
             free.put(reader)
 
-    for name, found in _ahead(find_checksum, found_tensors, num_threads=len(written)):
+    # The largest is read alone, so that there is no other one in memory with it.
+    largest = max(source.tensors, key=lambda name: source.tensors[name].nbytes)
+    rest = [name for name in found_tensors if name != largest]
+    alone = [(largest, find_checksum(largest))]
+    for name, found in itertools.chain(
+        alone, _ahead(find_checksum, rest, num_threads=len(written))
+    ):
         if checksums[name] != found:
             raise RunError(
                 f"{name} in {written[0].where(name)} was not written as it was read from "
                 f"{source.where(name)}; nothing is kept"
             )
         progress(source.tensors[name].nbytes)
+        return_freed_memory()
+
+
+def return_freed_memory() -> None:
+    """Returns freed memory to the operating system, where the C library can (glibc).
+
+    It keeps large buffers of every thread for later ones otherwise, some hundred MB in all.
+    """
+    if _TRIM is not None:
+        _TRIM(0)
 
 
 def checksum(tensor: np.ndarray) -> int:

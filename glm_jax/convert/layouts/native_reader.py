@@ -1,13 +1,15 @@
 """The parameters of one of our checkpoints on disk, whoever wrote them.
 
 Orbax keeps the arrays of a training run in one database, in chunks as devices held them. A
-conversion writes zarr3 folders with one uncompressed chunk per layer. TensorStore reads both.
+conversion writes zarr3 folders with uncompressed chunks. TensorStore reads both.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,9 @@ from glm_jax.io.paths import key_value_store
 
 # Arrays are read and written once, so that nothing is kept in memory.
 CONTEXT = {"cache_pool": {"total_bytes_limit": 0}}
+
+# Read and written at a time, where an array has chunks that allow it.
+BLOCK_BYTES = 4 << 20
 
 PARAMETERS = "params"
 DESCRIPTION_FILE = "_METADATA"
@@ -87,7 +92,22 @@ class Leaf:
         Raises:
           ValueError: it is missing or damaged.
         """
-        return (self.array if layer is None else self.array[layer]).read().result()
+        array = self.array if layer is None else self.array[layer]
+        # TensorStore holds the bytes of what it reads next to the array made of them.
+        values = np.empty(array.shape, array.dtype.numpy_dtype)
+        for rows in row_blocks(array):
+            values[rows] = array[rows].read().result()
+        return values
+
+
+def row_blocks(array: ts.TensorStore) -> Iterator[slice]:
+    """Slices over the first axis: complete chunks of some `BLOCK_BYTES` each."""
+    length, chunk = array.shape[0], array.chunk_layout.read_chunk.shape
+    chunk_rows = max((chunk[0] if chunk else None) or length, 1)
+    bytes_per_row = max(array.dtype.numpy_dtype.itemsize * math.prod(array.shape[1:]), 1)
+    step = chunk_rows * max(BLOCK_BYTES // (chunk_rows * bytes_per_row), 1)
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
 
 
 def leaf_keys(entry: Entry) -> tuple[str, ...]:

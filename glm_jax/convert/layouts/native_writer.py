@@ -1,8 +1,9 @@
 """Writing one of our checkpoints from tensors that come one at a time.
 
 Orbax saves complete arrays only, and a parameter of all layers may be larger than memory. So
-TensorStore writes the arrays layer by layer, in a format that orbax reads: zarr3, one folder per
-parameter and one uncompressed chunk per layer. The checksums of all tensors are in the record.
+TensorStore writes the arrays block by block, in a format that orbax reads: zarr3, one folder per
+parameter, in uncompressed chunks of complete rows of one layer. The checksums of all tensors are in
+the record.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import tensorstore as ts
 
 from glm_jax.checkpoints.record import PARAMETER_LAYOUT, RECORD_ITEM, STATE_ITEM
 from glm_jax.convert.layouts.native_reader import (
+    BLOCK_BYTES,
     CONTEXT,
     DESCRIPTION_FILE,
     leaf_keys,
     leaf_name,
     reason_of,
+    row_blocks,
 )
 from glm_jax.convert.layouts.native_record import weights_record
 from glm_jax.convert.names import Entry, Layout, by_native, find, to_native
@@ -92,7 +95,10 @@ class NativeDestination:
         native = contiguous(to_native(entry.layout, tensor)).astype(dtype, copy=False)
         with _failing_as_run_error(self._folder):
             array = self._array(entry)
-            (array if layer is None else array[layer]).write(native).result()
+            target = array if layer is None else array[layer]
+            # TensorStore copies what it writes.
+            for rows in row_blocks(target):
+                target[rows].write(native[rows]).result()
 
     def finish(self) -> None:
         """Writes orbax's metadata and the record.
@@ -120,7 +126,8 @@ class NativeDestination:
         """The array of a parameter, created when its first layer is written."""
         if entry.native not in self._arrays:
             info = self._parameters[entry.native]
-            chunk = (1, *info.shape[1:]) if entry.in_layers else info.shape
+            block = _block_shape(info.shape[entry.in_layers :], info.dtype)
+            chunk = (1, *block) if entry.in_layers else block
             spec = {
                 "driver": "zarr3",
                 "kvstore": key_value_store(self._state / leaf_name(entry)),
@@ -152,6 +159,12 @@ class NativeDestination:
             "configuration": {"model": dict(self._model)},
             **weights_record(self._metadata, changed, self._checksums),
         }
+
+
+def _block_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
+    """Complete rows of at most `BLOCK_BYTES`, so that a block is read and written by itself."""
+    rows = max(BLOCK_BYTES // TensorInfo(shape[1:], dtype).nbytes, 1)
+    return (min(rows, shape[0]), *shape[1:])
 
 
 def _leaves(tensors: Mapping[str, TensorInfo]) -> list[tuple[Entry, list[TensorInfo]]]:
