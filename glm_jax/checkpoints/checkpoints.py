@@ -71,7 +71,7 @@ class Checkpoints:
         Raises:
           UsageError: it is a URL of a scheme that orbax can't write to.
         """
-        self._folder = _checked_folder(folder)
+        self._folder = check_checkpoint_folder(folder)
         keep = None if config is None else RetentionPolicy(config.keep, config.keep_every)
         self._manager = open_manager(self._folder, keep, self._files_written)
         self._pending: PendingSave | None = None
@@ -237,7 +237,12 @@ class Checkpoints:
         return restored["state"]
 
 
-def _checked_folder(folder: str | os.PathLike[str]) -> epath.Path:
+def check_checkpoint_folder(folder: str | os.PathLike[str]) -> epath.Path:
+    """The absolute path of a folder that checkpoints can be kept in, or below.
+
+    Raises:
+      UsageError: it is a URL of a scheme that orbax can't write to.
+    """
     path = resolve_path(folder, "the checkpoint folder")
     if scheme_of(path) not in (None, *ORBAX_SCHEMES):
         raise UsageError(

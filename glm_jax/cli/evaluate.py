@@ -47,23 +47,15 @@ def run(arguments: argparse.Namespace) -> int:
     import jax
 
     from glm_jax.convert.load import load_glm
-    from glm_jax.data.batches.inputs import open_inputs
-    from glm_jax.parallel.mesh import check_batch_size, make_mesh
-    from glm_jax.tokenizer import load_tokenizer
     from glm_jax.train.evaluate import evaluate
-    from glm_jax.train.program import check_parts, compile_evaluation
+    from glm_jax.train.preflight import check_evaluation
+    from glm_jax.train.program import compile_evaluation
+    from glm_jax.train.resume import check_dimensions
 
-    inputs = open_inputs(config.data, config.blanks, config.model.vocab_size)
-    if load_tokenizer(str(folder)).fingerprint != inputs.tokenizer.fingerprint:
-        raise UsageError(
-            f"the store {config.data.main_store} was built with another tokenizer "
-            f"than the run {folder}"
-        )
-    mesh = make_mesh(config.mesh)
-    check_batch_size(config.data.batch_size, mesh)
+    inputs, mesh = check_evaluation(config, folder, arguments.split)
     with jax.set_mesh(mesh):
         model, params = load_glm(folder, mesh=mesh)
-        check_parts(model.config, mesh, config.data.sequence_length)
+        check_dimensions(vars(model.config), config.model, f"the newest checkpoint of {folder}")
         shardings = jax.tree.map(lambda array: array.sharding, params)
         evaluation = evaluate(
             compile_evaluation(

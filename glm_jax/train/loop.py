@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cluster.heartbeat import Heartbeat
 from glm_jax.cluster.preemption import StopRequest
+from glm_jax.cluster.run_lock import RunLock
 from glm_jax.data.batches.inputs import Inputs
 from glm_jax.train.evaluate import evaluate
 from glm_jax.train.profile import Profiler
@@ -51,11 +52,12 @@ class Run:
       mesh: the devices they run on.
       inputs: its data.
       checkpoints: where its state is saved.
-      record: what is saved with the state.
+      record: what is saved with the state of a step.
       reporter: writes its metrics and messages.
       heartbeat: writes how far this process is.
       profiler: traces the steps it was asked to.
       stop: receives requests to stop.
+      lock: keeps other processes out of the run folder.
     """
 
     config: LoopConfig
@@ -63,11 +65,12 @@ class Run:
     mesh: Mesh
     inputs: Inputs
     checkpoints: Checkpoints
-    record: Mapping[str, Any]
+    record: Callable[[int], Mapping[str, Any]]
     reporter: RunReporter
     heartbeat: Heartbeat
     profiler: Profiler
     stop: StopRequest
+    lock: RunLock
 
 
 def train_loop(run: Run, state: TrainState, first_step: int) -> int:
@@ -84,7 +87,7 @@ def train_loop(run: Run, state: TrainState, first_step: int) -> int:
         or a checkpoint could not be saved.
     """
     config, timer = run.config, StepTimer()
-    batches = run.inputs.read("train", run.mesh, first_step=first_step)
+    batches = run.inputs.read("train", run.mesh)
     step, pending = first_step, None
     # Batches are placed and metrics fetched explicitly; any other transfer is a mistake.
     with jax.transfer_guard("disallow"):
@@ -140,9 +143,10 @@ def save_state(run: Run, step: int, state: TrainState, *, wait: bool) -> None:
       state: what to save.
       wait: whether to wait for the previous save and for this one.
     """
+    run.lock.check()  # saving deletes older checkpoints
     run.heartbeat.doing("saving")
     with jax.transfer_guard("allow"):  # orbax copies the state to the host in its own way
-        if not run.checkpoints.save(step, state, run.record, wait_for_previous=wait):
+        if not run.checkpoints.save(step, state, run.record(step), wait_for_previous=wait):
             run.reporter.save_skipped(step)
         if wait:
             run.checkpoints.wait()

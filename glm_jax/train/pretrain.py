@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -12,19 +15,20 @@ from rich.console import Console
 from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cluster.heartbeat import Heartbeat
 from glm_jax.cluster.preemption import StopRequest
-from glm_jax.data.batches.inputs import open_inputs
+from glm_jax.cluster.run_lock import RunLock
+from glm_jax.data.batches.inputs import Inputs
+from glm_jax.data.batches.position import continued, recorded_position
 from glm_jax.io.paths import resolve_path
-from glm_jax.parallel.mesh import make_mesh
 from glm_jax.train.config import RunConfig
 from glm_jax.train.loop import LoopConfig, Run, train_loop
 from glm_jax.train.metrics import ProgressLine, draw_loss
+from glm_jax.train.preflight import PreparedRun, prepare_run
 from glm_jax.train.profile import Profiler, ProfileSteps
-from glm_jax.train.program import Program, program_of
 from glm_jax.train.reporter import ReporterConfig, RunReporter, utilisation_of
-from glm_jax.train.resume import check_same_run, initial_weights, run_record
+from glm_jax.train.resume import check_same_run, describe_changes, run_record
 from glm_jax.train.run_folder import write_configuration
 from glm_jax.train.step import TrainState
-from glm_jax.train.summary import describe
+from glm_jax.train.summary import describe, notes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +52,7 @@ def pretrain(
     """Starts, or resumes, the pretraining that the configuration describes.
 
     A run folder with checkpoints is resumed from the newest one that is not damaged; one that has
-    all its steps is left as it is.
+    all its steps is left as it is. Nothing is written before everything has been checked.
 
     Args:
       config: the run.
@@ -56,54 +60,74 @@ def pretrain(
       profile_steps: steps to trace for the profiler.
 
     Raises:
-      UsageError: store, mesh or an earlier checkpoint do not fit the configuration.
-      RunError: loss or gradients were not finite too often, a checkpoint could not be saved, or
-        all are damaged.
+      UsageError: something of the configuration, or an earlier checkpoint, does not fit the rest.
+      RunError: another process has the run folder, loss or gradients were not finite too often, a
+        checkpoint could not be saved, or all are damaged.
     """
     folder = resolve_path(config.train.run_folder, "train.run_folder")
     process = jax.process_index()
-    inputs = open_inputs(config.data, config.blanks, config.model.vocab_size)
-    mesh = make_mesh(config.mesh)
-    program = program_of(config, mesh)
     line = ProgressLine(console)
     with ExitStack() as stack:
         enter = stack.enter_context
+        stop = enter(StopRequest())
+        ready = prepare_run(config, folder, profile_steps)
+        lock = enter(RunLock(folder, line.say))
         checkpoints = enter(Checkpoints(folder / "checkpoints", config.checkpoint))
         first_step = checkpoints.latest_intact_step(line.say) or 0
+        inputs = ready.inputs
         if first_step:
-            saved = checkpoints.read_record(first_step)
-            check_same_run(saved, config.model, config.optimizer, inputs.tokenizer.fingerprint)
+            inputs = resume_inputs(checkpoints.read_record(first_step), config, inputs, line.say)
         if first_step >= config.train.num_steps:
             return _outcome(config, first_step, first_step)
-        enter(jax.set_mesh(mesh))
+        enter(jax.set_mesh(ready.mesh))
         enter(line)
-        stop = enter(StopRequest())
-        num_tokens = inputs.num_tokens("train")
-        line.say(describe(config, mesh, program.abstract_state, num_tokens, first_step))
-        state = restore_or_initialize(config, program, mesh, checkpoints, first_step)
+        line.say(describe(config, ready, first_step))
+        for note in notes(config):
+            line.say(note)
+        state = restore_or_initialize(ready, checkpoints, first_step)
         skipped = int(jax.device_get(state.skipped))
         if process == 0:
             write_configuration(folder, config, inputs.tokenizer)
+        reports = reporter_config(config, ready.mesh)
         run = Run(
             config=loop_config(config),
-            program=program,
-            mesh=mesh,
+            program=ready.program,
+            mesh=ready.mesh,
             inputs=inputs,
             checkpoints=checkpoints,
-            record=run_record(config, inputs.tokenizer),
-            reporter=enter(
-                RunReporter(folder, first_step, skipped, line, reporter_config(config, mesh))
-            ),
+            record=partial(record_at, config, inputs, first_step),
+            reporter=enter(RunReporter(folder, first_step, skipped, line, reports)),
             heartbeat=enter(Heartbeat(folder, process, first_step)),
             profiler=enter(Profiler(folder / "profile" / f"process_{process}", profile_steps)),
             stop=stop,
+            lock=lock,
         )
         steps = train_loop(run, state, first_step)
     return _outcome(config, first_step, steps)
 
 
+def resume_inputs(
+    record: Mapping[str, Any], config: RunConfig, inputs: Inputs, say: Callable[[str], None]
+) -> Inputs:
+    """The inputs at the position of a checkpoint; `say` reports what of them has changed.
+
+    Raises:
+      UsageError: the run can't resume from the checkpoint.
+    """
+    check_same_run(record, config.model, config.optimizer, inputs.tokenizer.fingerprint)
+    if changes := describe_changes(record, config, inputs.position):
+        say(changes)
+    return inputs.at(continued(recorded_position(record), inputs.position))
+
+
+def record_at(config: RunConfig, inputs: Inputs, first_step: int, step: int) -> dict[str, Any]:
+    """What is recorded with the checkpoint of a step of a run that started after `first_step`."""
+    position = inputs.position.advanced((step - first_step) * config.data.batch_size)
+    return run_record(config, inputs.tokenizer, position)
+
+
 def restore_or_initialize(
-    config: RunConfig, program: Program, mesh: Mesh, checkpoints: Checkpoints, first_step: int
+    ready: PreparedRun, checkpoints: Checkpoints, first_step: int
 ) -> TrainState:
     """The first state of this start, from the first of these that there is:
 
@@ -111,13 +135,14 @@ def restore_or_initialize(
     2. the weights of `train.initial_weights`,
     3. random parameters.
     """
+    abstract = ready.program.abstract_state
     if first_step:
-        return checkpoints.restore(first_step, program.abstract_state)
-    state = program.initialize()
-    if path := config.train.initial_weights:
+        return checkpoints.restore(first_step, abstract)
+    state = ready.program.initialize()
+    if ready.initial_weights is not None:
         # They come in the default layout; the run's may be another.
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, program.abstract_state.params)
-        params = jax.device_put(initial_weights(path, config.model, mesh), shardings)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract.params)
+        params = jax.device_put(ready.initial_weights, shardings)
         state = dataclasses.replace(state, params=params)
     return state
 

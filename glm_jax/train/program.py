@@ -235,8 +235,8 @@ def _replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def program_of(config: RunConfig, mesh: Mesh) -> Program:
-    """The functions that training runs, and that are compiled ahead of time.
+def check_layout(config: RunConfig, mesh: Mesh) -> None:
+    """Makes sure that a run's batches, network and loss can be divided over a mesh.
 
     Raises:
       UsageError: batch, network, sequence or attention do not fit the mesh.
@@ -250,6 +250,15 @@ def program_of(config: RunConfig, mesh: Mesh) -> Program:
         config.train.target_fraction,
         config.train.loss_chunks,
     )
+
+
+def program_of(config: RunConfig, mesh: Mesh) -> Program:
+    """The functions that training runs, and that are compiled ahead of time.
+
+    Raises:
+      UsageError: batch, network, sequence or attention do not fit the mesh.
+    """
+    check_layout(config, mesh)
     return make_program(
         config.model,
         config.optimizer,

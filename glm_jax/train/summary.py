@@ -12,6 +12,7 @@ from glm_jax.model.flops import peak_flops_per_second, training_flops_per_token
 from glm_jax.train.config import RunConfig
 from glm_jax.train.metrics import duration
 from glm_jax.train.optimizer import parameter_count
+from glm_jax.train.preflight import PreparedRun
 from glm_jax.train.step import TrainState
 
 GIBIBYTE = 1 << 30
@@ -19,18 +20,16 @@ GIBIBYTE = 1 << 30
 EXPECTED_UTILISATION = 0.5
 
 
-def describe(
-    config: RunConfig, mesh: Mesh, state: TrainState, num_tokens: int, first_step: int
-) -> str:
+def describe(config: RunConfig, ready: PreparedRun, first_step: int) -> str:
     """One line: what is trained, on what, what that takes, and from which step.
 
     Args:
       config: of the run.
-      mesh: where it runs.
-      state: shapes, dtypes and shardings of the train state.
-      num_tokens: training tokens in its stores.
+      ready: what it is made of.
       first_step: steps done before.
     """
+    mesh, state = ready.mesh, ready.program.abstract_state
+    num_tokens = ready.inputs.num_tokens("train")
     axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     start = f"resuming from step {first_step}" if first_step else "from the start"
@@ -41,6 +40,19 @@ def describe(
         f"{num_tokens:,} training tokens, {config.data.batch_size} x {config.data.sequence_length} "
         f"a step{expected_time(config, mesh)}, {config.train.num_steps} steps, {start}"
     )
+
+
+def notes(config: RunConfig) -> list[str]:
+    """Settings that are possible, but that only a trial of a few steps is likely to mean."""
+    optimizer, num_steps = config.optimizer, config.train.num_steps
+    warmup_steps = math.ceil(optimizer.warmup_fraction * optimizer.decay_steps)
+    if warmup_steps <= num_steps:
+        return []
+    return [
+        f"the learning rate rises for {warmup_steps} steps (optimizer.warmup_fraction of "
+        f"optimizer.decay_steps), longer than the {num_steps} steps of the run: it does not reach "
+        f"optimizer.learning_rate = {optimizer.learning_rate:g}"
+    ]
 
 
 def memory(state: TrainState, mesh: Mesh) -> str:

@@ -50,7 +50,7 @@ class Calls:
         return step == self._stop_at
 
     def save(self, step, state, record, *, wait_for_previous):
-        assert record == {"a": 1} and int(state.step) == step
+        assert record == {"a": step} and int(state.step) == step
         self.list.append(("save and wait" if wait_for_previous else "save", step))
         return wait_for_previous or not self._slow_saves
 
@@ -113,12 +113,17 @@ def run(
         mesh: Any = None
         around = {
             "heartbeat": calls,
+            "lock": SimpleNamespace(check=lambda: None),
             "profiler": SimpleNamespace(
                 **{name: lambda step: None for name in ("before_step", "after_step")}
             ),
         }
+
+        def record(step: int) -> dict[str, int]:
+            return {"a": step}
+
         done = train_loop(
-            Run(config, program, mesh, calls, calls, {"a": 1}, reporter, stop=calls, **around),
+            Run(config, program, mesh, calls, calls, record, reporter, stop=calls, **around),
             state,
             0,
         )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
 from glm_jax.data.batches.pipeline import Prefetched, batches
+from glm_jax.data.batches.position import DataPosition, first_position
 from glm_jax.data.batches.rows import MixedIn, RowMaker
-from glm_jax.data.batches.supervised import read_supervised
+from glm_jax.data.batches.supervised import SupervisedExamples, read_supervised
 from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.data.config import DataConfig
 from glm_jax.data.order.documents import DocumentTexts
@@ -28,33 +31,71 @@ BATCHES_AHEAD = 2  # on the devices, in addition to the one in use
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Token stores with their tokenizer, read as batches of blanks."""
+    """Token stores with their tokenizer, read as batches of blanks.
+
+    Attributes:
+      stores: the stores.
+      tokenizer: of all of them.
+      data: the shape of batches.
+      blanks: how blanks are sampled.
+      position: where training starts or resumes.
+      opened: what has been opened so far, by what it is.
+    """
 
     stores: Sequence[TokenStore]
     tokenizer: Tokenizer
     data: DataConfig
     blanks: BlankConfig
+    position: DataPosition
+    opened: dict[Hashable, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def num_tokens(self, split: str) -> int:
         """Tokens of a split over all stores."""
         return sum(store.split(split).num_tokens for store in self.stores)
 
-    def read(
-        self, split: str, mesh: Mesh, *, first_step: int = 0, num_steps: int | None = None
-    ) -> Iterator[Batch]:
-        """Global batches of a split; this process makes only the rows that its devices hold."""
+    def open(self, *splits: str) -> None:
+        """Opens splits, and the supervised examples of training, before they are read.
+
+        Raises:
+          UsageError: a store has no such split, a split is shorter than a sequence, sequences are
+            too short, the tokenizer lacks a token, or the supervised examples can't be used.
+          RunError: a store's files are damaged.
+        """
+        for split in splits:
+            self._row_maker(split)
+
+    def at(self, position: DataPosition) -> Inputs:
+        """The same inputs, whose training examples continue at another position."""
+        return dataclasses.replace(self, position=position)
+
+    def read(self, split: str, mesh: Mesh, *, num_steps: int | None = None) -> Iterator[Batch]:
+        """Global batches of a split; this process makes only the rows that its devices hold.
+
+        Those of "train" start at the position, those of any other split at its first example.
+        """
         rows = process_rows(mesh, self.data.batch_size)
-        local = self._read(split, rows, first_step, num_steps)
+        first_example = self.position.example if split == "train" else 0
+        local = self._read(split, rows, first_example, num_steps)
         return Prefetched(to_devices(local, mesh, self.data.batch_size), BATCHES_AHEAD)
 
     def read_rows(self, split: str, step: int, rows: Sequence[int]) -> dict[str, np.ndarray]:
-        """Some rows of one step's batch, on the host."""
-        return next(self._read(split, rows, step, 1))
+        """Some rows of one step's batch, on the host, all steps having the same batch size."""
+        return next(self._read(split, rows, step * self.data.batch_size, 1))
 
     def _read(
-        self, split: str, rows: Sequence[int], first_step: int, num_steps: int | None
+        self, split: str, rows: Sequence[int], first_example: int, num_steps: int | None
     ) -> Iterator[dict[str, np.ndarray]]:
-        make = RowMaker(
+        return batches(
+            self._row_maker(split),
+            batch_size=self.data.batch_size,
+            first_example=first_example,
+            num_steps=num_steps,
+            rows=rows,
+            threads=data_threads(),
+        )
+
+    def _row_maker(self, split: str) -> RowMaker:
+        return RowMaker(
             self._texts(split),
             self.blanks,
             self.tokenizer.special,
@@ -63,35 +104,45 @@ class Inputs:
             self.data.seed,
             self._supervised() if split == "train" else None,
         )
-        return batches(
-            make,
-            batch_size=self.data.batch_size,
-            start_step=first_step,
-            num_steps=num_steps,
-            rows=rows,
-            threads=data_threads(),
-        )
 
     def _supervised(self) -> MixedIn | None:
         if not self.data.supervised:
             return None
-        source = read_supervised(
-            self.data.supervised,
-            self.tokenizer,
-            sequence_length=self.data.sequence_length,
-            seed=self.data.seed,
+        source: SupervisedExamples = self._opened(
+            "supervised",
+            lambda: read_supervised(
+                self.data.supervised,
+                self.tokenizer,
+                sequence_length=self.data.sequence_length,
+                seed=self.data.seed,
+            ),
         )
-        return MixedIn(source, self.data.supervised_share)
+        position = self.position
+        return MixedIn(
+            source, self.data.supervised_share, position.start, position.supervised_before
+        )
 
     def _texts(self, split: str) -> TextSource:
         """Texts of all stores; every one is shuffled by its own seed."""
-        sources = [
-            self._texts_of(store, split, self.data.seed + number)
-            for number, store in enumerate(self.stores)
+        # Held-out texts are the same ones whatever has been trained on.
+        position = self.position if split == "train" else self.position.restarted()
+        sources: list[TextSource] = [
+            self._opened(
+                (split, store.path, mixed.number),
+                partial(self._texts_of, store, split, self.data.seed + mixed.number),
+            )
+            for store, mixed in zip(self.stores, position.mixed, strict=True)
         ]
-        if len(sources) == 1:
+        before = [store.before for store in position.mixed]
+        if len(sources) == 1 and before[0] == position.texts_before:
             return sources[0]
-        return MixedTexts(sources, list(self.data.store_weights.values()))
+        weights = [store.weight for store in position.mixed]
+        return MixedTexts(sources, weights, start=position.texts_before, before=before)
+
+    def _opened(self, name: Hashable, open_it: Callable[[], Any]) -> Any:
+        if name not in self.opened:
+            self.opened[name] = open_it()
+        return self.opened[name]
 
     def _texts_of(self, store: TokenStore, split_name: str, seed: int) -> TextSource:
         split = store.split(split_name)
@@ -145,4 +196,4 @@ def open_inputs(data: DataConfig, blanks: BlankConfig, vocab_size: int) -> Input
             f"the store {data.main_store} has a vocabulary of {first.vocab_size} tokens, more "
             f"than model.vocab_size = {vocab_size}"
         )
-    return Inputs(stores, tokenizer, data, blanks)
+    return Inputs(stores, tokenizer, data, blanks, first_position(stores, data))

@@ -1,6 +1,6 @@
 """Rows -> batches, on tf.data.
 
-A batch is a pure function of (seed, example indices): starting at any step costs nothing, and it
+A batch is a pure function of (seed, example indices): starting at any example costs nothing, and it
 does not matter how many readers share the rows.
 """
 
@@ -23,16 +23,17 @@ def batches(
     make: RowMaker,
     *,
     batch_size: int,
-    start_step: int = 0,
+    first_example: int = 0,
     num_steps: int | None = None,
     rows: Sequence[int] | None = None,
     threads: int = 1,
 ) -> Iterator[Batch]:
-    """Batches in the form of contract C1, from step `start_step` on.
+    """Batches in the form of contract C1.
 
     Args:
       make: makes the rows.
       batch_size: examples of a step, over all readers.
+      first_example: index of the first batch's first example.
       num_steps: how many batches; None is unlimited.
       rows: which rows of each step's batch to make; None makes all.
       threads: how many threads prepare batches ahead of their use.
@@ -48,11 +49,11 @@ def batches(
     # Nothing here branches on tensors; without autograph the first batch comes seconds earlier.
     @tf.autograph.experimental.do_not_convert
     def choose(step: tf.Tensor) -> tuple:
-        return make.choose(step * batch_size + tf.constant(list(rows), tf.int64))
+        examples = tf.constant([first_example + row for row in rows], tf.int64)
+        return make.choose(step * batch_size + examples)
 
     stopped = tf.Variable(tf.constant(False), trainable=False)
-    end = np.iinfo(np.int64).max if num_steps is None else start_step + num_steps
-    dataset = tf.data.Dataset.range(start_step, end)
+    dataset = tf.data.Dataset.range(np.iinfo(np.int64).max if num_steps is None else num_steps)
     dataset = dataset.take_while(lambda _: tf.logical_not(stopped))
     dataset = dataset.map(choose, num_parallel_calls=threads, deterministic=True)
     blank = tf.autograph.experimental.do_not_convert(make.blank)

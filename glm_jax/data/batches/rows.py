@@ -29,10 +29,28 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True)
 class MixedIn:
-    """A second stream of examples; `share` in (0, 1) is its part of all examples."""
+    """A second stream of examples.
+
+    Attributes:
+      source: the examples.
+      share: in (0, 1), their part of all examples.
+      start: the first example that is mixed so.
+      before: of the examples before that, how many were of this stream.
+    """
 
     source: RowSource
     share: float
+    start: int = 0
+    before: int = 0
+
+    def assign(
+        self, example: Int64[tf.Tensor, "B"]
+    ) -> tuple[Int32[tf.Tensor, "B"], Int64[tf.Tensor, "B"]]:
+        """Whether each example is a text (0) or of this stream (1), and which one there."""
+        shares = [1 - self.share, self.share]
+        stream, index_in_stream = assign_streams(example - self.start, shares)
+        before = tf.constant([self.start - self.before, self.before], tf.int64)
+        return stream, index_in_stream + tf.gather(before, stream)
 
 
 @dataclass(frozen=True)
@@ -71,9 +89,7 @@ class RowMaker:
         """The texts, the index of each in `texts`, and which rows they and the others are."""
         if self.mixed_in is None:
             return self.texts(example, self.calls), example
-        stream, index_in_stream = assign_streams(
-            example, [1 - self.mixed_in.share, self.mixed_in.share]
-        )
+        stream, index_in_stream = self.mixed_in.assign(example)
         of_texts = tf.gather(index_in_stream, rows_of(0, stream))
         return self.texts(of_texts, self.calls), of_texts, stream, index_in_stream
 

@@ -39,6 +39,16 @@ def assign_streams(
     return stream, left
 
 
+def num_assigned(count: int, weights: Sequence[float]) -> list[int]:
+    """How many of the first `count` examples `assign_streams` gives to each stream."""
+    numbers, left = [], count
+    for number, weight in enumerate(weights[:-1]):
+        taken = left * round(weight / sum(weights[number:]) * _UNIT) // _UNIT
+        numbers.append(taken)
+        left -= taken
+    return [*numbers, left]
+
+
 def rows_of(number: int, stream: Int32[tf.Tensor, "B"]) -> Int32[tf.Tensor, "rows"]:
     """The rows of a batch that a stream has."""
     return tf.cast(tf.where(tf.equal(stream, number))[:, 0], tf.int32)
@@ -47,17 +57,32 @@ def rows_of(number: int, stream: Int32[tf.Tensor, "B"]) -> Int32[tf.Tensor, "row
 class MixedTexts:
     """Texts of several sources by weight (a `TextSource`); every source counts its own examples."""
 
-    def __init__(self, sources: Sequence[TextSource], weights: Sequence[float]) -> None:
-        """Mix sources whose texts are equally wide."""
-        self._sources, self._weights = sources, weights
+    def __init__(
+        self,
+        sources: Sequence[TextSource],
+        weights: Sequence[float],
+        *,
+        start: int = 0,
+        before: Sequence[int] | None = None,
+    ) -> None:
+        """Mix sources whose texts are equally wide.
+
+        Args:
+          sources: their texts.
+          weights: one positive number for each.
+          start: the first example that is mixed so.
+          before: how many examples of each source there were before that; none by default.
+        """
+        self._sources, self._weights, self._start = sources, weights, start
+        self._before = [0] * len(sources) if before is None else before
 
     def __call__(self, example: Int64[tf.Tensor, "B"], calls: PythonCalls) -> Texts:
-        stream, index_in_stream = assign_streams(example, self._weights)
+        stream, index_in_stream = assign_streams(example - self._start, self._weights)
         rows, parts = [], []
         for number, source in enumerate(self._sources):
             row = rows_of(number, stream)
             rows.append(row)
-            parts.append(source(tf.gather(index_in_stream, row), calls))
+            parts.append(source(tf.gather(index_in_stream, row) + self._before[number], calls))
         return Texts(*(tf.dynamic_stitch(rows, list(field)) for field in zip(*parts, strict=True)))
 
 

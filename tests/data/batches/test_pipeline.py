@@ -104,7 +104,7 @@ def make_batches(make_rows):
         return batches(
             make_rows(**changes),
             batch_size=batch_size,
-            start_step=start_step,
+            first_example=start_step * batch_size,
             num_steps=num_steps,
             rows=rows,
             threads=threads,
