@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
 from glm_jax.errors import RunError, UsageError
+from glm_jax.io.atomic import new_folder
+from glm_jax.io.paths import local_path, resolve_path
 
 HELP = "train a SentencePiece tokenizer, or show what any tokenizer does"
 
@@ -77,7 +80,9 @@ def train(arguments: argparse.Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} is {value}; expected at least 1")
-    check_destination(arguments.out, bool(arguments.overwrite))
+    out = local_path(resolve_path(arguments.out, "--out"), "--out")
+    check = partial(check_destination, out, bool(arguments.overwrite))
+    check()
 
     from rich.console import Console
 
@@ -90,10 +95,14 @@ def train(arguments: argparse.Namespace) -> int:
     source = documents(arguments.arguments, text_key=arguments.text_key or "text", stats=stats)
     start = time.perf_counter()
     try:
-        with Console(stderr=True).status(f"training {arguments.vocab_size:,} pieces"):
+        # Two trainings to one folder would overwrite each other's files.
+        with (
+            Console(stderr=True).status(f"training {arguments.vocab_size:,} pieces"),
+            new_folder(out, check) as folder,
+        ):
             tokenizer = train_sentencepiece(
                 held_out.taken_from(size.counted(source)),
-                arguments.out,
+                folder,
                 vocab_size=arguments.vocab_size,
                 sample_lines=arguments.sample_lines or 500_000,
             )

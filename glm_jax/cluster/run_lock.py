@@ -22,7 +22,7 @@ class RunLock:
         """
         self._lock = None
         if jax.process_index() == 0:
-            self._lock = FolderLock(folder, say, what=f"the run folder {folder}")
+            self._lock = FolderLock(folder, say, in_use=f"the run folder {folder} is in use by")
 
     def __enter__(self) -> RunLock:
         """Takes the lock, once every process is ready for it.

@@ -71,20 +71,20 @@ class FolderLock:
         folder: epath.Path,
         say: Callable[[str], None] = lambda line: None,
         *,
-        what: str = "",
+        in_use: str = "",
         period: float = PERIOD_SECONDS,
         silence: float = SILENCE_SECONDS,
     ):
         """Args:
         folder: an absolute path or URL; made where it is missing.
         say: reports that a lock of another machine is being watched, which takes a while.
-        what: what is locked, for messages; the folder by default.
+        in_use: how the refusal begins, before the holder; "FOLDER is in use by" by default.
         period: seconds between renewals.
         silence: seconds without one after which another machine's lock is void.
         """
         self._folder = folder
         self._say = say
-        self._what = what or str(folder)
+        self._in_use = in_use or f"{folder} is in use by"
         self._period = period
         self._silence = silence
         self._generation = b""
@@ -104,7 +104,7 @@ class FolderLock:
             self._holder = _this_process(self._folder)
             self._acquire()
         except (OSError, ValueError) as error:
-            raise RunError(f"{self._what} can't be written to: {_reason(error)}") from error
+            raise RunError(f"{self._folder} can't be written to: {_reason(error)}") from error
         self._thread.start()
         return self
 
@@ -122,7 +122,7 @@ class FolderLock:
         """
         if self._taken_by is not None:
             raise RunError(
-                f"{self._what} was taken over by {self._taken_by}, since this process did not "
+                f"{self._folder} was taken over by {self._taken_by}, since this process did not "
                 f"renew its lock for {self._silence:g} s"
             )
 
@@ -132,7 +132,7 @@ class FolderLock:
             if content is not None and self._is_held(content, generation):
                 holder = _read_holder(content)
                 by = holder.describe() if holder else "another process"
-                raise RunError(f"{self._what} is in use by {by}; wait for it, or end it first")
+                raise RunError(f"{self._in_use} {by}; wait for it, or end it first")
             written = self._file.write(self._content(), generation)
             if written is not None:
                 self._generation = written
@@ -148,7 +148,7 @@ class FolderLock:
                 return holder.folder == self._holder.folder  # else it came with a copy
         by = holder.describe() if holder else "an unknown process"
         self._say(
-            f"{self._what} is locked by {by}; watching for up to {self._silence:g} s whether "
+            f"{self._folder} is locked by {by}; watching for up to {self._silence:g} s whether "
             "that process is alive"
         )
         return self._changes(generation)

@@ -16,6 +16,7 @@ from glm_jax.train.evaluate import EvaluationConfig
 from glm_jax.train.optimizer import OptimizerConfig
 
 ACCUMULATIONS = ("global_mean", "clipped_means")
+MAX_SEED = 2**63 - 1  # of JAX's random numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,8 @@ class TrainConfig:
         validation.at_least("train", self, 0, "max_skipped_steps")
         validation.fraction("train", self, "target_fraction", zero=False)
         validation.choice("train", self, "accumulation", ACCUMULATIONS)
+        if not -MAX_SEED - 1 <= self.seed <= MAX_SEED:
+            raise UsageError(f"train.seed is {self.seed}; expected an integer of 64 bits")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from glm_jax.errors import RunError
 from glm_jax.io.files import folder_names, make_folder, remove_folder
-from glm_jax.io.paths import is_url
+from glm_jax.io.lock import FolderLock
+from glm_jax.io.paths import is_url, resolve_path
 
 
 def scratch_location(out: str) -> str:
@@ -31,11 +29,10 @@ def shard_folder(out: str, job: str) -> Iterator[str]:
       job: what the shards depend on, as a name.
 
     Raises:
-      RunError: another process on this machine is preparing the same store.
+      RunError: another process is preparing the same store, or the folder can't be written to.
     """
     scratch = scratch_location(out)
-    make_folder(scratch)
-    with _locked(scratch, out):
+    with FolderLock(resolve_path(scratch), in_use=f"another process is preparing {out}:"):
         for name in folder_names(scratch):
             if name != job:
                 remove_folder(f"{scratch}/{name}")
@@ -50,22 +47,6 @@ def shard_folder(out: str, job: str) -> Iterator[str]:
         remove_folder(scratch)
 
 
-@contextmanager
-def _locked(scratch: str, out: str) -> Iterator[None]:
-    """Hold the folder's lock, which ends with the process however that ends; buckets have none."""
-    if is_url(scratch):
-        yield
-        return
-    descriptor = os.open(scratch, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise RunError(f"another process is preparing {out}") from error
-    finally:
-        os.close(descriptor)
-
-
 def remove_finished(out: str, finished: str) -> None:
     """Remove shards that were left when a run was killed just after its store was complete.
 
@@ -76,6 +57,7 @@ def remove_finished(out: str, finished: str) -> None:
     scratch = Path(scratch_location(out))
     if is_url(out) or not scratch.is_dir():
         return
-    newest = max((path.stat().st_mtime_ns for path in scratch.iterdir()), default=0)
+    jobs = [path for path in scratch.iterdir() if path.is_dir()]
+    newest = max((path.stat().st_mtime_ns for path in jobs), default=0)
     if newest <= Path(finished).stat().st_mtime_ns:
         remove_folder(str(scratch))
