@@ -1,8 +1,8 @@
 """A folder that one process uses at a time, on whatever it is stored.
 
 The lock is a small file in the folder, which names its holder and is rewritten every few seconds.
-It is taken, renewed and removed by compare-and-swap (TensorStore does this on local and network
-file systems, gs:// and s3://), so that of two processes exactly one has it. A holder that has died
+It is taken, renewed and removed by compare-and-swap, so that of two processes exactly one has it. A
+holder that has died
 blocks nobody: on its own machine its process is looked up, and elsewhere the file stops changing.
 Clocks are not compared: those of two hosts may differ by hours.
 """
@@ -18,21 +18,18 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
-import tensorstore as ts
 from etils import epath
 
 from glm_jax.errors import RunError
-from glm_jax.io.paths import ORBAX_SCHEMES, is_url, key_value_store, scheme_of
+from glm_jax.io.paths import is_url
 from glm_jax.io.processes import machine, start_of
+from glm_jax.io.swap_file import open_swap_file
 
 LOCK_FILE = "lock.json"
 PERIOD_SECONDS = 5.0
 # A lock on another machine that has not been rewritten for so long is that of a lost process.
 SILENCE_SECONDS = 30.0
-# Where writes aren't conditional: how long after a write another process may still write.
-SETTLE_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +97,7 @@ class FolderLock:
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = _lock_file(self._folder)
+            self._file = open_swap_file(self._folder / LOCK_FILE)
             self._holder = _this_process(self._folder)
             self._acquire()
         except (OSError, ValueError) as error:
@@ -111,8 +108,12 @@ class FolderLock:
     def __exit__(self, *_error: object) -> None:
         self._closing.set()
         self._thread.join()
-        with suppress(OSError, ValueError):  # a lock that stays is void when this process has ended
-            self._file.write(None, self._generation)
+        # Removing what is missing would make the folder again.
+        if (self._folder / LOCK_FILE).exists():
+            with suppress(
+                OSError, ValueError
+            ):  # one that stays is void when this process has ended
+                self._file.write(None, self._generation)
 
     def check(self) -> None:
         """Makes sure that the lock is still held.
@@ -169,12 +170,12 @@ class FolderLock:
                 self._renew_once()
 
     def _renew_once(self) -> None:
+        if not is_url(self._folder) and not self._folder.is_dir():
+            return  # it was removed, and writing would make it again
         written = self._file.write(self._content(), self._generation)
         if written is None:  # removed, or taken over
             content, generation = self._file.read()
             holder = _read_holder(content) if content is not None else self._holder
-            if content is None and not self._folder.is_dir():
-                return  # removed with its folder
             if holder != self._holder:
                 self._taken_by = holder.describe() if holder else "another process"
                 self._closing.set()
@@ -218,65 +219,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).replace("\0", "").split())
-
-
-class _LockFile(Protocol):
-    """A file that is written only where it has not changed in between."""
-
-    def read(self) -> tuple[bytes | None, bytes]:
-        """Its content, None where it is missing, and its generation."""
-        ...
-
-    def write(self, content: bytes | None, generation: bytes) -> bytes | None:
-        """Writes it, or removes it for None; None if it no longer has that generation."""
-        ...
-
-
-def _lock_file(folder: epath.Path) -> _LockFile:
-    if is_url(folder) and scheme_of(folder) not in ORBAX_SCHEMES:
-        return _UnconditionalFile(folder / LOCK_FILE)
-    return _ConditionalFile(folder)
-
-
-class _ConditionalFile:
-    """A lock file that TensorStore reads and writes."""
-
-    def __init__(self, folder: epath.Path):
-        self._store = ts.KvStore.open(key_value_store(folder)).result()
-
-    def read(self) -> tuple[bytes | None, bytes]:
-        found = self._store.read(LOCK_FILE).result()
-        return found.value if found.state == "value" else None, found.stamp.generation
-
-    def write(self, content: bytes | None, generation: bytes) -> bytes | None:
-        written = self._store.write(LOCK_FILE, content, if_equal=generation).result()
-        return written.generation or None
-
-
-class _UnconditionalFile:
-    """A lock file where writes aren't conditional: of two that write at once, the last one has it.
-
-    Each waits a moment, and then looks whose it is.
-    """
-
-    def __init__(self, path: epath.Path):
-        self._path = path
-
-    def read(self) -> tuple[bytes | None, bytes]:
-        try:
-            content = self._path.read_bytes()
-        except FileNotFoundError:
-            return None, b""
-        return content, content
-
-    def write(self, content: bytes | None, generation: bytes) -> bytes | None:
-        before, found = self.read()
-        if found != generation:
-            return None
-        if content is None:
-            self._path.unlink(missing_ok=True)
-            return b"removed"
-        self._path.write_bytes(content)
-        if before is None:
-            time.sleep(SETTLE_SECONDS)
-        return content if self.read()[1] == content else None

@@ -152,3 +152,23 @@ def test_a_place_that_cannot_be_written_is_a_failure(sources, vocabulary, capsys
     arguments = [str(sources / "a.txt"), f"--out={vocabulary}/inside", "--vocab_size=320"]
     assert main(["tokenizer", "train", *arguments]) == 1
     assert "can't be written to" in capsys.readouterr().err
+
+
+def test_of_two_trainings_for_one_folder_the_second_to_end_is_refused(
+    sources, tmp_path, capsys, monkeypatch
+):
+    from glm_jax.tokenizer import train
+
+    arguments = ["tokenizer", "train", str(sources / "a.txt"), f"--out={tmp_path}/mine"]
+    lines = train._lines
+
+    def meanwhile(texts):
+        monkeypatch.setattr(train, "_lines", lines)
+        assert main([*arguments, "--vocab_size=320"]) == 0
+        return lines(texts)
+
+    monkeypatch.setattr(train, "_lines", meanwhile)
+    assert main([*arguments, "--vocab_size=330"]) == 2
+    assert "already; name another folder" in capsys.readouterr().err
+    assert load_tokenizer(tmp_path / "mine").vocab_size < 340
+    assert sorted(path.name for path in tmp_path.iterdir() if "mine" in path.name) == ["mine"]

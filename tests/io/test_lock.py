@@ -15,9 +15,10 @@ import pytest
 from etils import epath
 
 from glm_jax.errors import RunError
-from glm_jax.io import lock
+from glm_jax.io import swap_file
 from glm_jax.io.lock import LOCK_FILE, FolderLock
 from glm_jax.io.paths import resolve_path
+from glm_jax.io.processes import start_of
 
 HOLD = """
 import sys, time
@@ -68,7 +69,7 @@ def assert_free(folder, silence=0.5, **options) -> None:
 
 @pytest.mark.parametrize("name", ["folder", "bucket"])
 def test_a_second_is_refused_until_the_first_has_ended(name, request, monkeypatch):
-    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr(swap_file, "SETTLE_SECONDS", 0.05)
     folder = request.getfixturevalue(name)
     with (
         FolderLock(folder, period=0.1),
@@ -123,7 +124,7 @@ def test_another_process_is_named_and_killed_it_blocks_nothing(folder, holding):
     with pytest.raises(RunError, match=f"in use by process {holding.pid} on "):
         FolderLock(folder).__enter__()
     holding.send_signal(signal.SIGKILL)
-    while lock.start_of(holding.pid):
+    while start_of(holding.pid):
         time.sleep(0.01)
     assert (folder / LOCK_FILE).exists()
     assert_free(folder, silence=600)  # before its parent has waited for it, and at once
@@ -200,6 +201,13 @@ def test_a_lock_that_was_removed_is_renewed(folder):
         held.check()
         assert (folder / LOCK_FILE).exists()
     assert not (folder / LOCK_FILE).exists()
+
+
+def test_a_folder_that_was_removed_stays_removed(folder):
+    with FolderLock(folder, period=0.05):
+        folder.rmtree()
+        time.sleep(0.5)
+    assert not folder.exists()
 
 
 def test_a_folder_that_cannot_be_written_to_gets_one_sentence(tmp_path):
