@@ -139,7 +139,7 @@ def _accept_processes(
     proved: queue.SimpleQueue[Peer] = queue.SimpleQueue()
     with listener:
         listener.settimeout(POLL_SECONDS)
-        while len(joined) < num_processes - 1:
+        while not _all_are_there(joined, num_processes):
             try:
                 accepted = listener.accept()[0]
                 # In a thread of its own: who answers slowly or never keeps no other waiting.
@@ -148,11 +148,30 @@ def _accept_processes(
                 pass
             while not proved.empty():
                 _add(joined, proved.get(), num_processes)
-            if len(joined) < num_processes - 1 and time.monotonic() > deadline:
+            if time.monotonic() > deadline and not _all_are_there(joined, num_processes):
                 _refuse(joined.values(), missing(joined, num_processes, timeout))
     for peer in joined.values():
         peer.send({"start": socket.gethostname()})
     return joined
+
+
+def _all_are_there(joined: dict[int, Peer], num_processes: int) -> bool:
+    """Whether every process has joined; those that have ended since are removed."""
+    for number, peer in list(joined.items()):
+        if _has_ended(peer):
+            peer.connection.close()
+            del joined[number]
+    return len(joined) == num_processes - 1
+
+
+def _has_ended(peer: Peer) -> bool:
+    """Whether the connection to a process, which waits for the start of the run, is closed."""
+    try:
+        if peer.connection.poll():
+            peer.connection.recv_bytes(MAX_HELLO_BYTES)  # it has nothing to send before the start
+    except (OSError, EOFError):
+        return True
+    return False
 
 
 def _listener(port: int) -> socket.socket:
@@ -191,7 +210,8 @@ def _add(joined: dict[int, Peer], peer: Peer, num_processes: int) -> None:
             f"process {peer.process} on {peer.host} was started with "
             f"--num_processes={peer.num_processes}, but process 0 with {num_processes}",
         )
-    if earlier := joined.get(peer.process):
+    earlier = joined.get(peer.process)
+    if earlier and not _has_ended(earlier):
         _refuse(
             [*joined.values(), peer],
             f"two processes were started with --process_id={peer.process}, on "

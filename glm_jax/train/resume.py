@@ -98,7 +98,7 @@ def _changed_stores(saved: DataPosition, new: DataPosition) -> Iterator[str]:
 
 
 def check_same_run(
-    record: dict[str, Any], model: GLMConfig, optimizer: OptimizerConfig, fingerprint: str
+    record: Mapping[str, Any], model: GLMConfig, optimizer: OptimizerConfig, fingerprint: str
 ) -> None:
     """Makes sure that a run can resume from a checkpoint.
 

@@ -135,6 +135,50 @@ def test_strangers_alone_do_not_start_a_run():
         end.close()
 
 
+def test_a_process_that_ended_and_came_again_joins(without_jax):
+    address = free_address()
+    answers = []
+
+    def play() -> None:
+        play_process(address, 1, 3, host="first").connection.close()
+        again = play_process(address, 1, 3, host="second")
+        other = play_process(address, 2, 3, delay=0.5)
+        answers.extend(peer.receive() for peer in (again, other))
+
+    playing = threading.Thread(target=play)
+    playing.start()
+    join_processes(address, 3, 0, timeout=30)
+    playing.join(30)
+    assert answers == [{"start": socket.gethostname()}] * 2
+
+
+def test_a_process_that_ended_before_the_start_is_missing():
+    address = free_address()
+    opened = []
+
+    def play() -> None:
+        play_process(address, 1, 3).connection.close()
+        opened.append(play_process(address, 2, 3, delay=0.5))
+
+    playing = threading.Thread(target=play)
+    playing.start()
+    with pytest.raises(RunError, match=r"1 of 3 processes did not join .*: process 1; joined: .*2"):
+        join_processes(address, 3, 0, timeout=3)
+    playing.join(30)
+    assert "1 of 3" in opened[0].receive()["error"]
+
+
+def test_a_process_that_is_too_slow_is_missing():
+    address = free_address()
+    opened = []
+    playing = threading.Thread(target=lambda: opened.append(connect(address)))
+    playing.start()  # connected, but proves nothing
+    with pytest.raises(RunError, match=r"1 of 2 processes did not join within 1 s: process 1;"):
+        join_processes(address, 2, 0, timeout=1)
+    playing.join(30)
+    opened[0].close()
+
+
 def test_a_process_with_another_token_says_so(monkeypatch):
     monkeypatch.setenv(join.TOKEN_VARIABLE, "mine")
     with socket.create_server(("localhost", 0)) as server:

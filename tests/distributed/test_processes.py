@@ -6,9 +6,14 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from etils import epath
+
+from glm_jax.io.lock import FolderLock
+from tests.conftest import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +33,13 @@ with peers:
     import jax
     from glm_jax.cluster.agree import any_process, first_message, wait_for_all
 
+    if doing.startswith("locks "):
+        from etils import epath
+        from glm_jax.cluster.run_lock import RunLock
+
+        with RunLock(epath.Path(doing.removeprefix("locks ")), print):
+            print("locked", flush=True)
+        sys.exit()
     for _ in range(600):
         any_process(False)
         print("met", flush=True)
@@ -126,3 +138,19 @@ def test_processes_agree(start):
         output, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
         assert output.splitlines()[-1] == "True said by 1"
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_all_processes_of_a_run_are_refused_a_folder_that_is_in_use(start, tmp_path, held):
+    folder = epath.Path(tmp_path / "run")
+    address = free_address()
+    with FolderLock(folder) if held else nullcontext():
+        processes = [start(address, number, 2, f"locks {folder}") for number in (0, 1)]
+        ended = [process.communicate(timeout=HANG_SECONDS) for process in processes]
+    for process, (output, errors) in zip(processes, ended, strict=True):
+        if held:
+            assert process.returncode == 1 and "locked" not in output
+            assert f"{folder} is in use by process {os.getpid()} on" in errors, errors
+        else:
+            assert process.returncode == 0 and output == "locked\n", errors
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"] and not list(folder.iterdir())
