@@ -39,8 +39,7 @@ with peers:
 
         with RunLock(epath.Path(doing.removeprefix("locks ")), print):
             print("locked", flush=True)
-        sys.exit()
-    for _ in range(600):
+    for _ in range(0 if doing.startswith("locks ") else 600):
         any_process(False)
         print("met", flush=True)
         if doing == "fails" and number == 1:
@@ -152,5 +151,5 @@ def test_all_processes_of_a_run_are_refused_a_folder_that_is_in_use(start, tmp_p
             assert process.returncode == 1 and "locked" not in output
             assert f"{folder} is in use by process {os.getpid()} on" in errors, errors
         else:
-            assert process.returncode == 0 and output == "locked\n", errors
+            assert process.returncode == 0 and "locked" in output, errors
     assert list(tmp_path.iterdir()) == [tmp_path / "run"] and not list(folder.iterdir())
