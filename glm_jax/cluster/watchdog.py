@@ -35,6 +35,8 @@ POLL_SECONDS = 0.2
 CAUSE_SECONDS = 6.0
 # How long a process that learns of a failure waits: it may be about to report the same itself.
 FAILURE_SECONDS = 3.0
+# How long a process that ends tries to write why, to an output that nothing may be reading.
+OUTPUT_SECONDS = 5.0
 MAX_MESSAGE_BYTES = 65536
 # Errors that are a process's own unless they have a cause; any other, and what is caused by one
 # (a save that fails), may be how the loss of another shows itself.
@@ -74,11 +76,15 @@ class Peer:
 
 def end_process(sentence: str, code: int) -> NoReturn:
     """Ends this process at once: threads that wait for a lost one would keep it alive."""
+    # A full pipe, or a thread that waits for one with the lock of the output, blocks for ever.
+    limit = threading.Timer(OUTPUT_SECONDS, os._exit, [code])
+    limit.daemon = True
+    limit.start()
     try:
         print(f"glm-jax: {sentence}", file=sys.stderr, flush=True)
         sys.stdout.flush()
     finally:
-        os._exit(code)  # even if nothing reads the output any more
+        os._exit(code)  # even if the output is closed
 
 
 class Peers:

@@ -1,7 +1,11 @@
 """Two watches in one process: losses, failures and the end."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
 from multiprocessing import Pipe
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from glm_jax.cluster import watchdog
 from glm_jax.cluster.watchdog import Peer, Peers
 from glm_jax.errors import RunError, UsageError
+from tests.conftest import HANG_SECONDS
 
 
 @pytest.fixture
@@ -108,3 +113,31 @@ def test_an_error_that_the_loss_of_another_has_caused_is_not_reported(pair):
         end.close()
         raise RunError("saving failed") from ValueError("connection reset by peer")
     assert len(ended[1]) == 1 and "process 0 on host0 is lost" in ended[1][0][0]
+
+
+END = """
+from glm_jax.cluster import watchdog
+watchdog.OUTPUT_SECONDS = 0.5
+watchdog.end_process("the end", 3)
+"""
+
+
+@pytest.mark.parametrize("output", ["full", "closed"])
+def test_a_process_ends_whether_or_not_its_output_is_read(output, process_environment):
+    reading, writing = os.pipe()
+    if output == "closed":
+        os.close(reading)
+    else:
+        os.set_blocking(writing, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * 4096)
+        os.set_blocking(writing, True)
+    ended = subprocess.run(
+        [sys.executable, "-c", END],
+        env=process_environment(),
+        stdout=writing,
+        stderr=writing,
+        timeout=HANG_SECONDS,
+    )
+    assert ended.returncode == 3
