@@ -69,8 +69,8 @@ def pretrain(
     line = ProgressLine(console)
     with ExitStack() as stack:
         enter = stack.enter_context
-        stop = enter(StopRequest())
         ready = prepare_run(config, folder, profile_steps)
+        stop = enter(StopRequest())  # so that the lock is released on SIGTERM, too
         lock = enter(RunLock(folder, line.say))
         checkpoints = enter(Checkpoints(folder / "checkpoints", config.checkpoint))
         first_step = checkpoints.latest_intact_step(line.say) or 0

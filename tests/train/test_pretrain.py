@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from glm_jax.cluster.heartbeat import read_heartbeats
 from glm_jax.configure import read_configuration
 from glm_jax.convert.load import load
 from glm_jax.errors import RunError, UsageError
-from glm_jax.io.lock import LOCK_FILE, FolderLock
-from glm_jax.io.paths import resolve_path
 from glm_jax.train.config import RunConfig
 from glm_jax.train.metrics import read_metrics
 from glm_jax.train.pretrain import Outcome, pretrain
@@ -260,45 +257,3 @@ def test_a_run_does_not_resume_from_converted_weights(begun, tiny_run, tmp_path)
     assert main(["convert", begun.train.run_folder, str(converted)]) == 0
     with pytest.raises(UsageError, match="was converted, not trained here"):
         run(tiny_run, f"train.run_folder={converted}")
-
-
-def test_a_second_run_in_one_folder_names_the_first(begun, tiny_run):
-    folder = Path(begun.train.run_folder)
-    before = sorted(folder.rglob("*"))
-    first = rf"the run folder .*run is in use by process {os.getpid()} on \S+ since"
-    with FolderLock(resolve_path(folder)), pytest.raises(RunError, match=first):
-        run(tiny_run)
-    assert sorted(folder.rglob("*")) == before
-
-
-def test_a_run_whose_folder_was_taken_over_deletes_nothing(begun, tiny_run, monkeypatch):
-    def taken_over(_lock):
-        raise RunError("taken over")
-
-    monkeypatch.setattr(FolderLock, "check", taken_over)
-    with pytest.raises(RunError, match="taken over"):
-        run(tiny_run, "checkpoint.keep=1")
-    names = [path.name for path in (Path(begun.train.run_folder) / "checkpoints").iterdir()]
-    assert names == ["1"]
-    assert not (Path(begun.train.run_folder) / LOCK_FILE).exists()
-
-
-@pytest.mark.parametrize("how", ["copied", "moved"])
-def test_a_run_continues_in_the_folder_of_its_configuration(begun, how, tmp_path, monkeypatch):
-    folder, other = Path(begun.train.run_folder), tmp_path / "other"
-    if how == "copied":
-        shutil.copytree(folder, other)
-        before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    else:
-        folder.rename(other)
-        before = {}
-    monkeypatch.chdir(tmp_path)
-    outcome, config, _ = run(Path("other/config.gin"), "train.num_steps=2")
-    assert outcome == Outcome(steps_before=1, steps=2, finished=True)
-    assert config.train.run_folder == "other"
-    assert "train.run_folder = 'other'" in (other / "config.gin").read_text()
-    assert json.loads((other / "config.json").read_text())["train"]["run_folder"] == "other"
-    record = Checkpoints(other / "checkpoints").read_record(2)
-    assert record["configuration"]["train"]["run_folder"] == "other"
-    found = {path: path.stat().st_mtime_ns for path in folder.rglob("*")} if before else {}
-    assert folder.exists() == (how == "copied") and found == before
