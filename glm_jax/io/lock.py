@@ -23,7 +23,7 @@ from etils import epath
 
 from glm_jax.errors import RunError
 from glm_jax.io.paths import is_url
-from glm_jax.io.processes import machine, start_of
+from glm_jax.io.processes import is_running, machine, start_of_this_process
 from glm_jax.io.swap_file import open_swap_file
 
 LOCK_FILE = "lock.json"
@@ -143,7 +143,7 @@ class FolderLock:
         """Whether the holder of a lock is alive."""
         holder = _read_holder(content)
         if holder and holder.machine == self._holder.machine:
-            if start_of(holder.process) != holder.started:
+            if not is_running(holder.process, holder.started):
                 return False  # it has ended; the number may be that of another process by now
             if holder.folder:
                 return holder.folder == self._holder.folder  # else it came with a copy
@@ -199,7 +199,7 @@ def _this_process(folder: epath.Path) -> Holder:
         process=os.getpid(),
         since=time.time(),
         machine=machine(),
-        started=start_of(os.getpid()) or "",
+        started=start_of_this_process(),
         folder=identity,
         token=uuid.uuid4().hex,
     )
@@ -210,9 +210,11 @@ def _read_holder(content: bytes) -> Holder | None:
     try:
         record = json.loads(content)
         record.pop("renewed")
-        return Holder(**record)
+        holder = Holder(**record)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+    numbers = isinstance(holder.process, int) and isinstance(holder.since, float)
+    return holder if numbers else None
 
 
 def _reason(error: Exception) -> str:

@@ -19,22 +19,39 @@ def machine() -> str:
         return f"{socket.gethostname()} {uuid.getnode():x}"
 
 
-def start_of(process: int) -> str | None:
-    """When a process was started, in a form that only equality has a meaning of.
+def start_of_this_process() -> str:
+    """When this process was started, in a form that only equality has a meaning of.
 
-    Process numbers are used again: a number and its start together are one process. None where
-    there is no such process, or one that has ended and is only waited for.
+    Process numbers are used again: a number and its start together are one process.
     """
-    if (PROC / "self/stat").exists():
-        try:
-            fields = (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        return None if fields[0] in "ZX" else fields[19]
+    found = _state_and_start("self")
+    return found[1] if found else ""
+
+
+def is_running(process: int, started: str) -> bool:
+    """Whether a process of this machine is still there, rather than another of its number.
+
+    One that has ended, and that its parent has not waited for yet, isn't.
+
+    Args:
+      process: its number.
+      started: its own `start_of_this_process`.
+    """
     try:
         os.kill(process, 0)
     except ProcessLookupError:
-        return None
-    except PermissionError:
+        return False
+    except (PermissionError, OverflowError):
         pass  # another user's
-    return "running"
+    found = _state_and_start(str(process))
+    # Where nothing more can be read, the number has to do.
+    return found is None or (found[0] not in "ZX" and found[1] == started)
+
+
+def _state_and_start(process: str) -> tuple[str, str] | None:
+    """The state of a process and the tick that it was started at; None where these are hidden."""
+    try:
+        fields = (PROC / process / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0], fields[19]

@@ -12,6 +12,7 @@ import pytest
 
 from glm_jax.cli.main import main
 from glm_jax.convert.load import load
+from glm_jax.io.lock import LOCK_FILE
 
 STEPS = 40
 
@@ -104,6 +105,7 @@ def test_sigterm_saves_and_exits_with_0(uninterrupted, start_command, run_here, 
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
+    assert not (run_folder / LOCK_FILE).exists()
     stopped = int(output.split("stopped after step ")[1].split()[0])
     assert 3 <= stopped < STEPS
     assert [p.name for p in (run_folder / "checkpoints").iterdir() if p.is_dir()] == [str(stopped)]

@@ -18,7 +18,7 @@ from glm_jax.errors import RunError
 from glm_jax.io import swap_file
 from glm_jax.io.lock import LOCK_FILE, FolderLock
 from glm_jax.io.paths import resolve_path
-from glm_jax.io.processes import start_of
+from glm_jax.io.processes import is_running, start_of_this_process
 
 HOLD = """
 import sys, time
@@ -124,7 +124,8 @@ def test_another_process_is_named_and_killed_it_blocks_nothing(folder, holding):
     with pytest.raises(RunError, match=f"in use by process {holding.pid} on "):
         FolderLock(folder).__enter__()
     holding.send_signal(signal.SIGKILL)
-    while start_of(holding.pid):
+    started = json.loads((folder / LOCK_FILE).read_text())["started"]
+    while is_running(holding.pid, started):
         time.sleep(0.01)
     assert (folder / LOCK_FILE).exists()
     assert_free(folder, silence=600)  # before its parent has waited for it, and at once
@@ -182,6 +183,18 @@ def test_a_lock_that_is_no_lock_is_void_when_it_stays_the_same(folder, content):
     folder.mkdir()
     (folder / LOCK_FILE).write_bytes(content)
     assert_free(folder, silence=0.3)
+
+
+def test_a_holder_of_other_types_is_none(folder):
+    with FolderLock(folder, period=600):
+        change(folder, process="7")
+        assert_free(folder, silence=0.3)
+
+
+def test_a_process_is_its_number_and_its_start():
+    assert is_running(os.getpid(), start_of_this_process())
+    assert not is_running(os.getpid(), "0")
+    assert not is_running(2**22 + 1, "0")  # beyond the largest number
 
 
 def test_a_lock_that_was_taken_over_is_noticed(folder):

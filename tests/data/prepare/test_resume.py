@@ -8,8 +8,10 @@ import time
 import pytest
 
 from glm_jax.data.prepare.run import prepare
+from glm_jax.data.prepare.scratch import shard_folder
 from glm_jax.data.store.store import open_store
 from glm_jax.errors import RunError, UsageError
+from glm_jax.io.paths import resolve_path
 from glm_jax.tokenizer import load_tokenizer
 from tests.data.prepare.stores import files_below, write_jsonl
 
@@ -102,6 +104,17 @@ def test_two_runs_for_one_store_are_not_mixed(corpus, tokenizer, tmp_path, small
     prepare([corpus], out, tokenizer, progress=progress)
     assert open_store(out).split("train").num_documents > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.jsonl", "store"]
+
+
+def test_two_runs_for_one_store_in_a_bucket_are_not_mixed():
+    out = "memory://bucket/store"
+    with (
+        shard_folder(out, "one"),
+        pytest.raises(RunError, match=f"another process is preparing {out}: process"),
+        shard_folder(out, "another"),
+    ):
+        pass
+    assert not resolve_path("memory://bucket/.store.shards").exists()
 
 
 def test_a_store_about_to_be_replaced_when_the_run_was_killed_comes_back(
