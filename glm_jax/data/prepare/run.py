@@ -92,13 +92,7 @@ def prepare(
     fractions, runner = SplitFractions(validation_fraction, test_fraction), runner or LocalRunner()
     options = checked_options(text_key, maximum_characters)
     sources = _checked_sources(sources)
-    out = str(resolve_path(out, "--out"))
-    check_destination(out, overwrite)
-    if not is_tensorstore_location(out) and not isinstance(runner, LocalRunner):
-        raise UsageError(
-            f"--out is {out}, which only the processes of one machine can write; give other "
-            "runners a path that they share, or a URL of gs:// or s3://"
-        )
+    out = _checked_destination(out, overwrite, runner)
     inputs = find_inputs(sources, text_key)
     job = [tokenizer.fingerprint, repr(options), filter and filter_stamp(filter), repr(inputs)]
     try:
@@ -128,6 +122,22 @@ def _checked_sources(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
     if not all(text.strip() for text in texts):
         raise UsageError("a SOURCE is empty; expected a path, URL or data set")
     return texts
+
+
+def _checked_destination(out: str | os.PathLike[str], overwrite: bool, runner: Runner) -> str:
+    """The absolute path or URL of the store.
+
+    Raises:
+      UsageError: the runner can't write there, or something is there.
+    """
+    resolved = str(resolve_path(out, "--out"))
+    check_destination(resolved, overwrite)
+    if not is_tensorstore_location(resolved) and not isinstance(runner, LocalRunner):
+        raise UsageError(
+            f"--out is {resolved}, which only the processes of one machine can write; give other "
+            "runners a path that they share, or a URL of gs:// or s3://"
+        )
+    return resolved
 
 
 def _tokenized(shards: Iterable[tuple[str, int, int]], progress: Progress | None) -> list[str]:
