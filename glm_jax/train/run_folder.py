@@ -38,6 +38,7 @@ def write_configuration(
     """
     folder = resolve_path(folder, "train.run_folder")
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {"config.gin": gin_text(config), "config.json": json_text(config)}
+    # The gin file last: where it is new, the other is too.
+    contents = {"config.json": json_text(config), "config.gin": gin_text(config)}
     write_files(folder, {name: text.encode() for name, text in contents.items()})
     tokenizer.save(folder / "tokenizer")
