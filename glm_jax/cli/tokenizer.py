@@ -14,6 +14,7 @@ The kinds are bert, bert-cased, gpt2, roberta, chinese, sentencepiece and huggin
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from functools import partial
 from pathlib import Path
@@ -136,11 +137,21 @@ def check_destination(out: Path, overwrite: bool) -> None:
     Raises:
       UsageError: one is there and not to be replaced, or something else.
     """
-    if (out / "glm_tokenizer.json").is_file():
+    from glm_jax.tokenizer.glm_tokenizer import DESCRIPTION_FILE
+
+    if (out / DESCRIPTION_FILE).is_file():
         if not overwrite:
             raise UsageError(
                 f"there is a tokenizer in {out} already; name another folder or give --overwrite"
             )
+        # The folder is replaced as a unit.
+        try:
+            own = {DESCRIPTION_FILE, *json.loads((out / DESCRIPTION_FILE).read_text())["files"]}
+        except (ValueError, KeyError) as error:
+            raise UsageError(f"the tokenizer in {out} is damaged; remove it first") from error
+        others = sorted(path.name for path in out.iterdir() if path.name not in own)
+        if others:
+            raise UsageError(f"--out is {out}, which has more than a tokenizer: {others[0]}")
     elif out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"--out is {out}, which exists and is neither a tokenizer nor empty")
 

@@ -7,7 +7,10 @@ import json
 import pytest
 
 from glm_jax.cli.main import main
+from glm_jax.data.prepare.run import prepare as prepare_store
+from glm_jax.errors import UsageError
 from glm_jax.io.files import file_exists, folder_names, read_file, remove_folder
+from glm_jax.tokenizer import load_tokenizer
 
 
 @pytest.fixture
@@ -75,3 +78,18 @@ def test_a_run_is_trained_resumed_and_filled_at_a_url(bucket, corpus, tiny_store
     for checkpoint, tokenizer in ((run, []), (f"{run}/checkpoints/2", [f"--tokenizer={run}"])):
         assert main(["fill", checkpoint, "a [MASK]", "--max_blank_length=1", *tokenizer]) == 0
     assert main(["hosts", run]) == 0
+
+
+class OtherMachines:
+    """A runner whose workers don't have the files of this machine."""
+
+    def shards(self, inputs, options, work, folder):
+        raise AssertionError("nothing is read")
+
+    def total(self, items, work, folder):
+        raise AssertionError("nothing is written")
+
+
+def test_other_machines_can_not_write_a_store_that_is_uploaded_from_here(bucket, tiny_store):
+    with pytest.raises(UsageError, match="which only the processes of one machine can write"):
+        prepare_store(["nothing"], bucket, load_tokenizer(tiny_store), runner=OtherMachines())

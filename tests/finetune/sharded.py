@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,8 @@ def main(way: str) -> None:
     options = {"cloze": way != "head", "multi_token": True}
     options |= {"prefix_prompt": 2} if way == "prompts" else {}
     encoded = encode_examples(task, examples, byte_tokenizer(), sequence_length=32, options=options)
-    model = GLM(GLMConfig(**MODEL))
+    fields: Any = MODEL
+    model = GLM(GLMConfig(**fields))
     extras, scorer = {}, Scorer(model, answer_length=4)
     if way == "head":
         head = ClassificationHead(2, MODEL["hidden_size"])
