@@ -104,8 +104,13 @@ def _find(path: str | os.PathLike[str], beside: epath.Path | None = None) -> epa
         if beside is not None:
             folders.insert(0, os.fspath(beside.parent))
     name = "--gin_file" if beside is None else f"the include of {beside}"
-    candidates = (resolve_path(os.path.join(folder, given), name) for folder in folders)
-    return next((found for found in candidates if found.is_file()), None)
+    for folder in folders:
+        path = os.path.join(folder, given)
+        resolved = resolve_path(path, name)
+        if resolved.is_file():
+            # As it was given, where that is a path: so are the names of what lies beside it.
+            return resolved if given.startswith("~") or is_url(given) else epath.Path(path)
+    return None
 
 
 def _parse_file(path: epath.Path, including: tuple[epath.Path, ...] = ()) -> None:
@@ -132,7 +137,7 @@ def _parse_file(path: epath.Path, including: tuple[epath.Path, ...] = ()) -> Non
         found = _find(match[2], beside=path)
         if found is None:
             raise UsageError(f"{path}, line {number}, includes {match[2]}, which does not exist")
-        if any(found.resolve() == file.resolve() for file in chain):
+        if any(_same_file(found, file) for file in chain):
             raise UsageError(f"{path}, line {number}, includes {match[2]}, which includes itself")
         _parse_lines(path, lines, parsed, number - 1)
         _parse_file(found, chain)
@@ -142,6 +147,11 @@ def _parse_file(path: epath.Path, including: tuple[epath.Path, ...] = ()) -> Non
         recorded = {name: _parameter(name) for name in (*RUN_FOLDER_SETTINGS, *PATH_SETTINGS)}
         for name, value in moved_settings(folder, recorded).items():
             gin.parse_config(f"{name} = {value!r}")
+
+
+def _same_file(one: epath.Path, other: epath.Path) -> bool:
+    """Whether two paths lead to one file, by links too."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _parameter(name: str) -> Any:

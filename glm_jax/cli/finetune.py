@@ -42,8 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
         if outcome.results is None:
             say(f"stopped after step {outcome.steps} of {outcome.num_steps}, and saved")
         else:
-            for split in ("dev", "test"):
-                if found := outcome.results.get(split):
+            known = ("task", "step", "test")
+            on_dev = {name: v for name, v in outcome.results.items() if name not in known}
+            for split, found in (("dev", on_dev), ("test", outcome.results.get("test"))):
+                if found:
                     shown = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
                     say(f"{split:<11} {shown}")
         say(f"run folder  {config.finetune.run_folder}")

@@ -29,7 +29,6 @@ class TaskConfig:
       pattern: id of the pattern.
       cloze: whether blanks are filled; else a head classifies.
       multi_token: scores all tokens of verbalizers.
-      negatives: WSC: scores wrong antecedents too.
       length_penalty: scores of answers are divided by their length to this power.
       loss: "cross_entropy", "hinge", "generative" or "mix".
       label_smoothing: weight of the loss that is spread evenly over the choices.
@@ -45,7 +44,6 @@ class TaskConfig:
     pattern: int = 0
     cloze: bool = True
     multi_token: bool = False
-    negatives: bool = True
     length_penalty: float = 0.0
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0

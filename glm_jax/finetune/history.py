@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,8 @@ from etils import epath
 from glm_jax.io.files import write_file
 from glm_jax.train.metrics import read_metrics
 
-BEST_FILE = "best.json"
-LAST_FILE = "last.json"
+BEST_FILE = "best"
+LAST_FILE = "last"
 
 
 @dataclass
@@ -94,6 +94,3 @@ class DevEvaluation:
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
-
-
-Evaluate = Callable[[int, Any], bool]

@@ -23,7 +23,7 @@ from glm_jax.finetune.program import Extras, FinetuneProgram, make_finetune_prog
 from glm_jax.finetune.prompts import PromptEncoder
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
-from glm_jax.tasks import Example, Task, read_examples
+from glm_jax.tasks import Example, Task, has_split, read_examples
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -137,17 +137,12 @@ def read_splits(
     """
     splits = {}
     for name in names:
-        try:
-            examples = read_examples(task, config.task.data, name, cloze=config.task.cloze)
-        except UsageError:
-            if name == names[0]:
-                raise
+        if name != names[0] and not has_split(task, config.task.data, name):
             continue
-        unlabelled = [example.guid for example in examples if example.label is None]
-        if name == "train" and unlabelled:
-            raise UsageError(f"example {unlabelled[0]} of task {task.name} has no label")
-        if name == "train" and config.finetune.max_train_examples:
-            examples = examples[: config.finetune.max_train_examples]
+        examples = read_examples(task, config.task.data, name, cloze=config.task.cloze)
+        if name == "train":
+            _check_training(task, examples, config.task.cloze)
+            examples = examples[: config.finetune.max_train_examples or None]
         encoded = encode_examples(
             task,
             examples,
@@ -159,13 +154,29 @@ def read_splits(
     return splits
 
 
+def _check_training(task: Task, examples: Sequence[Example], cloze: bool) -> None:
+    """Makes sure that examples can be trained on.
+
+    Raises:
+      UsageError: they have no labels, or only right answers where wrong ones are needed.
+    """
+    unlabelled = [example.guid for example in examples if example.label is None]
+    if unlabelled:
+        raise UsageError(f"example {unlabelled[0]} of task {task.name} has no label")
+    if task.answer_alone and cloze and not any(e.meta.get("candidates") for e in examples):
+        raise UsageError(
+            f"the training examples of {task.name} have no wrong answers (candidates), which "
+            "finetuning by cloze needs; task.cloze = False needs none"
+        )
+
+
 def encoding_options(config: FinetuneRunConfig) -> dict[str, Any]:
     """How examples are encoded."""
     return {
         "pattern": config.task.pattern,
         "cloze": config.task.cloze,
         "multi_token": config.task.multi_token,
-        "negatives": config.task.negatives,
+        "negatives": True,
         "num_prompt_tokens": config.prompt.num_tokens,
         "prefix_prompt": config.prompt.prefix,
     }

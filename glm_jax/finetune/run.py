@@ -20,9 +20,11 @@ from glm_jax.cluster.heartbeat import Heartbeat
 from glm_jax.cluster.preemption import StopRequest
 from glm_jax.cluster.run_lock import RunLock
 from glm_jax.data.batches.pipeline import Prefetched
+from glm_jax.errors import UsageError
 from glm_jax.finetune.batches import training_batches
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.history import DevEvaluation, History, read_history, write_pointers
+from glm_jax.finetune.pictures import draw_confusion, draw_curves
 from glm_jax.finetune.predict import Predictions, predict
 from glm_jax.finetune.prepare import PreparedFinetuning, prepare_finetuning
 from glm_jax.io.files import write_file
@@ -37,6 +39,12 @@ from glm_jax.train.run_folder import write_configuration
 from glm_jax.train.step import TrainState
 
 BATCHES_AHEAD = 2
+# What a run can't resume with other values of.
+FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "task": ("name", "pattern", "cloze", "multi_token", "sequence_length", "patterns", "words"),
+    "prompt": ("num_tokens", "prefix", "encoder"),
+    "finetune": ("batch_size", "seed", "max_train_examples"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +87,8 @@ def finetune(
             Checkpoints(folder / "checkpoints", config.checkpoint, best=lambda: history.best_step())
         )
         first_step = checkpoints.latest_intact_step(line.say) or 0
+        if first_step:
+            check_same_run(checkpoints.read_record(first_step), config)
         history.evaluations += read_history(folder, metric, first_step).evaluations
         enter(jax.set_mesh(ready.mesh))
         enter(line)
@@ -107,6 +117,23 @@ def finetune(
         complete = steps >= ready.num_steps or is_patience_over(config, history)
         results = write_results(config, ready, folder, checkpoints, history) if complete else None
     return FinetuneOutcome(steps, ready.num_steps, results)
+
+
+def check_same_run(saved: Mapping[str, Any], config: FinetuneRunConfig) -> None:
+    """Makes sure that a run resumes with what decides its batches and its parameters.
+
+    Raises:
+      UsageError: something of it has changed.
+    """
+    now = dataclasses.asdict(config)
+    for section, names in FIXED_SETTINGS.items():
+        for name in names:
+            old, new = saved["configuration"][section].get(name), now[section][name]
+            if old != json.loads(json.dumps(new)):
+                raise UsageError(
+                    f"{section}.{name} is {new!r}, but the run in {config.finetune.run_folder} has "
+                    f"{old!r}; give the run a folder of its own"
+                )
 
 
 def due_evaluation(
@@ -199,14 +226,27 @@ def write_results(
         if split not in ready.splits:
             continue
         found = predictions_of(config, ready, split, params)
-        results[split] = dict(found.metrics)
-        lines = prediction_lines(ready.task, found.labels, ready.splits[split].examples)
-        if jax.process_index() == 0:
-            name = "predictions.jsonl" if split == "dev" else f"predictions_{split}.jsonl"
-            write_file(folder / name, ("\n".join(lines) + "\n").encode())
+        results |= found.metrics if split == "dev" else {"test": dict(found.metrics)}
+        write_predictions(ready, folder, split, found)
     if jax.process_index() == 0:
         write_file(folder / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+        draw_curves(folder / "metrics.jsonl", folder / "curves.png")
     return results
+
+
+def write_predictions(
+    ready: PreparedFinetuning, folder: epath.Path, split: str, found: Predictions
+) -> None:
+    """Writes the predictions on a split, and which labels were taken for which others."""
+    if jax.process_index() != 0:
+        return
+    examples = ready.splits[split].examples
+    lines = prediction_lines(ready.task, found.labels, examples)
+    name = "predictions.jsonl" if split == "dev" else f"predictions_{split}.jsonl"
+    write_file(folder / name, ("\n".join(lines) + "\n").encode())
+    if split == "dev" and found.metrics and not ready.task.variable_choices:
+        labels = [ready.task.label_index(example) for example in examples]
+        draw_confusion(ready.task.labels, labels, found.labels, folder / "confusion.png")
 
 
 def record(config: FinetuneRunConfig, ready: PreparedFinetuning) -> dict[str, Any]:

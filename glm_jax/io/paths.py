@@ -104,7 +104,12 @@ class FsspecPath(epath.Path):
     def _system(self) -> Any:
         import fsspec
 
-        return fsspec.filesystem(self.parts[0].removesuffix(":"))
+        try:
+            return fsspec.filesystem(self.parts[0].removesuffix(":"))
+        except ImportError as error:
+            raise UsageError(
+                f"{self} needs a Python package that is not installed ({error})"
+            ) from error
 
     def exists(self) -> bool:
         """Whether there is a file or folder."""

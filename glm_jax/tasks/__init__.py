@@ -4,7 +4,7 @@ from glm_jax.tasks.encode import encode_example, encode_priming_text, encode_sha
 from glm_jax.tasks.example import Example
 from glm_jax.tasks.metric_functions import metrics
 from glm_jax.tasks.multiple_choice import encode_multiple_choice, read_multiple_choice
-from glm_jax.tasks.read import read_examples
+from glm_jax.tasks.read import has_split, read_examples
 from glm_jax.tasks.registry import TASKS, find_task
 from glm_jax.tasks.task import Task
 
@@ -17,6 +17,7 @@ __all__ = [
     "encode_priming_text",
     "encode_shared_context",
     "find_task",
+    "has_split",
     "metrics",
     "read_examples",
     "read_multiple_choice",

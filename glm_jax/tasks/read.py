@@ -43,6 +43,18 @@ def read_examples(
         ) from error
 
 
+def has_split(task: Task, folder: str, split: str) -> bool:
+    """Whether the task has this split and its first file is there."""
+    resolved = resolve_path(folder, "the task's folder")
+    return any(_files(resolved, name) for name in task.files.get(split, ())[:1])
+
+
+def _files(folder: epath.Path, name: str) -> list[epath.Path]:
+    """The files that a name or a pattern stands for."""
+    found = sorted(folder.glob(name)) if "*" in name else [folder / name]
+    return [file for file in found if file.is_file()]
+
+
 def read_rows(task: Task, folder: epath.Path, split: str) -> list[Row]:
     """The rows of a split's files.
 
@@ -55,8 +67,8 @@ def read_rows(task: Task, folder: epath.Path, split: str) -> list[Row]:
         )
     rows = []
     for name in task.files[split]:
-        files = sorted(folder.glob(name)) if "*" in name else [folder / name]
-        if not files or not files[0].exists():
+        files = _files(folder, name)
+        if not files:
             raise UsageError(
                 f"{folder / name} is missing, which task {task.name} needs for its split "
                 f"{split}; published at {task.published_at}"

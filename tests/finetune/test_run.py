@@ -46,15 +46,17 @@ def test_a_run_learns_and_writes_its_results(finished, tiny_task):
     evaluations = [r for r in read_metrics(folder / "metrics.jsonl") if r["kind"] == "validation"]
     assert [r["step"] for r in evaluations] == [6, 12, 18]
     best = max(evaluations, key=lambda record: record["accuracy"])
-    assert results["dev"]["accuracy"] == best["accuracy"] > 80
+    assert results["accuracy"] == best["accuracy"] > 80
     assert results["step"] == best["step"]
-    pointer = json.loads((folder / "checkpoints/best.json").read_text())
+    assert (folder / "curves.png").stat().st_size > 5000
+    assert (folder / "confusion.png").stat().st_size > 5000
+    pointer = json.loads((folder / "checkpoints/best").read_text())
     assert pointer == {"step": best["step"], "metrics": {"accuracy": best["accuracy"]}}
     assert (folder / "checkpoints" / str(best["step"])).is_dir()
     predicted = [json.loads(line) for line in (folder / "predictions.jsonl").open()]
     rows = [json.loads(line) for line in (tiny_task / "data/dev.jsonl").open()]
     right = sum(p["label"] == row["label"] for p, row in zip(predicted, rows, strict=True))
-    assert 100 * right / len(rows) == results["dev"]["accuracy"]
+    assert 100 * right / len(rows) == results["accuracy"]
 
 
 def test_a_stopped_run_resumes_bit_for_bit(finished, tiny_task, tmp_path, monkeypatch):
@@ -73,6 +75,13 @@ def test_a_stopped_run_resumes_bit_for_bit(finished, tiny_task, tmp_path, monkey
     jax.tree.map(
         np.testing.assert_array_equal, final_params(tmp_path / "run"), final_params(folder)
     )
+
+
+def test_a_run_does_not_resume_as_another(finished, tiny_task, capsys):
+    folder, _ = finished
+    flags = [f"--gin.finetune.run_folder={folder}", "--gin.finetune.batch_size=4"]
+    assert main(["finetune", f"--gin_file={tiny_task / 'run.gin'}", *flags]) == 2
+    assert "finetune.batch_size is 4, but the run in" in capsys.readouterr().err
 
 
 def test_a_run_ends_early_without_progress(tiny_task, tmp_path):
@@ -95,7 +104,7 @@ def test_a_run_ends_early_without_progress(tiny_task, tmp_path):
 def test_every_way_of_training_learns(tiny_task, tmp_path, settings):
     words = ("task.words={'bad': 'n', 'good': 'y'}", "task.patterns=('{text} is[MASK].',)")
     outcome = run(tiny_task, tmp_path / "run", *words, "finetune.epochs=4", *settings)
-    assert outcome.results is not None and outcome.results["dev"]["accuracy"] > 70
+    assert outcome.results is not None and outcome.results["accuracy"] > 70
 
 
 @pytest.mark.parametrize(

@@ -130,9 +130,9 @@ REFUSED = {
         "train.run_folder is .*, but .*file is not a folder",
     ),
     "run folder that is a file": (["train.run_folder={folder}/file"], "file is not a folder"),
-    "run folder where no checkpoint can be": (
-        ["train.run_folder=http://example.com/run"],
-        "checkpoints can't be kept at http://example.com/run",
+    "run folder at a URL that needs a package": (
+        ["train.run_folder=dropbox://example/run"],
+        "dropbox://example/run.* needs a Python package that is not installed",
     ),
     "no run folder": (["train.run_folder="], "train.run_folder is empty"),
 }

@@ -172,7 +172,7 @@ def test_ids_beyond_the_vocabulary_are_one_sentence(corpus, tokenizer, tmp_path,
 
 def test_a_failing_disk_is_one_sentence(corpus, tokenizer, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(RunError, match="cannot be written"):
+    with pytest.raises(RunError, match="can't be written to: Not a directory"):
         prepare([corpus], tmp_path / "file/store", tokenizer)
 
 
