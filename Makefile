@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CO
 # Numbers recorded from the original code, for docs/parity.md.
 GOLDENS := ../shared/goldens
 
-.PHONY: setup pretrain test test-all test-beam lint parity-report tpu-report clean
+.PHONY: setup pretrain finetune test test-all test-beam lint parity-report tpu-report clean
 
 setup: $(VENV)/.installed
 	@:
@@ -39,6 +39,21 @@ $(STORE)/metadata.json: | $(VENV)/.installed
 
 pretrain: $(VENV)/.installed $(STORE)/metadata.json
 	$(BIN)/glm-jax pretrain --gin_file=configs/runs/demo.gin
+
+# The default task on that model: which library a docstring comes from. By cloze, by cloze from
+# random weights, and by a head.
+DOCSTRINGS := data/docstrings
+FINETUNE := $(BIN)/glm-jax finetune --gin_file=configs/finetune/docstrings.gin
+
+$(DOCSTRINGS)/train.jsonl: | $(VENV)/.installed
+	$(BIN)/python -m glm_jax.tasks.docstrings $(DOCSTRINGS)
+
+finetune: pretrain $(DOCSTRINGS)/train.jsonl
+	$(FINETUNE)
+	$(FINETUNE) --gin.finetune.run_folder=runs/docstrings_random --gin.finetune.random_weights=True
+	$(FINETUNE) --gin.finetune.run_folder=runs/docstrings_head --gin.task.cloze=False
+	$(BIN)/python -m glm_jax.cli.compare_runs \
+	  runs/docstrings runs/docstrings_random runs/docstrings_head
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow"
@@ -70,4 +85,4 @@ tpu-report: $(VENV)/.installed-dev
 	$(BIN)/python -m glm_jax.compile.page
 
 clean:
-	rm -rf $(VENV) stores runs
+	rm -rf $(VENV) stores runs $(DOCSTRINGS)

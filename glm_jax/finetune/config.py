@@ -129,6 +129,7 @@ class FinetuneConfig:
     Attributes:
       run_folder: where configuration, metrics, results and checkpoints go.
       initial_weights: a checkpoint of any kind that `glm_jax.load` opens.
+      random_weights: starts the network from random parameters instead, for comparison.
       num_attention_heads: of an original checkpoint, which doesn't record it; 0 for hidden size /
         64.
       epochs: times that every example is seen; 0 evaluates only.
@@ -147,6 +148,7 @@ class FinetuneConfig:
 
     run_folder: str
     initial_weights: str
+    random_weights: bool = False
     num_attention_heads: int = 0
     epochs: int = 10
     batch_size: int = 16

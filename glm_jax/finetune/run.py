@@ -43,7 +43,7 @@ BATCHES_AHEAD = 2
 FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "task": ("name", "pattern", "cloze", "multi_token", "sequence_length", "patterns", "words"),
     "prompt": ("num_tokens", "prefix", "encoder"),
-    "finetune": ("batch_size", "seed", "max_train_examples"),
+    "finetune": ("batch_size", "seed", "max_train_examples", "random_weights"),
 }
 
 
@@ -92,7 +92,8 @@ def finetune(
         history.evaluations += read_history(folder, metric, first_step).evaluations
         enter(jax.set_mesh(ready.mesh))
         enter(line)
-        state = first_state(ready, checkpoints, first_step)
+        loaded = {} if config.finetune.random_weights else ready.params
+        state = first_state(ready, checkpoints, first_step, loaded)
         line.say(describe(config, ready, first_step))
         if jax.process_index() == 0:
             write_configuration(folder, config, ready.tokenizer)
@@ -146,15 +147,15 @@ def due_evaluation(
 
 
 def first_state(ready: PreparedFinetuning, checkpoints: Checkpoints, first_step: int) -> TrainState:
-    """The state of the last checkpoint, or the initial weights with fresh extra parameters."""
+    """The state of the last checkpoint, or `loaded` weights with fresh ones for all others."""
     abstract = ready.program.abstract_state
     if first_step:
         return checkpoints.restore(first_step, abstract)
     state = ready.program.initialize()
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract.params)
     params = dict(state.params)
-    for name, loaded in ready.params.items():
-        params[name] = jax.device_put(loaded, shardings[name])
+    for name, leaves in loaded.items():
+        params[name] = jax.device_put(leaves, shardings[name])
     return dataclasses.replace(state, params=params)
 
 

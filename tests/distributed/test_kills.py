@@ -96,6 +96,7 @@ def test_a_run_killed_ten_times_resumes_exactly(uninterrupted, start_command, ru
     kill_and_resume(uninterrupted, start_command, run_here, tmp_path / "run", kills=10, seed=2)
 
 
+@pytest.mark.slow  # tests/launch has the same for a run of several processes
 def test_sigterm_saves_and_exits_with_0(uninterrupted, start_command, run_here, tmp_path):
     gin_file, whole = uninterrupted
     run_folder = tmp_path / "run"
@@ -197,6 +198,7 @@ def hit_and_go_on(undisturbed, start_processes, run_folder, hits, count, seed) -
     assert_two_checkpoints(run_folder, steps)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_survives_the_loss_and_the_stop_of_one(
     undisturbed, start_processes, tmp_path
 ):

@@ -69,9 +69,11 @@ def test_a_layout_gives_the_losses_of_one_device(layout, reference, run_command,
 @pytest.mark.parametrize(
     ("count", "bindings"),
     [
-        pytest.param(2, ["mesh.fsdp=8"], marks=pytest.mark.slow),
+        (2, ["mesh.fsdp=8"]),
         pytest.param(2, ["mesh.data=2", "mesh.fsdp=4"], marks=pytest.mark.slow),
-        (4, ["mesh.data=2", "mesh.fsdp=2", "mesh.fsdp_minor=2"]),
+        pytest.param(
+            *(4, ["mesh.data=2", "mesh.fsdp=2", "mesh.fsdp_minor=2"]), marks=pytest.mark.slow
+        ),
     ],
     ids=str,
 )

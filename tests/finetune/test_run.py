@@ -94,9 +94,9 @@ def test_a_run_ends_early_without_progress(tiny_task, tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        ("task.multi_token=False",),
+        pytest.param(("task.multi_token=False",), marks=pytest.mark.slow),
         ("task.cloze=False", "task.pool=pad"),
-        ("prompt.prefix=2", "prompt.encoder=mlp"),
+        pytest.param(("prompt.prefix=2", "prompt.encoder=mlp"), marks=pytest.mark.slow),
         pytest.param(("finetune.accumulation_steps=2",), marks=pytest.mark.slow),
     ],
     ids=["verbalizers", "head", "prompts", "accumulation"],

@@ -87,6 +87,14 @@ def docstring_documents(folders: Mapping[str, Path], *, workers: int) -> Iterato
                 yield document_of("\n\n".join(new), origin)
 
 
+def source_docstrings() -> Iterator[tuple[str, str, str]]:
+    """(package, source file, docstring) of all sources, always in the same order."""
+    for package, folder in _source_folders().items():
+        for path in _source_files(folder):
+            for docstring in _docstrings(path):
+                yield package, path.relative_to(folder).as_posix(), docstring
+
+
 def _source_folders() -> dict[str, Path]:
     folders = {"python": Path(sysconfig.get_path("stdlib"))}
     for package in PACKAGES:
