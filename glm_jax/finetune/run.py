@@ -146,7 +146,9 @@ def due_evaluation(
     return due and all(evaluated != step for evaluated, _ in history.evaluations)
 
 
-def first_state(ready: PreparedFinetuning, checkpoints: Checkpoints, first_step: int) -> TrainState:
+def first_state(
+    ready: PreparedFinetuning, checkpoints: Checkpoints, first_step: int, loaded: PyTree
+) -> TrainState:
     """The state of the last checkpoint, or `loaded` weights with fresh ones for all others."""
     abstract = ready.program.abstract_state
     if first_step:
