@@ -1,4 +1,4 @@
-"""Runs on one task side by side: their scores, beside that of the most frequent label.
+"""Runs on one task compared: their scores, and that of the most frequent label.
 
 python -m glm_jax.cli.compare_runs RUN...
 """

@@ -19,7 +19,7 @@ POOLS = ("cls", "pad", "start")
 def pooled(
     hidden: Float[Array, "B L D"], prefix_length: Int[Array, "B"], pool: str
 ) -> Float[Array, "B D"]:
-    """The hidden state that stands for the sequence.
+    """The hidden state that a head classifies the sequence by.
 
     Args:
       hidden: output of the final LayerNorm.

@@ -61,7 +61,7 @@ def read_history(folder: epath.Path, metric: str, last_step: int) -> History:
 
 
 def write_pointers(folder: epath.Path, history: History, last_step: int) -> None:
-    """Writes which checkpoints are the last and the best one, beside the checkpoints."""
+    """Writes which checkpoints are the last and the best one, in their folder."""
     checkpoints = folder / "checkpoints"
     write_file(checkpoints / LAST_FILE, _json({"step": last_step}))
     if history.best:

@@ -19,6 +19,7 @@ from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cluster.heartbeat import Heartbeat
 from glm_jax.cluster.preemption import StopRequest
 from glm_jax.cluster.run_lock import RunLock
+from glm_jax.data.batches.inputs import BATCHES_AHEAD
 from glm_jax.data.batches.pipeline import Prefetched
 from glm_jax.errors import UsageError
 from glm_jax.finetune.batches import training_batches
@@ -38,7 +39,6 @@ from glm_jax.train.reporter import ReporterConfig, RunReporter, utilisation_of
 from glm_jax.train.run_folder import write_configuration
 from glm_jax.train.step import TrainState
 
-BATCHES_AHEAD = 2
 # What a run can't resume with other values of.
 FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "task": ("name", "pattern", "cloze", "multi_token", "sequence_length", "patterns", "words"),

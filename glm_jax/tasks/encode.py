@@ -97,7 +97,7 @@ def encode_priming_text(
 ) -> list[int]:
     """The cloze question with the right answer in place of its mask, from ENC to eos.
 
-    What the pretraining objective is trained on beside the task (`block_lm_ratio`).
+    What the pretraining objective is trained on together with the task (`block_lm_ratio`).
 
     Raises:
       UsageError: as `encode_example`.

@@ -18,7 +18,7 @@ SUPERGLUE = "https://super.gluebenchmark.com/tasks"
 GLUE = "https://gluebenchmark.com/tasks"
 CLUE = "https://github.com/CLUEbenchmark/CLUE"
 
-# Splits of the SuperGLUE tasks; FewSuperGLUE has these files beside them.
+# Splits of the SuperGLUE tasks; FewSuperGLUE adds the last one.
 JSON_LINES = {
     "train": ("train.jsonl",),
     "dev": ("val.jsonl",),

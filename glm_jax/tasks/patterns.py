@@ -40,8 +40,3 @@ class Pattern:
     first: Sequence[Part]
     second: Sequence[Part] = ()
     answer: str | None = None
-
-
-def has_slots(pattern: Pattern) -> bool:
-    """Whether continuous prompts have a place in the pattern."""
-    return SLOT in (*pattern.first, *pattern.second)

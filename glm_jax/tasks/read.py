@@ -50,7 +50,7 @@ def has_split(task: Task, folder: str, split: str) -> bool:
 
 
 def _files(folder: epath.Path, name: str) -> list[epath.Path]:
-    """The files that a name or a pattern stands for."""
+    """The files that a name or a pattern matches."""
     found = sorted(folder.glob(name)) if "*" in name else [folder / name]
     return [file for file in found if file.is_file()]
 

@@ -20,14 +20,11 @@ class Layout:
       special: ids by name, of the tokenizer (ENC, MASK, sop, eop, eos, sep).
       sequence_length: L, of every row.
       block_positions: whether Part B counts its block positions (else all are 1).
-      mask_position: position id of Part B; None for that of the mask. Models with sentinel
-        positions have one of their own.
     """
 
     special: Mapping[str, int]
     sequence_length: int
     block_positions: bool = True
-    mask_position: int | None = None
 
 
 def context_row(layout: Layout, context: Sequence[int]) -> Row:
@@ -77,8 +74,7 @@ def cloze_row(layout: Layout, context: Sequence[int], answer: Sequence[int] | No
     if end > length:
         raise UsageError(f"a row of {length} tokens is too short; {end} are needed")
     row["tokens"][start:end] = part_b
-    position = masks[-1] if layout.mask_position is None else layout.mask_position
-    row["position_ids"][0, start:end] = position
+    row["position_ids"][0, start:end] = masks[-1]
     row["position_ids"][1, start:end] = (
         np.arange(1, len(part_b) + 1) if layout.block_positions else 1
     )

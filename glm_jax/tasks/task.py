@@ -8,9 +8,8 @@ from typing import Any
 
 from glm_jax.errors import UsageError
 from glm_jax.tasks.example import Example, Label
+from glm_jax.tasks.files import Row
 from glm_jax.tasks.patterns import Pattern
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

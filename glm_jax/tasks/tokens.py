@@ -10,7 +10,7 @@ from glm_jax.tasks.example import Label
 from glm_jax.tasks.patterns import MASK, SLOT, Part, Pattern, Shortenable
 from glm_jax.tokenizer import Tokenizer
 
-# Stands for a continuous prompt in lists of ids, where no token's id is negative.
+# Marks a continuous prompt in lists of ids, where no token's id is negative.
 PROMPT = -1
 
 

@@ -33,7 +33,7 @@ class OptimizerConfig:
         which continues after `decay_steps`: below the floor and in the end below zero.
       warmup_fraction: warmup steps as a fraction of `decay_steps`.
       decay_steps: the step at which the learning rate reaches its floor, warmup included; in
-        finetuning 0 stands for the last step of the run.
+        finetuning 0 means the last step of the run.
       final_fraction: the floor as a fraction of the peak.
       restart_step: the step after which a linear decay restarts, 0 for never: it warms up once
         more, over as many steps as the first time, to the learning rate of that step.

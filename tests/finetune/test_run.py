@@ -1,4 +1,4 @@
-"""Whole finetuning runs: results, the best checkpoint, resuming, early ends, and bad input."""
+"""Finetuning runs: results, the best checkpoint, resuming, early ends, and bad input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WSC: what a pronoun refers to, by scoring the antecedent alone or beside wrong ones.
+"""WSC: what a pronoun refers to, by scoring the antecedent alone or against wrong ones.
 
 Fields and patterns: reference-finetune.md, sections 2 and 3.
 """
@@ -62,7 +62,7 @@ def _locate(row: Row, guid: str) -> tuple[list[str], int, int]:
     """The words of the text and the indices of both spans, which files have wrong by one.
 
     Raises:
-      UsageError: the pronoun is not where the row says, nor beside it.
+      UsageError: the pronoun is not where the row says, nor one word from there.
     """
     words = row["text"].split()
     target = row["target"]
