@@ -13,7 +13,7 @@ from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.history import best_step_of
 from glm_jax.finetune.prepare import prepare_finetuning
-from glm_jax.finetune.run import predictions_of
+from glm_jax.finetune.results import predictions_of
 
 
 def untrained_settings(checkpoint: epath.Path, task: str) -> list[str]:

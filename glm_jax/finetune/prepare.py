@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,25 +13,17 @@ from jaxtyping import PyTree
 
 from glm_jax.convert.load import load_glm
 from glm_jax.errors import UsageError
-from glm_jax.finetune.batches import EncodedExamples, steps_per_epoch
+from glm_jax.finetune.batches import steps_per_epoch
 from glm_jax.finetune.config import FinetuneRunConfig
-from glm_jax.finetune.encoded import encode_examples
 from glm_jax.finetune.heads import ClassificationHead
 from glm_jax.finetune.model_scores import Scorer
 from glm_jax.finetune.program import Extras, FinetuneProgram, make_finetune_program
 from glm_jax.finetune.prompts import PromptEncoder
+from glm_jax.finetune.splits import Split, longest_answer, read_splits
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
-from glm_jax.tasks import Example, Task, has_split, read_examples
+from glm_jax.tasks import Task
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split of the task: its examples, as they are and as rows."""
-
-    examples: Sequence[Example]
-    encoded: EncodedExamples
 
 
 @dataclass(frozen=True)
@@ -126,62 +117,6 @@ def find_tokenizer(config: FinetuneRunConfig) -> Tokenizer:
         ) from error
 
 
-def read_splits(
-    config: FinetuneRunConfig, task: Task, tokenizer: Tokenizer, names: Sequence[str]
-) -> dict[str, Split]:
-    """The splits that there are, the first of which must be.
-
-    Raises:
-      UsageError: the first split is missing, an example can't be encoded, or one of the training
-        split has no label.
-    """
-    splits = {}
-    for name in names:
-        if name != names[0] and not has_split(task, config.task.data, name):
-            continue
-        examples = read_examples(task, config.task.data, name, cloze=config.task.cloze)
-        if name == "train":
-            _check_training(task, examples, config.task.cloze)
-            examples = examples[: config.finetune.max_train_examples or None]
-        encoded = encode_examples(
-            task,
-            examples,
-            tokenizer,
-            sequence_length=config.task.sequence_length,
-            options=encoding_options(config),
-        )
-        splits[name] = Split(examples, encoded)
-    return splits
-
-
-def _check_training(task: Task, examples: Sequence[Example], cloze: bool) -> None:
-    """Makes sure that examples can be trained on.
-
-    Raises:
-      UsageError: they have no labels, or only right answers where wrong ones are needed.
-    """
-    unlabelled = [example.guid for example in examples if example.label is None]
-    if unlabelled:
-        raise UsageError(f"example {unlabelled[0]} of task {task.name} has no label")
-    if task.answer_alone and cloze and not any(e.meta.get("candidates") for e in examples):
-        raise UsageError(
-            f"the training examples of {task.name} have no wrong answers (candidates), which "
-            "finetuning by cloze needs; task.cloze = False needs none"
-        )
-
-
-def encoding_options(config: FinetuneRunConfig) -> dict[str, Any]:
-    """How examples are encoded."""
-    return {
-        "pattern": config.task.pattern,
-        "cloze": config.task.cloze,
-        "multi_token": config.task.multi_token,
-        "negatives": True,
-        "num_prompt_tokens": config.prompt.num_tokens,
-        "prefix_prompt": config.prompt.prefix,
-    }
-
-
 def network_of(config: FinetuneRunConfig, loaded: GLMConfig, tokenizer: Tokenizer) -> GLMConfig:
     """The network's configuration: that of the checkpoint with the run's dropout and dtype.
 
@@ -227,7 +162,7 @@ def make_scorer(
         return scorer, {"classification_head": init_head}
     scorer = Scorer(
         model,
-        answer_length=max(_longest_answer(split.encoded) for split in splits.values()),
+        answer_length=max(longest_answer(split.encoded) for split in splits.values()),
         length_penalty=config.task.length_penalty,
     )
     if not config.prompt.total:
@@ -238,12 +173,3 @@ def make_scorer(
         return encoder.init(key)["params"]
 
     return dataclasses.replace(scorer, prompts=encoder), {"prompt_encoder": init_prompts}
-
-
-def _longest_answer(encoded: EncodedExamples) -> int:
-    """Most tokens of a scored answer, 0 where verbalizers are compared."""
-    if encoded.arrays["tokens"].ndim == 2 and encoded.arrays["targets"].shape[-1] != (
-        encoded.sequence_length
-    ):
-        return 0
-    return int(encoded.arrays["loss_mask"].sum(axis=-1).max())
