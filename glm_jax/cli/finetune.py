@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     with pretrain.join(arguments):
         import jax
 
+        from glm_jax.finetune.results import result_lines
         from glm_jax.finetune.run import finetune
 
         console = Console(quiet=jax.process_index() != 0)
@@ -40,13 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
 
         outcome = finetune(config, console, window or None)
         if outcome.results is None:
-            say(f"stopped after step {outcome.steps} of {outcome.num_steps}, and saved")
+            seed = "" if outcome.seed is None else f" of seed {outcome.seed}"
+            say(f"stopped after step {outcome.steps} of {outcome.num_steps}{seed}, and saved")
         else:
-            known = ("task", "step", "test")
-            on_dev = {name: v for name, v in outcome.results.items() if name not in known}
-            for split, found in (("dev", on_dev), ("test", outcome.results.get("test"))):
-                if found:
-                    shown = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-                    say(f"{split:<11} {shown}")
+            for result in result_lines(outcome.results):
+                say(result)
         say(f"run folder  {config.finetune.run_folder}")
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from glm_jax import validation
@@ -11,6 +11,7 @@ from glm_jax.errors import UsageError
 from glm_jax.finetune.heads import POOLS
 from glm_jax.finetune.losses import LOSSES
 from glm_jax.finetune.prompts import PROMPT_ENCODERS
+from glm_jax.finetune.published import PUBLISHED
 from glm_jax.parallel.layout import LayoutConfig
 from glm_jax.parallel.mesh import MeshConfig
 from glm_jax.tasks import Task, find_task
@@ -139,6 +140,10 @@ class FinetuneConfig:
       evaluate_every_epochs: epochs between evaluations on the dev split.
       patience: evaluations without a better result that end the run; 0 for no early end.
       seed: decides the order of examples, initial extra parameters and dropout.
+      seeds: trains once with each of these in place of `seed`, in RUN_FOLDER/seed_N; the results
+        are their mean and standard deviation.
+      published: a model of `glm_jax.finetune.published`, whose score on the task is set next to
+        the results; "" for none.
       max_train_examples: a few-shot run sees only the first so many; 0 for all.
       dropout: rate of the network's hidden states and attention.
       compute_dtype: "float32" or "bfloat16".
@@ -157,6 +162,8 @@ class FinetuneConfig:
     evaluate_every_epochs: int = 1
     patience: int = 0
     seed: int = 1234
+    seeds: tuple[int, ...] = ()
+    published: str = ""
     max_train_examples: int = 0
     dropout: float = 0.1
     compute_dtype: str = "float32"
@@ -169,11 +176,29 @@ class FinetuneConfig:
         validation.at_least("finetune", self, 0, "epochs", "patience", "max_train_examples")
         validation.at_least("finetune", self, 0, "num_attention_heads", "seed")
         validation.fraction("finetune", self, "dropout", one=False)
+        _check_seeds(self.seeds)
+        if self.published:
+            validation.choice("finetune", self, "published", PUBLISHED)
         if self.batch_size % self.accumulation_steps:
             raise UsageError(
                 f"finetune.batch_size is {self.batch_size}, which finetune.accumulation_steps = "
                 f"{self.accumulation_steps} does not divide"
             )
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    """Makes sure that a mean and a deviation can be stated.
+
+    Raises:
+      UsageError: there is only one seed, two are equal, or one is negative.
+    """
+    if not seeds:
+        return
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UsageError(
+            f"finetune.seeds is {tuple(seeds)!r}; expected at least two different seeds of 0 or "
+            "more (finetune.seed is for one)"
+        )
 
 
 @dataclass(frozen=True)

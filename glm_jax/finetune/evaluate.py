@@ -14,6 +14,7 @@ from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.history import best_step_of
 from glm_jax.finetune.prepare import prepare_finetuning
 from glm_jax.finetune.results import predictions_of
+from glm_jax.finetune.seeds import check_folder
 
 
 def untrained_settings(checkpoint: epath.Path, task: str) -> list[str]:
@@ -64,7 +65,12 @@ def evaluate_task(
 
 
 def task_of(checkpoint: epath.Path) -> str | None:
-    """The task that a run folder was finetuned on; None for other checkpoints."""
+    """The task that a run folder was finetuned on; None for other checkpoints.
+
+    Raises:
+      UsageError: it has runs of several seeds.
+    """
+    check_folder(checkpoint, seeds=())
     file = checkpoint / "config.json"
     if not file.is_file():
         return None

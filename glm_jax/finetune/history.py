@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +32,16 @@ class History:
     @property
     def best(self) -> tuple[int, Mapping[str, float]] | None:
         """The first evaluation that no other exceeds."""
-        return max(self.evaluations, key=lambda item: item[1][self.metric], default=None)
+        return max(self.evaluations, key=self._quality, default=None)
+
+    def _quality(self, evaluation: tuple[int, Mapping[str, float]]) -> float:
+        """The metric; one that is not finite, which a metrics file has as null, is the worst."""
+        value = evaluation[1][self.metric]
+        return value if value is not None and math.isfinite(value) else -math.inf
+
+    def has(self, step: int) -> bool:
+        """Whether the parameters after a step have been evaluated."""
+        return any(evaluated == step for evaluated, _ in self.evaluations)
 
     def best_step(self) -> int | None:
         """Its step."""
@@ -64,7 +74,9 @@ def write_pointers(folder: epath.Path, history: History, last_step: int) -> None
     """Writes which checkpoints are the last and the best one, in their folder."""
     checkpoints = folder / "checkpoints"
     write_file(checkpoints / LAST_FILE, _json({"step": last_step}))
-    if history.best:
+    if not history.best:
+        (checkpoints / BEST_FILE).unlink(missing_ok=True)
+    else:
         step, found = history.best
         write_file(checkpoints / BEST_FILE, _json({"step": step, "metrics": dict(found)}))
 

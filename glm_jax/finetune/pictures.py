@@ -32,8 +32,8 @@ def draw_curves(metrics_file: str | os.PathLike[str], picture: str | os.PathLike
     names = [name for name in (dev[0] if dev else {}) if name not in _NOT_METRICS]
     for name in names:
         # One axis for percentages and fractions alike.
-        values = np.asarray([r[name] for r in dev])
-        values = values if values.max() > 1 else 100 * values
+        values = np.asarray([np.nan if r[name] is None else r[name] for r in dev])
+        values = values if np.any(values > 1) else 100 * values
         axes.plot([r["step"] for r in dev], values, "o-", label=f"{name} on dev")
     axes.set(ylabel="percent", ylim=(0, 102))
     figure.legend(loc="outside upper center", ncols=1 + len(names), frameon=False)

@@ -87,7 +87,6 @@ def prepare_finetuning(
         extras,
         dataclasses.replace(config.optimizer, decay_steps=decay_steps),
         mesh,
-        seed=settings.seed,
         loss=config.task.loss,
         label_smoothing=config.task.label_smoothing,
         accumulation_steps=settings.accumulation_steps,

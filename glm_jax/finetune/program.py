@@ -10,9 +10,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, UInt32
 
 from glm_jax.finetune.losses import LOSSES, cross_entropy, masked_scores
 from glm_jax.finetune.model_scores import ScoreFunction, Scorer
@@ -29,9 +30,19 @@ from glm_jax.parallel.layout import (
     parameter_shardings,
     parameter_specs,
 )
-from glm_jax.train.gradients import Gradients, LossSum, gradient_sums, sums_over_mesh
-from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
-from glm_jax.train.program import jit_train_step
+from glm_jax.train.gradients import (
+    GradientFunction,
+    Gradients,
+    LossSum,
+    gradient_sums,
+    sums_over_mesh,
+)
+from glm_jax.train.optimizer import (
+    OptimizerConfig,
+    Schedule,
+    learning_rate_schedule,
+    make_optimizer,
+)
 from glm_jax.train.step import Metrics, TrainState, initial_state, make_train_step
 
 # Extra parameters of a run (a head, prompts) by the name of their subtree, and what makes them.
@@ -44,14 +55,16 @@ class FinetuneProgram:
 
     Attributes:
       abstract_state: shapes, dtypes and shardings of the train state.
-      initialize: makes the state before the first step, with random parameters.
-      train_step: (state, batch) -> (state, metrics); the given state is donated.
+      initialize: makes the state before the first step of a run of this seed, with random
+        parameters.
+      train_step: (state, batch, seed) -> (state, metrics); the given state is donated. The seed, a
+        uint32 on all devices, decides dropout: runs of several seeds share the compiled step.
       scores: (params, batch) -> scores of the choices of every example, on all processes.
     """
 
     abstract_state: TrainState
-    initialize: Callable[[], TrainState]
-    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    initialize: Callable[[int], TrainState]
+    train_step: Callable[[TrainState, Batch, UInt32[Array, ""]], tuple[TrainState, Metrics]]
     scores: Callable[[PyTree, Batch], Float[Array, "B C"]]
 
 
@@ -61,7 +74,6 @@ def make_finetune_program(
     optimizer_config: OptimizerConfig,
     mesh: Mesh,
     *,
-    seed: int,
     loss: str = "cross_entropy",
     label_smoothing: float = 0.0,
     accumulation_steps: int = 1,
@@ -74,7 +86,6 @@ def make_finetune_program(
       extras: what makes the parameters that the network itself does not have.
       optimizer_config: the update.
       mesh: where the state lives.
-      seed: decides initial parameters and dropout.
       loss: one of `LOSSES`.
       label_smoothing: of the cross entropy.
       accumulation_steps: micro-batches that a step takes one after another.
@@ -89,31 +100,49 @@ def make_finetune_program(
         }
         return initial_state({**initial_params(scorer.model, key), **made}, optimizer)
 
-    key = jax.random.key(seed)
-    boxed = jax.eval_shape(init, key)
+    boxed = jax.eval_shape(init, jax.random.key(0))
     shardings = parameter_shardings(boxed, mesh, layout)
     specs = parameter_specs(boxed.params, mesh, layout)
     scores = replace(scorer, model=scorer.model.clone(param_specs=specs))
     loss_of = partial(_loss_sum, scores, loss, label_smoothing)
     sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
-    step = make_train_step(
-        partial(_mean_over_examples, partial(sums_over_mesh, sums, mesh, specs)),
-        optimizer,
-        learning_rate_schedule(optimizer_config),
-        seed=seed,
-        weights="weight",
-    )
+    gradients_of = partial(_mean_over_examples, partial(sums_over_mesh, sums, mesh, specs))
+    step = partial(_train_step, gradients_of, optimizer, learning_rate_schedule(optimizer_config))
     replicated = NamedSharding(mesh, PartitionSpec())
     return FinetuneProgram(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
-        initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
-        train_step=jit_train_step(step, shardings, mesh),
+        initialize=lambda seed: initialize_sharded(
+            init, mesh, jax.random.key(seed_value(seed)), layout=layout
+        ),
+        train_step=jax.jit(
+            step,
+            in_shardings=(shardings, batch_sharding(mesh), replicated),
+            out_shardings=(shardings, replicated),
+            donate_argnums=0,
+        ),
         scores=jax.jit(
             partial(_scores_over_mesh, scores, mesh, specs),
             in_shardings=(shardings.params, batch_sharding(mesh)),
             out_shardings=replicated,
         ),
     )
+
+
+def seed_value(seed: int) -> np.uint32:
+    """What keys of random numbers are made from: the last 32 bits of a seed."""
+    return np.uint32(seed % (1 << 32))
+
+
+def _train_step(
+    gradients_of: GradientFunction,
+    optimizer: optax.GradientTransformation,
+    learning_rate: Schedule,
+    state: TrainState,
+    batch: Batch,
+    seed: UInt32[Array, ""],
+) -> tuple[TrainState, Metrics]:
+    step = make_train_step(gradients_of, optimizer, learning_rate, seed=seed, weights="weight")
+    return step(state, batch)
 
 
 def _loss_sum(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,8 +16,61 @@ from glm_jax.finetune.history import History
 from glm_jax.finetune.pictures import draw_confusion, draw_curves
 from glm_jax.finetune.predict import Predictions, predict
 from glm_jax.finetune.prepare import PreparedFinetuning
+from glm_jax.finetune.published import published_scores
 from glm_jax.io.files import write_file
 from glm_jax.tasks.predictions import prediction_lines
+
+RESULTS_FILE = "results.json"
+# What results have beside the metrics on the dev split.
+_NOT_METRICS = ("task", "step", "steps", "test", "published", "deviation", "seeds")
+
+
+def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics on the dev split."""
+    return {name: value for name, value in results.items() if name not in _NOT_METRICS}
+
+
+def result_lines(results: Mapping[str, Any]) -> Iterator[str]:
+    """Results for people: a line for each split, and one for the published score."""
+    deviation = results.get("deviation", {})
+    for split, found, spread in (
+        ("dev", metrics_of(results), deviation),
+        ("test", results.get("test"), deviation.get("test", {})),
+    ):
+        if found:
+            shown = (
+                f"{name} {value:.4g}" + (f" ± {spread[name]:.2g}" if name in spread else "")
+                for name, value in found.items()
+            )
+            seeds = f", {len(results['seeds'])} seeds" if spread else ""
+            yield f"{split:<11} {', '.join(shown)}{seeds}"
+    if published := results.get("published"):
+        scores = (f"{n} {v:.4g}" for n, v in published.items() if n not in ("model", "source"))
+        yield f"published   {', '.join(scores)} ({published['model']}, {published['source']})"
+
+
+def read_results(
+    folder: epath.Path, ready: PreparedFinetuning, steps: int
+) -> dict[str, Any] | None:
+    """The results that a run has already written after its last step.
+
+    Args:
+      folder: of the run.
+      ready: the run.
+      steps: done.
+
+    Returns:
+      None where there are none, or they are of fewer steps or splits.
+    """
+    file = folder / RESULTS_FILE
+    if not file.is_file():
+        return None
+    try:
+        results = json.loads(file.read_text())
+    except ValueError:
+        return None
+    known = isinstance(results, dict) and results.get("steps") == steps
+    return results if known and ("test" in results) == ("test" in ready.splits) else None
 
 
 def predictions_of(
@@ -39,22 +92,24 @@ def write_results(
     checkpoints: Checkpoints,
     history: History,
 ) -> Mapping[str, Any]:
-    """Evaluates the best checkpoint and writes results and predictions."""
+    """Evaluates the best checkpoint and writes results and predictions; the results last."""
     checkpoints.wait()
-    step = history.best_step()
-    step = checkpoints.latest_step() if step is None else step
+    steps, step = checkpoints.latest_step() or 0, history.best_step()
+    step = (steps or None) if step is None else step
     abstract = {"params": ready.program.abstract_state.params}
     params = ready.params if step is None else checkpoints.restore(step, abstract)["params"]
-    results: dict[str, Any] = {"task": ready.task.name, "step": step}
+    results: dict[str, Any] = {"task": ready.task.name, "step": step, "steps": steps}
     for split in ("dev", "test"):
         if split not in ready.splits:
             continue
         found = predictions_of(config, ready, split, params)
         results |= found.metrics if split == "dev" else {"test": dict(found.metrics)}
         write_predictions(ready, folder, split, found)
+    if published := published_scores(config.finetune.published, ready.task.name):
+        results["published"] = dict(published)
     if jax.process_index() == 0:
-        write_file(folder / "results.json", (json.dumps(results, indent=2) + "\n").encode())
         draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+        write_file(folder / RESULTS_FILE, (json.dumps(results, indent=2) + "\n").encode())
     return results
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
 import jax
 from etils import epath
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from rich.console import Console
 
@@ -21,51 +20,39 @@ from glm_jax.cluster.preemption import StopRequest
 from glm_jax.cluster.run_lock import RunLock
 from glm_jax.data.batches.inputs import BATCHES_AHEAD
 from glm_jax.data.batches.pipeline import Prefetched
-from glm_jax.errors import UsageError
 from glm_jax.finetune.batches import training_batches
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.history import DevEvaluation, History, read_history, write_pointers
+from glm_jax.finetune.outcome import FinetuneOutcome
 from glm_jax.finetune.prepare import PreparedFinetuning, prepare_finetuning
-from glm_jax.finetune.results import predictions_of, write_results
+from glm_jax.finetune.program import seed_value
+from glm_jax.finetune.results import RESULTS_FILE, predictions_of, read_results, write_results
+from glm_jax.finetune.resume import check_same_run, run_record
+from glm_jax.finetune.schedule import (
+    is_complete,
+    is_evaluation_due,
+    is_patience_over,
+    loop_config,
+)
+from glm_jax.finetune.seeds import check_folder, finetune_seeds
 from glm_jax.io.paths import resolve_path
 from glm_jax.parallel.batches import Batch, process_rows, to_devices
-from glm_jax.train.loop import LoopConfig, Run, train_loop
+from glm_jax.train.loop import Run, train_loop
 from glm_jax.train.metrics import ProgressLine
 from glm_jax.train.profile import Profiler, ProfileSteps
 from glm_jax.train.reporter import ReporterConfig, RunReporter, utilisation_of
 from glm_jax.train.run_folder import write_configuration
-from glm_jax.train.step import TrainState
+from glm_jax.train.step import Metrics, TrainState
 
-# What a run can't resume with other values of.
-FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "task": ("name", "pattern", "cloze", "multi_token", "sequence_length", "patterns", "words"),
-    "prompt": ("num_tokens", "prefix", "encoder"),
-    "finetune": ("batch_size", "seed", "max_train_examples", "random_weights"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class FinetuneOutcome:
-    """How a run ended.
-
-    Attributes:
-      steps: done.
-      num_steps: of all epochs.
-      results: what `results.json` has, None before the end.
-    """
-
-    steps: int
-    num_steps: int
-    results: Mapping[str, Any] | None
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def finetune(
     config: FinetuneRunConfig, console: Console, profile_steps: ProfileSteps | None = None
 ) -> FinetuneOutcome:
-    """Starts, or resumes, the finetuning that the configuration describes.
+    """Starts, or resumes, the finetuning that the configuration describes, of one or several seeds.
 
-    After the last epoch the best checkpoint is evaluated again; `results.json` and
-    `predictions.jsonl` are of it.
+    Nothing is written before everything has been checked.
 
     Raises:
       UsageError: something of the configuration does not fit the rest.
@@ -73,84 +60,116 @@ def finetune(
     """
     folder = resolve_path(config.finetune.run_folder, "finetune.run_folder")
     line = ProgressLine(console)
+    with StopRequest() as stop:
+        check_folder(folder, config.finetune.seeds)
+        ready = prepare_finetuning(config)
+        with jax.set_mesh(ready.mesh), line:
+            run = partial(finetune_prepared, stop=stop, line=line, profile_steps=profile_steps)
+            if config.finetune.seeds:
+                return finetune_seeds(config, ready, run, line.say)
+            return run(config, ready)
+
+
+def finetune_prepared(
+    config: FinetuneRunConfig,
+    ready: PreparedFinetuning,
+    *,
+    stop: StopRequest,
+    line: ProgressLine,
+    profile_steps: ProfileSteps | None,
+) -> FinetuneOutcome:
+    """Trains with one seed, or resumes.
+
+    After the last epoch the best checkpoint is evaluated again; `results.json` and
+    `predictions.jsonl` are of it. A run that has them is left as it is.
+    """
+    folder = resolve_path(config.finetune.run_folder, "finetune.run_folder")
     with ExitStack() as stack:
         enter = stack.enter_context
-        stop = enter(StopRequest())
-        ready = prepare_finetuning(config)
         lock = enter(RunLock(folder, line.say))
-        metric = ready.task.metrics[0]
-        history = History(metric)
+        history = History(ready.task.metrics[0])
         checkpoints = enter(
-            Checkpoints(folder / "checkpoints", config.checkpoint, best=lambda: history.best_step())
+            Checkpoints(folder / "checkpoints", config.checkpoint, best=history.best_step)
         )
-        first_step = checkpoints.latest_intact_step(line.say) or 0
-        if first_step:
-            check_same_run(checkpoints.read_record(first_step), config)
-        history.evaluations += read_history(folder, metric, first_step).evaluations
-        enter(jax.set_mesh(ready.mesh))
-        enter(line)
-        loaded = {} if config.finetune.random_weights else ready.params
-        state = first_state(ready, checkpoints, first_step, loaded)
+        first_step = resume_history(config, ready, folder, checkpoints, history, line.say)
+        ended = is_complete(config, ready, history, first_step)
+        if first_step and ended and (results := read_results(folder, ready, first_step)):
+            line.say(f"this run is done: all {first_step} steps of {config.finetune.run_folder}")
+            return FinetuneOutcome(first_step, ready.num_steps, results)
         line.say(describe(config, ready, first_step))
+        loaded = {} if config.finetune.random_weights else ready.params
+        state = first_state(config, ready, checkpoints, first_step, loaded)
         if jax.process_index() == 0:
+            (folder / RESULTS_FILE).unlink(missing_ok=True)  # of fewer steps
             write_configuration(folder, config, ready.tokenizer)
         reporter = enter(RunReporter(folder, first_step, 0, line, reporter_config(config, ready)))
         evaluate = partial(evaluate_dev, config, ready, folder, history, reporter)
         run = Run(
             config=loop_config(config, ready),
-            train_step=ready.program.train_step,
+            train_step=seeded_step(config, ready),
             batches=Prefetched(batches(config, ready, first_step), BATCHES_AHEAD),
             evaluate=evaluate,
             checkpoints=checkpoints,
-            record=lambda step: record(config, ready),
+            record=lambda step: run_record(config, ready),
             reporter=reporter,
             heartbeat=enter(Heartbeat(folder, jax.process_index(), first_step)),
             profiler=enter(Profiler(folder / "profile", profile_steps)),
             stop=stop,
             lock=lock,
         )
-        ended = first_step and due_evaluation(ready, config, history, first_step)
-        ended = bool(ended) and evaluate(first_step, state)
+        if not ended and is_evaluation_due(config, ready, history, first_step):
+            ended = evaluate(first_step, state)
         steps = first_step if ended else train_loop(run, state, first_step)
-        complete = steps >= ready.num_steps or is_patience_over(config, history)
+        complete = is_complete(config, ready, history, steps)
         results = write_results(config, ready, folder, checkpoints, history) if complete else None
     return FinetuneOutcome(steps, ready.num_steps, results)
 
 
-def check_same_run(saved: Mapping[str, Any], config: FinetuneRunConfig) -> None:
-    """Makes sure that a run resumes with what decides its batches and its parameters.
+def resume_history(
+    config: FinetuneRunConfig,
+    ready: PreparedFinetuning,
+    folder: epath.Path,
+    checkpoints: Checkpoints,
+    history: History,
+    say: Callable[[str], None],
+) -> int:
+    """The step of the newest intact checkpoint, 0 for none; evaluations up to it are read.
+
+    The pointers are written again: a run may have been killed before it wrote them, or the
+    checkpoint that they name may be damaged.
 
     Raises:
-      UsageError: something of it has changed.
+      UsageError: the checkpoint is of a run that this one can't resume.
+      RunError: all checkpoints are damaged.
     """
-    now = dataclasses.asdict(config)
-    for section, names in FIXED_SETTINGS.items():
-        for name in names:
-            old, new = saved["configuration"][section].get(name), now[section][name]
-            if old != json.loads(json.dumps(new)):
-                raise UsageError(
-                    f"{section}.{name} is {new!r}, but the run in {config.finetune.run_folder} has "
-                    f"{old!r}; give the run a folder of its own"
-                )
+    first_step = checkpoints.latest_intact_step(say) or 0
+    if first_step:
+        check_same_run(checkpoints.read_record(first_step), config, ready)
+        history.evaluations += read_history(folder, history.metric, first_step).evaluations
+        if jax.process_index() == 0:
+            write_pointers(folder, history, first_step)
+    return first_step
 
 
-def due_evaluation(
-    ready: PreparedFinetuning, config: FinetuneRunConfig, history: History, step: int
-) -> bool:
-    """Whether the run was stopped between a save and the evaluation that follows it."""
-    every = config.finetune.evaluate_every_epochs * ready.steps_per_epoch
-    due = "dev" in ready.splits and (step % every == 0 or step == ready.num_steps)
-    return due and all(evaluated != step for evaluated, _ in history.evaluations)
+def seeded_step(config: FinetuneRunConfig, ready: PreparedFinetuning) -> TrainStep:
+    """The train step with the run's seed, which is put on the devices once."""
+    replicated = NamedSharding(ready.mesh, PartitionSpec())
+    seed = jax.device_put(seed_value(config.finetune.seed), replicated)
+    return lambda state, batch: ready.program.train_step(state, batch, seed)
 
 
 def first_state(
-    ready: PreparedFinetuning, checkpoints: Checkpoints, first_step: int, loaded: PyTree
+    config: FinetuneRunConfig,
+    ready: PreparedFinetuning,
+    checkpoints: Checkpoints,
+    first_step: int,
+    loaded: PyTree,
 ) -> TrainState:
     """The state of the last checkpoint, or `loaded` weights with fresh ones for all others."""
     abstract = ready.program.abstract_state
     if first_step:
         return checkpoints.restore(first_step, abstract)
-    state = ready.program.initialize()
+    state = ready.program.initialize(config.finetune.seed)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract.params)
     params = dict(state.params)
     for name, leaves in loaded.items():
@@ -189,31 +208,6 @@ def evaluate_dev(
     if jax.process_index() == 0:
         write_pointers(folder, history, step)
     return is_patience_over(config, history)
-
-
-def is_patience_over(config: FinetuneRunConfig, history: History) -> bool:
-    """Whether too many evaluations were not better than an earlier one."""
-    return 0 < config.finetune.patience <= history.since_best()
-
-
-def record(config: FinetuneRunConfig, ready: PreparedFinetuning) -> dict[str, Any]:
-    """What is saved with a checkpoint, which `glm_jax.load` opens as that of any run."""
-    configuration = dataclasses.asdict(config) | {"model": dataclasses.asdict(ready.model)}
-    return {
-        "configuration": configuration,
-        "tokenizer_fingerprint": ready.tokenizer.fingerprint,
-    }
-
-
-def loop_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> LoopConfig:
-    """When things happen: every evaluation has a checkpoint of its own."""
-    every = config.finetune.evaluate_every_epochs * ready.steps_per_epoch
-    return LoopConfig(
-        num_steps=ready.num_steps,
-        log_every=config.finetune.log_every,
-        evaluate_every=every,
-        save_every=every,
-    )
 
 
 def reporter_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> ReporterConfig:

@@ -28,12 +28,15 @@ class LoopConfig:
       log_every: steps between records of metrics.
       evaluate_every: steps between evaluations; the last step is always evaluated.
       save_every: steps between saves; the last step is always saved.
+      skip_saves: a save is left out while the previous one is still being written; otherwise
+        training waits for that one.
     """
 
     num_steps: int
     log_every: int
     evaluate_every: int
     save_every: int
+    skip_saves: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +134,7 @@ def finish_step(
 
 
 def save_state(run: Run, step: int, state: TrainState, *, wait: bool) -> None:
-    """Starts saving, or skips it while the previous save is still being written.
+    """Starts saving; the configuration says whether a save may be left out.
 
     Args:
       run: what it belongs to.
@@ -141,8 +144,10 @@ def save_state(run: Run, step: int, state: TrainState, *, wait: bool) -> None:
     """
     run.lock.check()  # saving deletes older checkpoints
     run.heartbeat.doing("saving")
+    wait_for_previous = wait or not run.config.skip_saves
     with jax.transfer_guard("allow"):  # orbax copies the state to the host in its own way
-        if not run.checkpoints.save(step, state, run.record(step), wait_for_previous=wait):
+        record = run.record(step)
+        if not run.checkpoints.save(step, state, record, wait_for_previous=wait_for_previous):
             run.reporter.save_skipped(step)
         if wait:
             run.checkpoints.wait()

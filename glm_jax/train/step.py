@@ -8,7 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree, Shaped
+from jaxtyping import Array, Int, PyTree, Shaped, UInt32
 
 from glm_jax.parallel.batches import Batch
 from glm_jax.train.gradients import GradientFunction
@@ -46,7 +46,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     learning_rate: Schedule,
     *,
-    seed: int,
+    seed: int | UInt32[Array, ""],
     weights: str = "loss_mask",
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Builds the step: (state, batch) -> (state, metrics), to be compiled with its shardings.

@@ -31,13 +31,13 @@ BATCH_SIZE = 8
 def found_on(mesh, scorer, extras, encoded) -> dict:
     """Losses, gradient norms and scores on one mesh."""
     optimizer = OptimizerConfig(learning_rate=1e-3, decay_steps=10)
-    program = make_finetune_program(scorer, extras, optimizer, mesh, seed=1)
+    program = make_finetune_program(scorer, extras, optimizer, mesh)
     with jax.set_mesh(mesh):
-        state = program.initialize()
+        state = program.initialize(1)
         batches = to_devices(training_batches(encoded, BATCH_SIZE, 0), mesh, BATCH_SIZE)
         steps = []
         for _, batch in zip(range(2), batches, strict=False):
-            state, metrics = program.train_step(state, batch)
+            state, metrics = program.train_step(state, batch, jnp.uint32(1))
             steps.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
         scores = score_all(encoded, program.scores, state.params, mesh, BATCH_SIZE)
     return {"steps": steps, "scores": scores.tolist()}

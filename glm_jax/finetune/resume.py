@@ -1,0 +1,79 @@
+"""What is recorded with a run's checkpoints, and whether a run can resume from one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from glm_jax.errors import UsageError
+from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.prepare import PreparedFinetuning
+from glm_jax.io.paths import resolve_path
+
+# What a run can't resume with other values of: it decides parameters or batches.
+FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "task": ("name", "pattern", "cloze", "multi_token", "sequence_length", "patterns", "words"),
+    "prompt": ("num_tokens", "prefix", "encoder"),
+    "finetune": ("batch_size", "seed", "max_train_examples", "random_weights"),
+}
+
+
+def run_record(config: FinetuneRunConfig, ready: PreparedFinetuning) -> dict[str, Any]:
+    """What is saved with a checkpoint, which `glm_jax.load` opens as that of any run."""
+    configuration = dataclasses.asdict(config) | {"model": dataclasses.asdict(ready.model)}
+    return {
+        "configuration": configuration,
+        "tokenizer_fingerprint": ready.tokenizer.fingerprint,
+        "num_train_examples": len(ready.splits["train"].examples),
+    }
+
+
+def check_same_run(
+    saved: Mapping[str, Any], config: FinetuneRunConfig, ready: PreparedFinetuning
+) -> None:
+    """Makes sure that a run resumes with what decides its batches and its parameters.
+
+    Raises:
+      UsageError: the checkpoint is not of a finetuning run, or something has changed.
+    """
+    folder = config.finetune.run_folder
+    recorded = saved.get("configuration", {})
+    if "task" not in recorded:
+        raise UsageError(
+            f"{folder} holds a checkpoint that no finetuning run has written; give the run a "
+            "folder of its own"
+        )
+    for name, old, new in _changes(recorded, config):
+        raise UsageError(
+            f"{name} is {new!r}, but the run in {folder} has {old!r}; give the run a folder of its "
+            "own"
+        )
+    if saved["tokenizer_fingerprint"] != ready.tokenizer.fingerprint:
+        raise UsageError(
+            f"the run in {folder} has another tokenizer; give the run a folder of its own"
+        )
+    now = len(ready.splits["train"].examples)
+    before = saved.get("num_train_examples", now)
+    if before != now:
+        raise UsageError(
+            f"{config.task.data} has {now} training examples, but the run in {folder} has "
+            f"{before}; give the run a folder of its own"
+        )
+
+
+def _changes(recorded: Mapping[str, Any], config: FinetuneRunConfig):
+    """Names, old and new values of the fixed settings that have changed."""
+    for section, names in FIXED_SETTINGS.items():
+        now = getattr(config, section)
+        defaults = {field.name: field.default for field in dataclasses.fields(now)}
+        for name in names:
+            new = getattr(now, name)
+            # A setting that came after the checkpoint had its default.
+            old = recorded[section].get(name, defaults[name])
+            if json.dumps(old) != json.dumps(new):
+                yield f"{section}.{name}", old, new
+    old, new = recorded["finetune"]["initial_weights"], config.finetune.initial_weights
+    if not config.finetune.random_weights and resolve_path(old) != resolve_path(new):
+        yield "finetune.initial_weights", old, new

@@ -1,0 +1,46 @@
+"""When a finetuning run evaluates, saves and ends."""
+
+from __future__ import annotations
+
+from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.history import History
+from glm_jax.finetune.prepare import PreparedFinetuning
+from glm_jax.train.loop import LoopConfig
+
+
+def loop_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> LoopConfig:
+    """When things happen: every evaluation has a checkpoint of its own."""
+    every = config.finetune.evaluate_every_epochs * ready.steps_per_epoch
+    return LoopConfig(
+        num_steps=ready.num_steps,
+        log_every=config.finetune.log_every,
+        evaluate_every=every,
+        save_every=every,
+        skip_saves=False,
+    )
+
+
+def is_evaluation_due(
+    config: FinetuneRunConfig, ready: PreparedFinetuning, history: History, step: int
+) -> bool:
+    """Whether the checkpoint of a step is to be evaluated and has not been.
+
+    A run may be stopped between a save and the evaluation that follows it.
+    """
+    every = config.finetune.evaluate_every_epochs * ready.steps_per_epoch
+    due = "dev" in ready.splits and step > 0 and (step % every == 0 or step == ready.num_steps)
+    return due and not history.has(step)
+
+
+def is_complete(
+    config: FinetuneRunConfig, ready: PreparedFinetuning, history: History, step: int
+) -> bool:
+    """Whether a run is at its end: all steps are done and evaluated, or it no longer improves."""
+    if is_patience_over(config, history):
+        return True
+    return step >= ready.num_steps and not is_evaluation_due(config, ready, history, step)
+
+
+def is_patience_over(config: FinetuneRunConfig, history: History) -> bool:
+    """Whether too many evaluations were not better than an earlier one."""
+    return 0 < config.finetune.patience <= history.since_best()
