@@ -1,8 +1,14 @@
 # Functions shared by the scripts of this folder, which source this file.
 # shellcheck shell=bash
-# `launch_arguments` holds the arguments for `glm-jax pretrain`; `dry_run` is true or false.
+# `launch_command` is the command of glm-jax and `launch_arguments` holds its arguments; `dry_run` is
+# true or false.
+launch_command=pretrain
 launch_arguments=()
 dry_run=false
+
+# All commands, and those that several processes can run together.
+all_commands="tokenizer prepare pretrain evaluate finetune fill serve convert parity inspect compile hosts"
+joined_commands="pretrain finetune"
 
 # Prints what is wrong in one sentence and exits: bad usage.
 fail() {
@@ -32,6 +38,21 @@ export_run_token() {
   export GLM_JAX_RUN_TOKEN="${GLM_JAX_RUN_TOKEN:-$(od -An -N16 -tx8 /dev/urandom | tr -d ' ')}"
 }
 
+# Whether the command is one that several processes run together.
+is_joined() {
+  [[ " $joined_commands " == *" $launch_command "* ]]
+}
+
+# need_one_process NUMBER...: ends with bad usage where several processes would run a command that
+# only one can. Every NUMBER is one of which the processes are the product.
+need_one_process() {
+  local _number
+  is_joined && return
+  for _number in "$@"; do
+    [[ "$_number" == 1 ]] || fail "$launch_command runs as one process; only ${joined_commands// / and } run as several"
+  done
+}
+
 # Runs a command, or only prints it.
 run() {
   if [[ $dry_run == true ]]; then quoted "$@"; else "$@"; fi
@@ -39,11 +60,16 @@ run() {
 
 # parse "FLAGS WITH A VALUE" "SWITCHES" ARGUMENT...
 # Gives every flag's value to the variable of its name and `true` to a switch's. --gin_file and
-# --gin.X, and all that follows --, is collected for `glm-jax pretrain`.
+# --gin.X, and all that follows --, is collected for glm-jax, whose command may come first.
 parse() {
   # No local variable may have the name of a script's flag.
   local _valued=" ${1//[[:space:]]/ } " _switches=" $2 " _name _value
   shift 2
+  if [[ "${1-}" =~ ^[a-z]+$ ]]; then
+    [[ " $all_commands " == *" $1 "* ]] || fail "glm-jax has no command '$1'; expected one of $all_commands"
+    launch_command="$1"
+    shift
+  fi
   while (($#)); do
     case "$1" in
       -h | --help) show_help; exit 0 ;;
@@ -66,7 +92,9 @@ parse() {
     esac
     shift
   done
-  [[ " ${launch_arguments[*]-}" == *" --gin_file"* ]] || fail "--gin_file=FILE is missing"
+  if is_joined && [[ " ${launch_arguments[*]-}" != *" --gin_file"* ]]; then
+    fail "--gin_file=FILE is missing"
+  fi
 }
 
 # Ends with bad usage unless every named variable has a value.

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Pretrains as one process on the devices of this machine.
+# Pretrains, or runs another command, as one process on the devices of this machine.
 #
-#   launch/local.sh --gin_file=FILE [--gin.X=Y ...] [-- FLAG ...]
+#   launch/local.sh [COMMAND] --gin_file=FILE [--gin.X=Y ...] [-- ARGUMENT ...]
 #
+#   COMMAND         of glm-jax: finetune, evaluate, ... (pretrain)
 #   --generation=G  the machine has TPUs of this generation (v4, v5e, v5p or v6e): sets
 #                   LIBTPU_INIT_ARGS to the flags of glm_jax/compile/tpu_flags.py
 #   --dry-run       print the command and do nothing
-#   -- FLAG ...     further flags of `glm-jax pretrain`
+#   -- ARGUMENT ... further arguments of the command; --gin_file is only for those that take it
 #
 # $PYTHON, or else python3, is asked for the flags; glm-jax is looked for on the PATH.
 set -euo pipefail
@@ -15,7 +16,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 generation=""
 parse "generation" "" "$@"
 
-command=(glm-jax pretrain "${launch_arguments[@]}")
+command=(glm-jax "$launch_command" ${launch_arguments[@]+"${launch_arguments[@]}"})
 if [[ -n "$generation" ]]; then
   libtpu_arguments="$("${PYTHON:-python3}" -m glm_jax.compile.tpu_flags "$generation")"
   command=(env "LIBTPU_INIT_ARGS=$libtpu_arguments" "${command[@]}")

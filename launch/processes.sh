@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Pretrains as several processes on this machine that form one run, each with its own devices.
+# Pretrains or finetunes as several processes on this machine that form one run, each with its own
+# devices.
 #
-#   launch/processes.sh --num_processes=N --gin_file=FILE [--gin.X=Y ...] [-- FLAG ...]
+#   launch/processes.sh [COMMAND] --num_processes=N --gin_file=FILE [--gin.X=Y ...] [-- FLAG ...]
 #
+#   COMMAND            pretrain or finetune (pretrain)
 #   --num_processes=N  how many
 #   --port=P           port of process 0, to which the others connect (12355)
 #   --dry-run          print the commands and do nothing
-#   -- FLAG ...        further flags of `glm-jax pretrain`
+#   -- FLAG ...        further flags of the command
 #
 # SIGTERM and Ctrl-C are passed on to all of them, and they save and stop. The exit code is that of
 # the first process, in their order, that did not end with 0.
@@ -17,6 +19,7 @@ num_processes="" port=12355
 parse "num_processes port" "" "$@"
 need num_processes
 need_counts num_processes port
+is_joined || fail "$launch_command runs as one process: launch/local.sh $launch_command"
 export_run_token
 
 processes=()
@@ -28,7 +31,7 @@ pass_on() {
 trap pass_on TERM INT
 
 for ((number = 0; number < num_processes; number++)); do
-  command=(glm-jax pretrain "${launch_arguments[@]}" "--coordinator=localhost:$port"
+  command=(glm-jax "$launch_command" "${launch_arguments[@]}" "--coordinator=localhost:$port"
     "--num_processes=$num_processes" "--process_id=$number")
   if [[ $dry_run == true ]]; then
     quoted "${command[@]}"

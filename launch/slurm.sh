@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Submits a pretraining run to Slurm. Submit it again to resume: jobs of one name follow each other.
+# Submits a pretraining run, or another command, to Slurm. Submit it again to resume: jobs of one
+# name follow each other.
 #
-#   launch/slurm.sh --nodes=N [--gpus_per_node=G] --gin_file=FILE [--gin.X=Y ...] [-- FLAG ...]
+#   launch/slurm.sh [COMMAND] --nodes=N [--gpus_per_node=G] --gin_file=FILE [--gin.X=Y ...]
+#                   [-- ARGUMENT ...]
 #
+#   COMMAND            of glm-jax: finetune, evaluate, ... (pretrain)
 #   --nodes=N          how many
 #   --gpus_per_node=G  GPUs of each node, with one process for each; without, one process per node
 #   --partition=P      where; the cluster's default if left out
@@ -10,9 +13,10 @@
 #   --job_name=NAME    also names the log, NAME-JOB.log (glm)
 #   --save_seconds=S   warning before the time limit, in which the run saves and stops (300)
 #   --dry-run          print the command and do nothing
-#   -- FLAG ...        further flags of `glm-jax pretrain`
+#   -- ARGUMENT ...    further arguments of the command
 #
-# The run folder and the token store must be visible on every node, and glm-jax on the PATH there.
+# Pretraining and finetuning run on any number of nodes, all other commands as one process on one
+# node. The run folder and the data must be visible on every node, and glm-jax on the PATH there.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -22,8 +26,12 @@ need nodes
 need_counts nodes save_seconds
 [[ -z "$gpus_per_node" ]] || need_counts gpus_per_node
 
+need_one_process "$nodes" "${gpus_per_node:-1}"
+process=(glm-jax "$launch_command")
+is_joined && process+=(--distributed)
+process+=(${launch_arguments[@]+"${launch_arguments[@]}"})
 # One process that fails ends the others' job step at once.
-step="exec srun --kill-on-bad-exit=1 $(quoted glm-jax pretrain --distributed "${launch_arguments[@]}")"
+step="exec srun --kill-on-bad-exit=1 $(quoted "${process[@]}")"
 # sbatch passes the environment on to every process.
 export_run_token
 # sbatch starts the wrapped line with sh; the signal goes to the processes of the step.

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Pretrains on TPU VMs: asks for them in the queue, waits, runs, and with --spot asks again whenever
-# they are taken away. Started again, it uses the VMs that it finds.
+# Pretrains, or runs another command, on TPU VMs: asks for them in the queue, waits, runs, and with
+# --spot asks again whenever they are taken away. Started again, it uses the VMs that it finds.
 #
-#   launch/tpu_vm.sh --name=N --zone=Z --accelerator_type=TYPE --image=IMAGE [--spot]
-#                    --gin_file=FILE [--gin.X=Y ...] [-- FLAG ...]
+#   launch/tpu_vm.sh [COMMAND] --name=N --zone=Z --accelerator_type=TYPE --image=IMAGE [--spot]
+#                    --gin_file=FILE [--gin.X=Y ...] [-- ARGUMENT ...]
 #
+#   COMMAND                  of glm-jax: finetune, evaluate, ... (pretrain)
 #   --name=N                 name of the queued resource
 #   --zone=Z                 where the quota is
 #   --accelerator_type=TYPE  of one slice, such as v5litepod-256 or v5p-128
@@ -20,11 +21,12 @@
 #                            stopped was not stopped by losing its VMs (60)
 #   --delete                 delete the VMs when the run has ended well
 #   --dry-run                print the commands and do nothing
-#   -- FLAG ...              further flags of `glm-jax pretrain`
+#   -- ARGUMENT ...          further arguments of the command
 #
-# The gin FILE is a path in the image, such as configs/runs/glm_10b.gin. The run folder must be in a
-# folder that all VMs share, and that outlives them. VMs cost money until they are deleted, also
-# after a run that failed.
+# Pretraining and finetuning run on any slice, all other commands as one process: on a slice of one
+# host. The gin FILE is a path in the image, such as configs/runs/glm_10b.gin. The run folder must
+# be in a folder that all VMs share, and that outlives them. VMs cost money until they are deleted,
+# also after a run that failed.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -34,6 +36,7 @@ parse "name zone accelerator_type image num_slices project runtime_version start
   max_creations poll_seconds" "spot delete" "$@"
 need name zone accelerator_type image
 need_counts num_slices max_creations poll_seconds
+need_one_process "$num_slices"
 generation="$(generation_of "$accelerator_type")"
 if [[ -z "$runtime_version" ]]; then
   case "$generation" in
@@ -70,8 +73,10 @@ remote+="; { sudo docker stop --time=120 glm; sudo docker rm glm; } > /dev/null 
 container=(sudo docker run --name=glm --privileged --network=host --ulimit=memlock=-1:-1
   --stop-timeout=120)
 [[ -z "$folder" ]] || container+=("--volume=$folder:$folder")
-remote+="; $(quoted "${container[@]}" "$image" launch/local.sh "--generation=$generation" -- --distributed \
-  "${launch_arguments[@]}")"
+process=(launch/local.sh "$launch_command" "--generation=$generation" --)
+is_joined && process+=(--distributed)
+process+=(${launch_arguments[@]+"${launch_arguments[@]}"})
+remote+="; $(quoted "${container[@]}" "$image" "${process[@]}")"
 train_command=("${resource[@]}" ssh "$name" "${where[@]}" --node=all --worker=all
   "--command=$remote")
 

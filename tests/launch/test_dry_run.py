@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from glm_jax.cli.main import COMMANDS
 from glm_jax.compile.tpu_flags import libtpu_init_args
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
@@ -85,6 +86,78 @@ def test_a_dry_run_does_nothing_and_passes_every_argument_on(script, launch, sta
     assert not any(record.exists() for record in records)
     for flag in NEEDED[script]:
         assert flag.partition("=")[2] in done.stdout
+
+
+def started_command(script: str, commands: list[list[str]]) -> list[str]:
+    """`glm-jax COMMAND ...`, as the script or the container that it starts runs it."""
+    if script in ("local.sh", "processes.sh"):
+        return commands[0]
+    wrapped = next(c for c in commands if any(a.startswith(("--wrap=", "--command=")) for a in c))
+    flag = "--wrap" if script == "slurm.sh" else "--command"
+    inner = shlex.split(value_of(wrapped, flag))
+    if script == "slurm.sh":
+        return inner[inner.index("glm-jax") :]
+    inside = inner[inner.index("launch/local.sh") + 1 :]
+    # The first flag is of local.sh, and `--` ends those.
+    assert inside[1].startswith("--generation=") and inside[2] == "--"
+    return ["glm-jax", inside[0], *inside[3:]]
+
+
+@pytest.mark.parametrize("script", NEEDED)
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_a_run_of_either_kind_is_started_by_all_scripts(script, command, launch):
+    given = [GIN_FILE, "--gin.finetune.run_folder='a b'"]
+    done = launch(
+        script, command, "--dry-run", *NEEDED[script], *given, "--", "--profile_steps=1:2"
+    )
+    assert done.returncode == 0, done.stderr
+    started = started_command(script, lines(done.stdout))
+    assert started[:2] == ["glm-jax", command]
+    arguments = [a for a in started[2:] if not a.startswith(("--distributed", "--coordinator"))]
+    assert arguments[:3] == [*given, "--profile_steps=1:2"]
+    together = {"local.sh": [], "processes.sh": ["--coordinator=localhost:12355"]}
+    for flag in together.get(script, ["--distributed"]):
+        assert flag in started
+
+
+@pytest.mark.parametrize("script", ["local.sh", "slurm.sh", "gke.sh", "tpu_vm.sh"])
+def test_any_other_command_runs_as_one_process_without_a_gin_file(script, launch):
+    needed = [flag for flag in NEEDED[script] if flag != "--nodes=2"]
+    needed += ["--nodes=1"] if script == "slurm.sh" else []
+    done = launch(script, "evaluate", "--dry-run", *needed, "--", "runs/a b", "--task=rte")
+    assert done.returncode == 0, done.stderr
+    started = started_command(script, lines(done.stdout))
+    assert started == ["glm-jax", "evaluate", "runs/a b", "--task=rte"]
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("processes.sh", ["--num_processes=2"]),
+        ("slurm.sh", ["--nodes=2"]),
+        ("slurm.sh", ["--nodes=1", "--gpus_per_node=8"]),
+        ("gke.sh", [*NEEDED["gke.sh"], "--num_slices=2"]),
+        ("tpu_vm.sh", [*NEEDED["tpu_vm.sh"], "--num_slices=2"]),
+    ],
+)
+def test_several_processes_of_a_command_for_one_are_refused(script, flags, launch):
+    done = launch(script, "evaluate", "--dry-run", *flags, "--", "runs/a")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "evaluate runs as one process" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", NEEDED)
+def test_a_command_that_there_is_not_is_refused(script, launch):
+    done = launch(script, "finetun", "--dry-run", *NEEDED[script], GIN_FILE)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no command 'finetun'; expected one of" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_scripts_know_every_command():
+    functions = (LAUNCH / "common.sh").read_text()
+    known = functions.partition('all_commands="')[2].partition('"')[0].split()
+    assert known == [module.__name__.rpartition(".")[2] for module in COMMANDS]
 
 
 @pytest.mark.parametrize(
