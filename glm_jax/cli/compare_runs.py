@@ -22,6 +22,8 @@ SPLITS = ("dev", "test")
 def comparison_lines(runs: Sequence[str]) -> Iterator[str]:
     """A line for the most frequent label of the training split, and one for each run.
 
+    Runs of several seeds have the mean and the standard deviation.
+
     Raises:
       UsageError: a run has no results, or runs are on different tasks.
     """
@@ -36,17 +38,25 @@ def comparison_lines(runs: Sequence[str]) -> Iterator[str]:
     if any((c.task.name, c.task.data) != (first.name, first.data) for _, c, _ in found):
         raise UsageError("the runs are on different tasks")
     width = max(len("most frequent label"), *(len(run) for run in runs))
-    yield f"{'accuracy in percent':<{width}}  " + "".join(f"{split:>8}" for split in SPLITS)
+    yield f"{'accuracy in percent':<{width}}" + "".join(f"{split:>14}" for split in SPLITS)
     labels = {
         split: [example.label for example in read_examples(first.task, first.data, split)]
         for split in ("train", *SPLITS)
     }
     frequent = Counter(labels["train"]).most_common(1)[0][0]
     shares = [100 * labels[split].count(frequent) / len(labels[split]) for split in SPLITS]
-    yield f"{'most frequent label':<{width}}  " + "".join(f"{share:8.1f}" for share in shares)
+    yield f"{'most frequent label':<{width}}" + "".join(f"{share:14.1f}" for share in shares)
     for run, _, results in found:
-        scores = (results["accuracy"], results["test"]["accuracy"])
-        yield f"{run:<{width}}  " + "".join(f"{score:8.1f}" for score in scores)
+        deviation = results.get("deviation", {})
+        scores = (
+            _cell(results["accuracy"], deviation.get("accuracy")),
+            _cell(results["test"]["accuracy"], deviation.get("test", {}).get("accuracy")),
+        )
+        yield f"{run:<{width}}" + "".join(f"{score:>14}" for score in scores)
+
+
+def _cell(score: float, deviation: float | None) -> str:
+    return f"{score:.1f}" if deviation is None else f"{score:.1f} ± {deviation:.1f}"
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from jaxtyping import PyTree
 
@@ -22,7 +23,7 @@ from glm_jax.tasks.predictions import prediction_lines
 
 RESULTS_FILE = "results.json"
 # What results have beside the metrics on the dev split.
-_NOT_METRICS = ("task", "step", "steps", "test", "published", "deviation", "seeds")
+_NOT_METRICS = (*("task", "step", "steps", "test", "confusion", "published", "deviation", "seeds"),)
 
 
 def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
@@ -104,11 +105,14 @@ def write_results(
             continue
         found = predictions_of(config, ready, split, params)
         results |= found.metrics if split == "dev" else {"test": dict(found.metrics)}
-        write_predictions(ready, folder, split, found)
+        if split == "dev" and (confusion := _confusion(ready, found)):
+            results["confusion"] = confusion
+        if jax.process_index() == 0:
+            write_predictions(ready, folder, split, found)
     if published := published_scores(config.finetune.published, ready.task.name):
         results["published"] = dict(published)
     if jax.process_index() == 0:
-        draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+        write_pictures(folder, [folder], results)
         write_file(folder / RESULTS_FILE, (json.dumps(results, indent=2) + "\n").encode())
     return results
 
@@ -116,13 +120,27 @@ def write_results(
 def write_predictions(
     ready: PreparedFinetuning, folder: epath.Path, split: str, found: Predictions
 ) -> None:
-    """Writes the predictions on a split, and which labels were taken for which others."""
-    if jax.process_index() != 0:
-        return
-    examples = ready.splits[split].examples
-    lines = prediction_lines(ready.task, found.labels, examples)
+    """Writes the predictions on a split in the benchmark's format."""
+    lines = prediction_lines(ready.task, found.labels, ready.splits[split].examples)
     name = "predictions.jsonl" if split == "dev" else f"predictions_{split}.jsonl"
     write_file(folder / name, ("\n".join(lines) + "\n").encode())
-    if split == "dev" and found.metrics and not ready.task.variable_choices:
-        labels = [ready.task.label_index(example) for example in examples]
-        draw_confusion(ready.task.labels, labels, found.labels, folder / "confusion.png")
+
+
+def write_pictures(
+    folder: epath.Path, runs: Sequence[epath.Path], results: Mapping[str, Any]
+) -> None:
+    """Draws the learning curves of runs, and which labels their results take for which others."""
+    draw_curves([run / "metrics.jsonl" for run in runs], folder / "curves.png")
+    if confusion := results.get("confusion"):
+        draw_confusion(confusion["labels"], confusion["counts"], folder / "confusion.png")
+
+
+def _confusion(ready: PreparedFinetuning, found: Predictions) -> dict[str, Any] | None:
+    """How many examples of each label (rows) have each prediction (columns)."""
+    task, size = ready.task, len(ready.task.labels)
+    if not found.metrics or task.variable_choices:
+        return None
+    counts = np.zeros((size, size), int)
+    labels = [task.label_index(example) for example in ready.splits["dev"].examples]
+    np.add.at(counts, (labels, list(found.labels)), 1)
+    return {"labels": [str(label) for label in task.labels], "counts": counts.tolist()}

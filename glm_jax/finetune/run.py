@@ -35,6 +35,7 @@ from glm_jax.finetune.schedule import (
     loop_config,
 )
 from glm_jax.finetune.seeds import check_folder, finetune_seeds
+from glm_jax.finetune.summary import describe_network, describe_training
 from glm_jax.io.paths import resolve_path
 from glm_jax.parallel.batches import Batch, process_rows, to_devices
 from glm_jax.train.loop import Run, train_loop
@@ -64,6 +65,7 @@ def finetune(
         check_folder(folder, config.finetune.seeds)
         ready = prepare_finetuning(config)
         with jax.set_mesh(ready.mesh), line:
+            line.say(describe_network(config, ready))
             run = partial(finetune_prepared, stop=stop, line=line, profile_steps=profile_steps)
             if config.finetune.seeds:
                 return finetune_seeds(config, ready, run, line.say)
@@ -96,7 +98,7 @@ def finetune_prepared(
         if first_step and ended and (results := read_results(folder, ready, first_step)):
             line.say(f"this run is done: all {first_step} steps of {config.finetune.run_folder}")
             return FinetuneOutcome(first_step, ready.num_steps, results)
-        line.say(describe(config, ready, first_step))
+        line.say(describe_training(config, ready, first_step))
         loaded = {} if config.finetune.random_weights else ready.params
         state = first_state(config, ready, checkpoints, first_step, loaded)
         if jax.process_index() == 0:
@@ -219,17 +221,4 @@ def reporter_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> Rep
         tokens_per_step=tokens,
         max_skipped_steps=0,
         utilisation=utilisation_of(ready.model, config.task.sequence_length, chips, 0.0),
-    )
-
-
-def describe(config: FinetuneRunConfig, ready: PreparedFinetuning, first_step: int) -> str:
-    """The line that a run starts with."""
-    counts = ", ".join(f"{len(s.examples):,} {name}" for name, s in ready.splits.items())
-    padding = ready.splits["train"].encoded.padding_share(
-        config.finetune.batch_size, config.finetune.seed
-    )
-    start = f"resuming from step {first_step}" if first_step else "from the start"
-    return (
-        f"task {ready.task.name}: {counts} examples, {config.finetune.epochs} epochs of "
-        f"{ready.steps_per_epoch} steps, {padding:.0%} padding, {start}"
     )

@@ -12,13 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.outcome import FinetuneOutcome
 from glm_jax.finetune.prepare import PreparedFinetuning
-from glm_jax.finetune.results import RESULTS_FILE, metrics_of
+from glm_jax.finetune.results import RESULTS_FILE, metrics_of, write_pictures
 from glm_jax.io.files import folder_names, write_file
 from glm_jax.io.paths import resolve_path
 from glm_jax.train.run_folder import write_configuration
@@ -96,12 +97,14 @@ def finetune_seeds(
         found[seed] = outcome.results
     results = combined_results(found)
     if jax.process_index() == 0:
+        runs = [resolve_path(seed_folder(config, seed)) for seed in seeds]
+        write_pictures(folder, runs, results)
         write_file(folder / RESULTS_FILE, (json.dumps(results, indent=2) + "\n").encode())
     return dataclasses.replace(outcome, results=results)
 
 
 def combined_results(found: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean of the metrics in place of each, and their standard deviation.
+    """The mean of the metrics in place of each, their standard deviation, and the sum of counts.
 
     Args:
       found: the results of at least two seeds.
@@ -120,6 +123,9 @@ def combined_results(found: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         spreads = {name: _spread([r["test"][name] for r in all_results]) for name in first["test"]}
         means["test"] = {name: mean for name, (mean, _) in spreads.items()}
         deviations["test"] = {name: deviation for name, (_, deviation) in spreads.items()}
+    if "confusion" in first:
+        counts = np.sum([results["confusion"]["counts"] for results in all_results], axis=0)
+        means["confusion"] = {**first["confusion"], "counts": counts.tolist()}
     means["deviation"] = deviations
     if "published" in first:
         means["published"] = first["published"]
@@ -130,8 +136,8 @@ def combined_results(found: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     return means
 
 
-# What the results of all seeds have in common.
-_OF_ALL = ("task", "published")
+# What is not listed for every seed.
+_OF_ALL = ("task", "published", "confusion")
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:

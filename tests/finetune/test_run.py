@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -51,6 +52,9 @@ def test_a_run_learns_and_writes_its_results(finished, tiny_task):
     assert (folder / "curves.png").stat().st_size > 5000
     assert (folder / "confusion.png").stat().st_size > 5000
     pointer = json.loads((folder / "checkpoints/best").read_text())
+    counts = np.asarray(results["confusion"]["counts"])
+    assert results["confusion"]["labels"] == ["bad", "good"] and counts.sum() == 20
+    assert 100 * np.trace(counts) / 20 == results["accuracy"]
     assert pointer == {"step": best["step"], "metrics": {"accuracy": best["accuracy"]}}
     assert (folder / "checkpoints" / str(best["step"])).is_dir()
     predicted = [json.loads(line) for line in (folder / "predictions.jsonl").open()]
@@ -77,11 +81,56 @@ def test_a_stopped_run_resumes_bit_for_bit(finished, tiny_task, tmp_path, monkey
     )
 
 
-def test_a_run_does_not_resume_as_another(finished, tiny_task, capsys):
+def refused(task: Path, folder: Path, capsys, *settings: str) -> str:
+    """The sentence that a run is refused with."""
+    flags = [f"--gin.{setting}" for setting in (f"finetune.run_folder={folder}", *settings)]
+    assert main(["finetune", f"--gin_file={task / 'run.gin'}", *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "folder" in error, error
+    return error
+
+
+def test_a_run_does_not_resume_as_another(finished, tiny_task, tmp_path, capsys):
     folder, _ = finished
-    flags = [f"--gin.finetune.run_folder={folder}", "--gin.finetune.batch_size=4"]
-    assert main(["finetune", f"--gin_file={tiny_task / 'run.gin'}", *flags]) == 2
-    assert "finetune.batch_size is 4, but the run in" in capsys.readouterr().err
+    error = refused(tiny_task, folder, capsys, "finetune.batch_size=4")
+    assert "finetune.batch_size is 4, but the run in" in error
+    shutil.copytree(tiny_task / "checkpoint", tmp_path / "other")
+    error = refused(tiny_task, folder, capsys, f"finetune.initial_weights={tmp_path / 'other'}")
+    assert "finetune.initial_weights is" in error and "give the run a folder of its own" in error
+    shutil.copytree(tiny_task / "data", tmp_path / "data")
+    with (tmp_path / "data/train.jsonl").open("a") as file:
+        file.write('{"text": "xab", "label": "good"}\n')
+    error = refused(tiny_task, folder, capsys, f"task.data={tmp_path / 'data'}")
+    assert f"{tmp_path / 'data'} has 45 training examples, but the run in {folder} has 44" in error
+    assert "has a run of one seed" in refused(tiny_task, folder, capsys, "finetune.seeds=(1, 2)")
+
+
+def test_a_folder_of_another_kind_is_not_taken_over(tiny_task, tmp_path, capsys):
+    folder = tmp_path / "converted"
+    shutil.copytree(tiny_task / "checkpoint", folder)
+    before = sorted(folder.rglob("*"))
+    assert "that no finetuning run has written" in refused(tiny_task, folder, capsys)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_finished_run_is_left_as_it_is(finished, tiny_task, capsys):
+    folder, outcome = finished
+    files = [folder / name for name in ("results.json", "metrics.jsonl", "predictions.jsonl")]
+    before = [(file.read_text(), file.stat().st_mtime_ns) for file in files]
+    gin_file = f"--gin_file={folder / 'config.gin'}"
+    assert main(["finetune", gin_file]) == 0
+    printed = capsys.readouterr().out
+    assert f"this run is done: all 18 steps of {folder}\n" in printed
+    assert f"dev         accuracy {outcome.results['accuracy']:.4g}\n" in printed
+    assert [(file.read_text(), file.stat().st_mtime_ns) for file in files] == before
+
+
+def test_a_finished_run_continues_with_more_epochs(tiny_task, tmp_path):
+    folder = tmp_path / "run"
+    assert run(tiny_task, folder, "finetune.epochs=1").steps == 6
+    longer = run(tiny_task, folder, "finetune.epochs=2")
+    assert longer.steps == 12 and longer.results is not None
+    assert json.loads((folder / "results.json").read_text())["steps"] == 12
 
 
 def test_a_run_ends_early_without_progress(tiny_task, tmp_path):

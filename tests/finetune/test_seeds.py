@@ -60,6 +60,11 @@ def test_the_results_are_mean_and_deviation_of_the_seeds(three):
     values = [found["accuracy"] for found in of_seeds.values()]
     assert results["accuracy"] == pytest.approx(np.mean(values))
     assert results["deviation"] == {"accuracy": pytest.approx(np.std(values, ddof=1))}
+    counts = np.asarray(results["confusion"]["counts"])
+    assert counts.sum() == 3 * 20  # examples of dev
+    assert 100 * np.trace(counts) / counts.sum() == pytest.approx(results["accuracy"])
+    for picture in ("confusion.png", "curves.png"):
+        assert (folder / picture).stat().st_size > 5000
     assert len({tuple(losses(folder / f"seed_{seed}")) for seed in of_seeds}) == 3
 
 
@@ -139,13 +144,15 @@ def test_splits_and_published_scores_are_combined_too():
     def results(accuracy, test):
         published = {"accuracy": 74.0, "model": "GLM-Large", "source": "a paper"}
         dev = {"task": "rte", "step": 4, "steps": 8, "accuracy": accuracy}
-        return {**dev, "test": {"accuracy": test}, "published": published}
+        confusion = {"labels": ["a", "b"], "counts": [[3, 1], [0, int(test)]]}
+        return {**dev, "confusion": confusion, "test": {"accuracy": test}, "published": published}
 
     found = combined_results({1: results(70.0, 60.0), 2: results(74.0, 61.0)})
     assert found == {
         "task": "rte",
         "accuracy": 72.0,
         "test": {"accuracy": 60.5},
+        "confusion": {"labels": ["a", "b"], "counts": [[6, 2], [0, 121]]},
         "deviation": {
             "accuracy": pytest.approx(math.sqrt(8)),
             "test": {"accuracy": pytest.approx(math.sqrt(0.5))},
