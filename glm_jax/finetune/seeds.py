@@ -19,7 +19,7 @@ from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.outcome import FinetuneOutcome
 from glm_jax.finetune.prepare import PreparedFinetuning
-from glm_jax.finetune.results import RESULTS_FILE, metrics_of, write_pictures
+from glm_jax.finetune.results import RESULTS_FILE, metrics_of, result_lines, write_pictures
 from glm_jax.io.files import folder_names, write_file
 from glm_jax.io.paths import resolve_path
 from glm_jax.train.run_folder import write_configuration
@@ -70,7 +70,7 @@ def finetune_seeds(
       config: with seeds.
       ready: the same configuration, prepared.
       run: trains, or resumes, one seed.
-      say: reports which seed is trained.
+      say: reports which seed is trained, and what it has found.
 
     Returns:
       The outcome of the seed that was stopped, or, with the results of all, of the last one.
@@ -95,6 +95,8 @@ def finetune_seeds(
         if outcome.results is None:
             return dataclasses.replace(outcome, seed=seed)
         found[seed] = outcome.results
+        for text in result_lines({n: v for n, v in outcome.results.items() if n != "published"}):
+            say(text)
     results = combined_results(found)
     if jax.process_index() == 0:
         runs = [resolve_path(seed_folder(config, seed)) for seed in seeds]

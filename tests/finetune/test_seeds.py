@@ -116,6 +116,8 @@ def test_the_command_prints_mean_and_deviation(three, tiny_task, capsys):
     for number, seed in enumerate((3, 1234, 7), 1):
         assert f"seed {seed}, {number} of 3: {folder}/seed_{seed}\n" in printed
         assert f"this run is done: all 12 steps of {folder}/seed_{seed}\n" in printed
+        accuracy = outcome.results["seeds"][str(seed)]["accuracy"]
+        assert f"/seed_{seed}\ndev         accuracy {accuracy:.4g}\n" in printed
     results = outcome.results
     line = f"accuracy {results['accuracy']:.4g} ± {results['deviation']['accuracy']:.2g}"
     assert f"dev         {line}, 3 seeds\n" in printed
