@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from etils import epath
 from jaxtyping import PyTree
 
 from glm_jax.checkpoints.checkpoints import Checkpoints
+from glm_jax.cluster.agree import any_process
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.history import History
 from glm_jax.finetune.pictures import draw_confusion, draw_curves
@@ -53,7 +55,7 @@ def result_lines(results: Mapping[str, Any]) -> Iterator[str]:
 def read_results(
     folder: epath.Path, ready: PreparedFinetuning, steps: int
 ) -> dict[str, Any] | None:
-    """The results that a run has already written after its last step.
+    """The results that a run has already written after its last step; all processes take part.
 
     Args:
       folder: of the run.
@@ -63,15 +65,14 @@ def read_results(
     Returns:
       None where there are none, or they are of fewer steps or splits.
     """
-    file = folder / RESULTS_FILE
-    if not file.is_file():
-        return None
-    try:
-        results = json.loads(file.read_text())
-    except ValueError:
-        return None
+    file, results = folder / RESULTS_FILE, None
+    if file.is_file():
+        with suppress(ValueError):
+            results = json.loads(file.read_text())
     known = isinstance(results, dict) and results.get("steps") == steps
-    return results if known and ("test" in results) == ("test" in ready.splits) else None
+    known = known and ("test" in results) == ("test" in ready.splits)
+    # A process that goes on alone would wait for the others.
+    return None if any_process(not known) else results
 
 
 def predictions_of(

@@ -86,6 +86,7 @@ def finetune_prepared(
     `predictions.jsonl` are of it. A run that has them is left as it is.
     """
     folder = resolve_path(config.finetune.run_folder, "finetune.run_folder")
+    process = jax.process_index()
     with ExitStack() as stack:
         enter = stack.enter_context
         lock = enter(RunLock(folder, line.say))
@@ -101,7 +102,7 @@ def finetune_prepared(
         line.say(describe_training(config, ready, first_step))
         loaded = {} if config.finetune.random_weights else ready.params
         state = first_state(config, ready, checkpoints, first_step, loaded)
-        if jax.process_index() == 0:
+        if process == 0:
             (folder / RESULTS_FILE).unlink(missing_ok=True)  # of fewer steps
             write_configuration(folder, config, ready.tokenizer)
         reporter = enter(RunReporter(folder, first_step, 0, line, reporter_config(config, ready)))
@@ -114,8 +115,8 @@ def finetune_prepared(
             checkpoints=checkpoints,
             record=lambda step: run_record(config, ready),
             reporter=reporter,
-            heartbeat=enter(Heartbeat(folder, jax.process_index(), first_step)),
-            profiler=enter(Profiler(folder / "profile", profile_steps)),
+            heartbeat=enter(Heartbeat(folder, process, first_step)),
+            profiler=enter(Profiler(folder / "profile" / f"process_{process}", profile_steps)),
             stop=stop,
             lock=lock,
         )
