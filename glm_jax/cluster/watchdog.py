@@ -111,6 +111,7 @@ class Peers:
         self._not_done = set(self._peers)
         self._closing = threading.Event()
         self._ended = threading.Event()
+        self._failed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._abort_handler = _ABORT_HANDLER(self._aborted)
         self._previous_handler: int | None = None
@@ -156,7 +157,16 @@ class Peers:
         sentence = sentence.strip() or "interrupted"
         host = socket.gethostname()
         self._broadcast({"failed": sentence, "process": self._process_id, "host": host})
+        if self._process_id == 0:
+            self._wait_until_all_have_ended()
         self._end(sentence, code)
+
+    def _wait_until_all_have_ended(self) -> None:
+        """Lets the others report the failure: JAX aborts them once process 0 has ended."""
+        self._failed.set()
+        deadline = time.monotonic() + 2 * FAILURE_SECONDS
+        while self._peers and time.monotonic() < deadline and not self._ended.is_set():
+            self._ended.wait(POLL_SECONDS / 4)
 
     def _watch(self) -> None:
         last_heartbeat = 0.0
@@ -179,8 +189,11 @@ class Peers:
             message = peer.receive()
         except (OSError, EOFError, ValueError):
             del self._peers[peer.process]
-            self._lost(peer, "its connection has closed")
+            if not self._failed.is_set():
+                self._lost(peer, "its connection has closed")
             return
+        if self._failed.is_set():
+            return  # this process reports its own failure
         if "done" in message:
             self._not_done.discard(peer.process)
             if self._process_id != 0:  # it is process 0's last message

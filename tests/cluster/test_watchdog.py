@@ -115,6 +115,29 @@ def test_an_error_of_ones_own_is_reported_to_the_others(pair, error, code):
     assert [message["failed"] for message in received if "failed" in message] == [str(error)]
 
 
+def test_process_0_ends_last_when_it_fails(pair, monkeypatch):
+    """JAX aborts, with a trace, the processes that are there when process 0 ends."""
+    monkeypatch.setattr(watchdog, "FAILURE_SECONDS", 0.5)
+    (first, second), _, (_, end) = pair
+    order = []
+
+    def end_second(sentence: str, code: int) -> None:
+        order.append((1, sentence, code))
+        second._closing.set()
+        second._peers.clear()
+        end.close()
+
+    monkeypatch.setattr(second, "_on_end", end_second)
+    monkeypatch.setattr(first, "_on_end", lambda *given: order.append((0, *given)))
+    second._thread.start()
+    with pytest.raises(UsageError), first:
+        raise UsageError("no such file")
+    assert [entry[0] for entry in order] == [1, 0]
+    assert order[0][2] == 1 and "process 0 on" in order[0][1] and "no such file" in order[0][1]
+    # Its own sentence: neither the loss of the other nor what comes back from it.
+    assert order[1] == (0, "no such file", 2)
+
+
 def test_an_error_that_the_loss_of_another_has_caused_is_not_reported(pair):
     (_, second), ended, (end, _) = pair
     with pytest.raises(RunError), second:
