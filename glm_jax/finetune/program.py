@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,6 +15,14 @@ from jaxtyping import Array, Float, PyTree
 
 from glm_jax.finetune.losses import LOSSES, cross_entropy, masked_scores
 from glm_jax.finetune.model_scores import ScoreFunction, Scorer
+from glm_jax.finetune.trainable import (
+    IsTrained,
+    from_paths,
+    join,
+    leaf_paths,
+    partition,
+    train_all,
+)
 from glm_jax.model.initial import initial_params
 from glm_jax.parallel.batches import Batch, batch_sharding, batch_specs
 from glm_jax.parallel.collectives import axis_size
@@ -29,7 +36,13 @@ from glm_jax.parallel.layout import (
     parameter_shardings,
     parameter_specs,
 )
-from glm_jax.train.gradients import Gradients, LossSum, gradient_sums, sums_over_mesh
+from glm_jax.train.gradients import (
+    Gradients,
+    LossSum,
+    SumFunction,
+    gradient_sums,
+    sums_over_mesh,
+)
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
 from glm_jax.train.program import jit_train_step
 from glm_jax.train.step import Metrics, TrainState, initial_state, make_train_step
@@ -43,15 +56,19 @@ class FinetuneProgram:
     """A finetuning run's functions over one mesh.
 
     Attributes:
-      abstract_state: shapes, dtypes and shardings of the train state.
+      abstract_state: shapes, dtypes and shardings of the train state, which holds the trained
+        parameters only.
+      abstract_frozen: the same of the frozen parameters, in a tree of their own.
       initialize: makes the state before the first step, with random parameters.
-      train_step: (state, batch) -> (state, metrics); the given state is donated.
-      scores: (params, batch) -> scores of the choices of every example, on all processes.
+      train_step: (state, batch, frozen) -> (state, metrics); the given state is donated.
+      scores: (params, batch) -> scores of the choices of every example, on all processes; `params`
+        are all, see `join`.
     """
 
     abstract_state: TrainState
+    abstract_frozen: PyTree
     initialize: Callable[[], TrainState]
-    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    train_step: Callable[[TrainState, Batch, PyTree], tuple[TrainState, Metrics]]
     scores: Callable[[PyTree, Batch], Float[Array, "B C"]]
 
 
@@ -66,6 +83,7 @@ def make_finetune_program(
     label_smoothing: float = 0.0,
     accumulation_steps: int = 1,
     layout: LayoutConfig = DEFAULT_LAYOUT,
+    is_trained: IsTrained = train_all,
 ) -> FinetuneProgram:
     """Shards the train state over the mesh and prepares its functions, without compiling them.
 
@@ -79,47 +97,90 @@ def make_finetune_program(
       label_smoothing: of the cross entropy.
       accumulation_steps: micro-batches that a step takes one after another.
       layout: how the network's parameters are sharded; extra ones are replicated.
+      is_trained: which parameters are trained, by their paths. The others are frozen: they have
+        neither gradients nor optimizer state. Where a layer only ever casts one to the compute
+        dtype, it is kept in that.
     """
     optimizer = make_optimizer(optimizer_config)
+    init_params = partial(_initial_params, scorer, extras)
 
     def init(key):
-        made = {
-            name: make(jax.random.fold_in(key, n + 1))
-            for n, (name, make) in enumerate(extras.items())
-        }
-        return initial_state({**initial_params(scorer.model, key), **made}, optimizer)
+        return initial_state(partition(init_params(key), is_trained)[0], optimizer)
 
     key = jax.random.key(seed)
-    boxed = jax.eval_shape(init, key)
+    boxed, boxed_params = jax.eval_shape(init, key), jax.eval_shape(init_params, key)
+    specs = parameter_specs(boxed_params, mesh, layout)
     shardings = parameter_shardings(boxed, mesh, layout)
-    specs = parameter_specs(boxed.params, mesh, layout)
+    frozen = _abstract_frozen(
+        partition(boxed_params, is_trained)[1], mesh, layout, scorer.model.config.compute_dtype
+    )
+    frozen_shardings = jax.tree.map(lambda leaf: leaf.sharding, frozen)
     scores = replace(scorer, model=scorer.model.clone(param_specs=specs))
     loss_of = partial(_loss_sum, scores, loss, label_smoothing)
     sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
     step = make_train_step(
-        partial(_mean_over_examples, partial(sums_over_mesh, sums, mesh, specs)),
+        partial(_mean_over_examples, _sums_over_mesh(sums, mesh, specs, is_trained)),
         optimizer,
         learning_rate_schedule(optimizer_config),
         seed=seed,
         weights="weight",
     )
-    replicated = NamedSharding(mesh, PartitionSpec())
     return FinetuneProgram(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
+        abstract_frozen=frozen,
         initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
-        train_step=jit_train_step(step, shardings, mesh),
+        train_step=jit_train_step(step, shardings, mesh, frozen_shardings),
         scores=jax.jit(
             partial(_scores_over_mesh, scores, mesh, specs),
-            in_shardings=(shardings.params, batch_sharding(mesh)),
-            out_shardings=replicated,
+            in_shardings=(join(shardings.params, frozen_shardings), batch_sharding(mesh)),
+            out_shardings=NamedSharding(mesh, PartitionSpec()),
         ),
     )
 
 
+def _initial_params(scorer: Scorer, extras: Extras, key: Array) -> dict[str, PyTree]:
+    """Random parameters of the network, and of what a run adds to it."""
+    made = {
+        name: make(jax.random.fold_in(key, number))
+        for number, (name, make) in enumerate(extras.items(), start=1)
+    }
+    return {**initial_params(scorer.model, key), **made}
+
+
+def _sums_over_mesh(
+    sums: SumFunction, mesh: Mesh, specs: PyTree, is_trained: IsTrained
+) -> SumFunction:
+    """`sums_over_mesh` of trained and frozen parameters."""
+    trained, frozen = partition(specs, is_trained)
+    return partial(sums_over_mesh, sums, mesh, trained, frozen_specs=(frozen,))
+
+
+def _abstract_frozen(boxed: PyTree, mesh: Mesh, layout: LayoutConfig, compute_dtype: str) -> PyTree:
+    """Shapes, dtypes and shardings of frozen parameters."""
+
+    def dtype(path: str, shape: jax.ShapeDtypeStruct) -> jnp.dtype:
+        # LayerNorm computes in float32.
+        kept = "layernorm" in path
+        return shape.dtype if kept else jnp.dtype(compute_dtype)
+
+    shapes = from_paths(
+        (path, jax.ShapeDtypeStruct(shape.shape, dtype(path, shape)))
+        for path, shape in leaf_paths(nn.unbox(boxed))
+    )
+    return abstract_with_shardings(shapes, parameter_shardings(boxed, mesh, layout))
+
+
 def _loss_sum(
-    scores_of: ScoreFunction, loss: str, smoothing: float, params: PyTree, batch: Batch, key: Array
+    scores_of: ScoreFunction,
+    loss: str,
+    smoothing: float,
+    params: PyTree,
+    batch: Batch,
+    key: Array,
+    frozen: PyTree,
 ) -> LossSum:
     """Sum of the weighted losses of one device's examples."""
+    params = join(params, frozen)
     scores = masked_scores(scores_of(params, batch, key), batch.get("choice_mask"))
     if loss == "cross_entropy":
         losses = cross_entropy(scores, batch["label"], smoothing)
@@ -131,9 +192,11 @@ def _loss_sum(
     return LossSum(total + jax.lax.stop_gradient(once - total), jnp.zeros((), jnp.int32))
 
 
-def _mean_over_examples(sums: Any, params: PyTree, batch: Batch, key: Array) -> Gradients:
+def _mean_over_examples(
+    sums: SumFunction, params: PyTree, batch: Batch, key: Array, frozen: PyTree
+) -> Gradients:
     """The mean over the examples of a batch that are not there to fill it up."""
-    total = sums(params, batch, key)
+    total = sums(params, batch, key, frozen)
     normalizer = jnp.maximum(jnp.sum(batch["weight"]), 1.0)
     loss, values = jax.tree.map(lambda value: value / normalizer, (total.loss, total.values))
     return Gradients(loss, total.overflow, values, optax.global_norm(values)[None])

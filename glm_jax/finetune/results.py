@@ -16,6 +16,7 @@ from glm_jax.finetune.history import History
 from glm_jax.finetune.pictures import draw_confusion, draw_curves
 from glm_jax.finetune.predict import Predictions, predict
 from glm_jax.finetune.prepare import PreparedFinetuning
+from glm_jax.finetune.trainable import join
 from glm_jax.io.files import write_file
 from glm_jax.tasks.predictions import prediction_lines
 
@@ -25,7 +26,7 @@ def predictions_of(
 ) -> Predictions:
     """Predictions on a split."""
     examples, encoded = ready.splits[split].examples, ready.splits[split].encoded
-    size = config.finetune.evaluation_batch_size
+    size, params = config.finetune.evaluation_batch_size, join(params, ready.frozen)
     with jax.transfer_guard("allow"):
         return predict(
             ready.task, examples, encoded, ready.program.scores, params, ready.mesh, size

@@ -19,6 +19,7 @@ from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cluster.heartbeat import Heartbeat
 from glm_jax.cluster.preemption import StopRequest
 from glm_jax.cluster.run_lock import RunLock
+from glm_jax.convert.base_weights import BASE
 from glm_jax.data.batches.inputs import BATCHES_AHEAD
 from glm_jax.data.batches.pipeline import Prefetched
 from glm_jax.errors import UsageError
@@ -27,6 +28,8 @@ from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.history import DevEvaluation, History, read_history, write_pointers
 from glm_jax.finetune.prepare import PreparedFinetuning, prepare_finetuning
 from glm_jax.finetune.results import predictions_of, write_results
+from glm_jax.finetune.trainable import from_paths, join, leaf_paths
+from glm_jax.finetune.weights import check_base
 from glm_jax.io.paths import resolve_path
 from glm_jax.parallel.batches import Batch, process_rows, to_devices
 from glm_jax.train.loop import LoopConfig, Run, train_loop
@@ -39,8 +42,12 @@ from glm_jax.train.step import TrainState
 # What a run can't resume with other values of.
 FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "task": ("name", "pattern", "cloze", "multi_token", "sequence_length", "patterns", "words"),
-    "prompt": ("num_tokens", "prefix", "encoder"),
-    "finetune": ("batch_size", "seed", "max_train_examples", "random_weights"),
+    "prompt": ("num_tokens", "prefix", "encoder", "initial"),
+    "lora": ("rank", "alpha", "targets"),
+    "finetune": (
+        *("batch_size", "seed", "max_train_examples", "random_weights"),
+        *("freeze", "freeze_transformer", "tune_prefix_layers"),
+    ),
 }
 
 
@@ -98,7 +105,7 @@ def finetune(
         evaluate = partial(evaluate_dev, config, ready, folder, history, reporter)
         run = Run(
             config=loop_config(config, ready),
-            train_step=ready.program.train_step,
+            train_step=lambda state, batch: ready.program.train_step(state, batch, ready.frozen),
             batches=Prefetched(batches(config, ready, first_step), BATCHES_AHEAD),
             evaluate=evaluate,
             checkpoints=checkpoints,
@@ -126,8 +133,10 @@ def check_same_run(saved: Mapping[str, Any], config: FinetuneRunConfig) -> None:
     now = dataclasses.asdict(config)
     for section, names in FIXED_SETTINGS.items():
         for name in names:
-            old, new = saved["configuration"][section].get(name), now[section][name]
-            if old != json.loads(json.dumps(new)):
+            new = json.loads(json.dumps(now[section][name]))
+            # Settings that came later had no effect on earlier runs.
+            old = saved["configuration"].get(section, {}).get(name, new)
+            if old != new:
                 raise UsageError(
                     f"{section}.{name} is {new!r}, but the run in {config.finetune.run_folder} has "
                     f"{old!r}; give the run a folder of its own"
@@ -149,13 +158,14 @@ def first_state(
     """The state of the last checkpoint, or `loaded` weights with fresh ones for all others."""
     abstract = ready.program.abstract_state
     if first_step:
+        check_base(checkpoints.read_record(first_step), ready.base)
         return checkpoints.restore(first_step, abstract)
     state = ready.program.initialize()
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract.params)
-    params = dict(state.params)
-    for name, leaves in loaded.items():
-        params[name] = jax.device_put(leaves, shardings[name])
-    return dataclasses.replace(state, params=params)
+    shapes = dict(leaf_paths(abstract.params))
+    placed = from_paths(
+        (path, jax.device_put(leaf, shapes[path].sharding)) for path, leaf in leaf_paths(loaded)
+    )
+    return dataclasses.replace(state, params=join(state.params, placed))
 
 
 def batches(
@@ -202,6 +212,7 @@ def record(config: FinetuneRunConfig, ready: PreparedFinetuning) -> dict[str, An
     return {
         "configuration": configuration,
         "tokenizer_fingerprint": ready.tokenizer.fingerprint,
+        BASE: ready.base and dataclasses.asdict(ready.base),
     }
 
 

@@ -37,7 +37,7 @@ def found_on(mesh, scorer, extras, encoded) -> dict:
         batches = to_devices(training_batches(encoded, BATCH_SIZE, 0), mesh, BATCH_SIZE)
         steps = []
         for _, batch in zip(range(2), batches, strict=False):
-            state, metrics = program.train_step(state, batch)
+            state, metrics = program.train_step(state, batch, {})
             steps.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
         scores = score_all(encoded, program.scores, state.params, mesh, BATCH_SIZE)
     return {"steps": steps, "scores": scores.tolist()}
