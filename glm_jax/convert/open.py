@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -87,7 +88,9 @@ def _open_native(path: epath.Path) -> WeightSource:
         return NativeSource(path)
     resources = ExitStack()
     try:
-        folder = resources.enter_context(readable_checkpoint(base.find(step_folder)))
+        found = base.find(step_folder)
+        base = dataclasses.replace(base, path=os.fspath(found))
+        folder = resources.enter_context(readable_checkpoint(found))
         source = open_source(folder, base.num_attention_heads, ignore_extra=True)
         return AdaptedSource(path, base, resources.enter_context(source), resources)
     except BaseException:

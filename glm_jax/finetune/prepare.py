@@ -22,7 +22,7 @@ from glm_jax.finetune.model_scores import Scorer
 from glm_jax.finetune.program import Extras, FinetuneProgram, make_finetune_program
 from glm_jax.finetune.prompts import PromptEncoder, words_as_prompts
 from glm_jax.finetune.splits import Split, longest_answer, read_splits
-from glm_jax.finetune.trainable import TrainedParameters, join, leaf_paths
+from glm_jax.finetune.trainable import IsTrained, TrainedParameters, join, leaf_paths
 from glm_jax.finetune.weights import describe_base, divide_weights
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
@@ -91,7 +91,6 @@ def prepare_finetuning(
     model = network_of(config, loaded.config, tokenizer)
     per_epoch = steps_per_epoch(len(splits[names[0]].examples), settings.batch_size)
     num_steps = settings.epochs * per_epoch
-    decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
     separate, is_trained = trained_parameters(config, model)
     network = GLM(model, linear=linear_kind(config.lora), num_separate_layers=separate)
     scorer, extras = make_scorer(config, network, task, splits)
@@ -99,18 +98,7 @@ def prepare_finetuning(
         [path for path, _ in leaf_paths(params)],
         anything_added=bool(extras or config.lora.rank),
     )
-    program = make_finetune_program(
-        scorer,
-        extras,
-        dataclasses.replace(config.optimizer, decay_steps=decay_steps),
-        mesh,
-        seed=settings.seed,
-        loss=config.task.loss,
-        label_smoothing=config.task.label_smoothing,
-        accumulation_steps=settings.accumulation_steps,
-        layout=config.layout,
-        is_trained=is_trained,
-    )
+    program = make_program(config, scorer, extras, mesh, is_trained, num_steps)
     base = describe_base(config, params, model.num_attention_heads) if config.freezes else None
     if config.prompt.initial == "words":
         params = join(params, {"prompt_encoder": initial_prompts(config, task, tokenizer, params)})
@@ -127,6 +115,30 @@ def prepare_finetuning(
         base=base,
         num_steps=num_steps,
         steps_per_epoch=per_epoch,
+    )
+
+
+def make_program(
+    config: FinetuneRunConfig,
+    scorer: Scorer,
+    extras: Extras,
+    mesh: Mesh,
+    is_trained: IsTrained,
+    num_steps: int,
+) -> FinetuneProgram:
+    """The functions of a run of so many steps."""
+    decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
+    return make_finetune_program(
+        scorer,
+        extras,
+        dataclasses.replace(config.optimizer, decay_steps=decay_steps),
+        mesh,
+        seed=config.finetune.seed,
+        loss=config.task.loss,
+        label_smoothing=config.task.label_smoothing,
+        accumulation_steps=config.finetune.accumulation_steps,
+        layout=config.layout,
+        is_trained=is_trained,
     )
 
 

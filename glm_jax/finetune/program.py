@@ -111,15 +111,15 @@ def make_finetune_program(
     boxed, boxed_params = jax.eval_shape(init, key), jax.eval_shape(init_params, key)
     specs = parameter_specs(boxed_params, mesh, layout)
     shardings = parameter_shardings(boxed, mesh, layout)
-    frozen = _abstract_frozen(
-        partition(boxed_params, is_trained)[1], mesh, layout, scorer.model.config.compute_dtype
-    )
+    boxed_frozen = partition(boxed_params, is_trained)[1]
+    frozen = _abstract_frozen(boxed_frozen, mesh, layout, scorer.model.config.compute_dtype)
     frozen_shardings = jax.tree.map(lambda leaf: leaf.sharding, frozen)
     scores = replace(scorer, model=scorer.model.clone(param_specs=specs))
     loss_of = partial(_loss_sum, scores, loss, label_smoothing)
     sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
+    sums = _sums_over_mesh(sums, mesh, specs, is_trained)
     step = make_train_step(
-        partial(_mean_over_examples, _sums_over_mesh(sums, mesh, specs, is_trained)),
+        partial(_mean_over_examples, sums),
         optimizer,
         learning_rate_schedule(optimizer_config),
         seed=seed,
@@ -130,11 +130,7 @@ def make_finetune_program(
         abstract_frozen=frozen,
         initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
         train_step=jit_train_step(step, shardings, mesh, frozen_shardings),
-        scores=jax.jit(
-            partial(_scores_over_mesh, scores, mesh, specs),
-            in_shardings=(join(shardings.params, frozen_shardings), batch_sharding(mesh)),
-            out_shardings=NamedSharding(mesh, PartitionSpec()),
-        ),
+        scores=_jit_scores(scores, mesh, specs, join(shardings.params, frozen_shardings)),
     )
 
 
@@ -200,6 +196,15 @@ def _mean_over_examples(
     normalizer = jnp.maximum(jnp.sum(batch["weight"]), 1.0)
     loss, values = jax.tree.map(lambda value: value / normalizer, (total.loss, total.values))
     return Gradients(loss, total.overflow, values, optax.global_norm(values)[None])
+
+
+def _jit_scores(scores: ScoreFunction, mesh: Mesh, specs: PyTree, shardings: PyTree) -> Callable:
+    """The scores of batches with the shardings of all parameters."""
+    return jax.jit(
+        partial(_scores_over_mesh, scores, mesh, specs),
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
+    )
 
 
 def _scores_over_mesh(

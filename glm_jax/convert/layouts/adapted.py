@@ -58,9 +58,7 @@ class AdaptedSource(NativeCheckpoint):
         try:
             model_config(self.record, self.tensors, self.step_folder)
         except UsageError as error:
-            raise UsageError(
-                f"the weights at {base.path} have other dimensions: {error}"
-            ) from error
+            raise UsageError(f"the weights at {base.path} have changed: {error}") from error
         order = {entry.native: number for number, entry in enumerate(TABLE)}
         self.reading_order = sorted(self.tensors, key=lambda name: order[_native(name)])
 
