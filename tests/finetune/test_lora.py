@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,9 +25,10 @@ from glm_jax.finetune.lora import linear_kind
 from glm_jax.finetune.lora_config import TARGETS, LoraConfig
 from glm_jax.finetune.run import finetune
 from glm_jax.finetune.trainable import join, leaf_paths
-from glm_jax.model import GLM
+from glm_jax.model import GLM, GLMConfig
 from glm_jax.train.metrics import read_metrics
 from tests.finetune.conftest import SETTINGS, write_examples
+from tests.serve.tiny_checkpoint import MODEL
 
 ADAPTERS = ("lora.rank=4", "lora.alpha=8", "optimizer.learning_rate=2e-2")
 SAME_LOGITS = 1e-5
@@ -218,17 +221,10 @@ def test_bad_settings_are_one_sentence(tiny_task, tmp_path, capsys, settings, se
 
 def test_only_targets_have_adapters():
     lora = LoraConfig(rank=2, targets=("mlp/up",))
-    model = GLM(_tiny_config(), linear=linear_kind(lora))
+    fields: Any = MODEL
+    model = GLM(GLMConfig(**fields), linear=linear_kind(lora))
     tokens = jnp.zeros((1, 4), jnp.int32)
-    shapes = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), tokens, jnp.zeros((1, 2, 4), jnp.int32), jnp.ones(1))
-    )
+    inputs = (tokens, jnp.zeros((1, 2, 4), jnp.int32), jnp.ones(1, jnp.int32))
+    shapes: Any = jax.eval_shape(lambda: nn.unbox(model.init(jax.random.key(0), *inputs)))
     adapters = [path for path, _ in leaf_paths(shapes["params"]) if "lora" in path]
     assert adapters == ["layers/mlp/up/lora_a", "layers/mlp/up/lora_b"]
-
-
-def _tiny_config():
-    from glm_jax.model import GLMConfig
-    from tests.serve.tiny_checkpoint import MODEL
-
-    return GLMConfig(**MODEL)

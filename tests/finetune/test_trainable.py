@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,7 @@ from glm_jax.finetune.weights import parameter_checksums
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
 from glm_jax.train.optimizer import OptimizerConfig
+from tests.serve.tiny_checkpoint import MODEL
 
 # Optimizer state and gradients of adapters, as a share of those of full finetuning.
 MAX_SHARE = 0.02
@@ -140,17 +143,15 @@ def test_partition_and_join_are_inverse():
 
 
 def test_a_network_with_separate_layers_is_the_same():
-    from tests.serve.tiny_checkpoint import MODEL
-
-    config = GLMConfig(**{**MODEL, "num_layers": 3})
+    fields: Any = {**MODEL, "num_layers": 3}
+    config = GLMConfig(**fields)
     model = GLM(config)
     tokens = jnp.arange(8)[None]
     inputs = (tokens, jnp.stack([tokens, tokens], 1), jnp.asarray([4]))
     params = jax.tree.map(
         lambda leaf: leaf + jax.random.normal(jax.random.key(7), leaf.shape) / 10,
-        dict(jax.jit(model.init)(jax.random.key(0), *inputs)["params"]),
+        nn.unbox(model.init(jax.random.key(0), *inputs))["params"],
     )
-    params = jax.tree.map(lambda leaf: getattr(leaf, "value", leaf), params)
     separated = GLM(config, num_separate_layers=1)
     found = separated.apply({"params": separate_layers(params, 1)}, *inputs)
     np.testing.assert_allclose(found, model.apply({"params": params}, *inputs), atol=1e-6)
