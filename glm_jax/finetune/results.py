@@ -17,6 +17,7 @@ from glm_jax.finetune.pictures import draw_confusion, draw_curves
 from glm_jax.finetune.predict import Predictions, predict
 from glm_jax.finetune.prepare import PreparedFinetuning
 from glm_jax.finetune.trainable import join
+from glm_jax.finetune.weights import initial_state_from
 from glm_jax.io.files import write_file
 from glm_jax.tasks.predictions import prediction_lines
 
@@ -45,7 +46,10 @@ def write_results(
     step = history.best_step()
     step = checkpoints.latest_step() if step is None else step
     abstract = {"params": ready.program.abstract_state.params}
-    params = ready.params if step is None else checkpoints.restore(step, abstract)["params"]
+    if step is None:
+        params = initial_state_from(ready.program, ready.params).params
+    else:
+        params = checkpoints.restore(step, abstract)["params"]
     results: dict[str, Any] = {"task": ready.task.name, "step": step}
     for split in ("dev", "test"):
         if split not in ready.splits:

@@ -28,8 +28,7 @@ from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.history import DevEvaluation, History, read_history, write_pointers
 from glm_jax.finetune.prepare import PreparedFinetuning, prepare_finetuning
 from glm_jax.finetune.results import predictions_of, write_results
-from glm_jax.finetune.trainable import from_paths, join, leaf_paths
-from glm_jax.finetune.weights import check_base
+from glm_jax.finetune.weights import check_base, initial_state_from
 from glm_jax.io.paths import resolve_path
 from glm_jax.parallel.batches import Batch, process_rows, to_devices
 from glm_jax.train.loop import LoopConfig, Run, train_loop
@@ -156,16 +155,10 @@ def first_state(
     ready: PreparedFinetuning, checkpoints: Checkpoints, first_step: int, loaded: PyTree
 ) -> TrainState:
     """The state of the last checkpoint, or `loaded` weights with fresh ones for all others."""
-    abstract = ready.program.abstract_state
     if first_step:
         check_base(checkpoints.read_record(first_step), ready.base)
-        return checkpoints.restore(first_step, abstract)
-    state = ready.program.initialize()
-    shapes = dict(leaf_paths(abstract.params))
-    placed = from_paths(
-        (path, jax.device_put(leaf, shapes[path].sharding)) for path, leaf in leaf_paths(loaded)
-    )
-    return dataclasses.replace(state, params=join(state.params, placed))
+        return checkpoints.restore(first_step, ready.program.abstract_state)
+    return initial_state_from(ready.program, loaded)
 
 
 def batches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +20,13 @@ from glm_jax.finetune.trainable import (
     LAYERS,
     IsTrained,
     from_paths,
+    join,
     leaf_paths,
     partition,
     separate_layers,
 )
 from glm_jax.io.paths import resolve_path
+from glm_jax.train.step import TrainState
 
 
 def divide_weights(
@@ -51,6 +54,16 @@ def divide_weights(
         for path, shape in leaf_paths(program.abstract_frozen)
     )
     return trained, placed
+
+
+def initial_state_from(program: FinetuneProgram, params: PyTree) -> TrainState:
+    """The state before the first step: these parameters, and random ones for all others."""
+    state = program.initialize()
+    shapes = dict(leaf_paths(program.abstract_state.params))
+    placed = from_paths(
+        (path, jax.device_put(leaf, shapes[path].sharding)) for path, leaf in leaf_paths(params)
+    )
+    return dataclasses.replace(state, params=join(state.params, placed))
 
 
 def describe_base(

@@ -123,6 +123,12 @@ def test_convert_merges_and_every_command_opens_the_run(finished, tiny_task, tmp
     assert capsys.readouterr().out
 
 
+def test_without_an_epoch_the_network_itself_is_evaluated(tiny_task, tmp_path, capsys):
+    outcome = run(tiny_task, tmp_path / "run", *ADAPTERS, "finetune.epochs=0")
+    network = run(tiny_task, tmp_path / "network", "finetune.epochs=0")
+    assert outcome.results == network.results
+
+
 @pytest.mark.parametrize("kind", ["original", "huggingface"])
 def test_adapters_of_every_kind_of_checkpoint(finished, tiny_task, tmp_path, kind):
     base = tmp_path / "base"
