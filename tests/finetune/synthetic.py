@@ -52,7 +52,7 @@ def write_instructions(folder: Path, count: int = 640) -> Path:
     for split, size in (("train", count), ("dev", 100)):
         rows = []
         for _ in range(size):
-            letters, which = _letters(random, random.integers(2)), random.integers(2)
+            letters, which = _letters(random, int(random.integers(2))), random.integers(2)
             label = LABELS[SIGNS.index(letters[which])]
             rows.append({"text": f"{'pq'[which]} {letters}", "label": label})
         _write(folder, split, rows)

@@ -72,7 +72,8 @@ def test_adapters_learn_and_are_all_that_is_saved(finished):
 
 def test_merged_and_unmerged_logits_agree(finished, tiny_task):
     folder, outcome = finished
-    model, merged = glm_jax.load(folder)
+    network, merged = glm_jax.load(folder)
+    model: Any = network
     _, base = glm_jax.load(tiny_task / "checkpoint")
     adapters = {}
     for path, array in saved_arrays(folder, outcome.steps).items():
@@ -82,7 +83,7 @@ def test_merged_and_unmerged_logits_agree(finished, tiny_task):
             node = node.setdefault(part, {})
         node[name] = array
     lora = LoraConfig(rank=4, alpha=8)
-    unmerged = GLM(model.config, linear=linear_kind(lora))
+    unmerged: Any = GLM(model.config, linear=linear_kind(lora))
     random = np.random.default_rng(0)
     tokens = jnp.asarray(random.integers(0, 256, (3, 24)), jnp.int32)
     positions = jnp.broadcast_to(jnp.arange(24), (3, 2, 24))

@@ -145,14 +145,14 @@ def test_partition_and_join_are_inverse():
 def test_a_network_with_separate_layers_is_the_same():
     fields: Any = {**MODEL, "num_layers": 3}
     config = GLMConfig(**fields)
-    model = GLM(config)
+    model: Any = GLM(config)
     tokens = jnp.arange(8)[None]
     inputs = (tokens, jnp.stack([tokens, tokens], 1), jnp.asarray([4]))
     params = jax.tree.map(
         lambda leaf: leaf + jax.random.normal(jax.random.key(7), leaf.shape) / 10,
         nn.unbox(model.init(jax.random.key(0), *inputs))["params"],
     )
-    separated = GLM(config, num_separate_layers=1)
+    separated: Any = GLM(config, num_separate_layers=1)
     found = separated.apply({"params": separate_layers(params, 1)}, *inputs)
     np.testing.assert_allclose(found, model.apply({"params": params}, *inputs), atol=1e-6)
 
@@ -207,6 +207,7 @@ def test_frozen_parameters_stay_and_are_not_saved(
 def test_a_frozen_network_with_what_is_trained_for_it(tiny_task, tmp_path, capsys, settings):
     settings = [*settings, "finetune.freeze_transformer=True", "optimizer.learning_rate=1e-2"]
     outcome = run(tiny_task, tmp_path / "run", *settings)
+    assert outcome.results is not None
     saved = saved_arrays(tmp_path / "run", outcome.steps)
     assert {path.split("/")[0] for path in saved} <= {"prompt_encoder", "classification_head"}
     base = flat(glm_jax.load(tiny_task / "checkpoint")[1])
