@@ -18,7 +18,7 @@ from glm_jax.convert.changes import ChangedSource, Changes
 from glm_jax.convert.dimensions import WORD_EMBEDDING, chinese_mask_fault, infer_config, measure
 from glm_jax.convert.layouts.huggingface import HuggingFaceSource
 from glm_jax.convert.layouts.huggingface_writer import HuggingFaceDestination
-from glm_jax.convert.layouts.native import NativeSource
+from glm_jax.convert.layouts.native import NativeCheckpoint
 from glm_jax.convert.layouts.native_record import model_config
 from glm_jax.convert.layouts.native_writer import NativeDestination
 from glm_jax.convert.layouts.original_writer import OriginalDestination
@@ -213,7 +213,7 @@ def _config(opened: WeightSource, source: ChangedSource, num_attention_heads: in
     """The model's configuration: inferred, and what a run's record has besides the dimensions."""
     heads = opened.metadata.num_attention_heads or num_attention_heads
     config = infer_config(source.tensors, heads)
-    if not isinstance(opened, NativeSource):
+    if not isinstance(opened, NativeCheckpoint):
         return config
     recorded = model_config(opened.record, opened.tensors, opened.step_folder)
     dimensions = {
@@ -235,12 +235,12 @@ def refuse_existing(out: Path) -> None:
 
 
 def _order(source: WeightSource) -> list[str]:
-    return source.reading_order if isinstance(source, NativeSource) else list(source.tensors)
+    return source.reading_order if isinstance(source, NativeCheckpoint) else list(source.tensors)
 
 
 def _folder_of(source: WeightSource) -> Path:
     """The folder of a source's side files."""
-    if isinstance(source, NativeSource):
+    if isinstance(source, NativeCheckpoint):
         return Path(source.step_folder.parent.parent)
     if isinstance(source, HuggingFaceSource):
         return source.folder

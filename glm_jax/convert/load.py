@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 
 from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.convert.dimensions import infer_config
-from glm_jax.convert.layouts.native import NativeSource
+from glm_jax.convert.layouts.native import NativeCheckpoint, NativeSource
 from glm_jax.convert.layouts.native_record import model_config
 from glm_jax.convert.names import by_native, to_native
 from glm_jax.convert.open import open_source, readable_checkpoint
@@ -67,7 +67,7 @@ def load(
         readable_checkpoint(path) as readable,
         open_source(readable, num_attention_heads, ignore_extra=ignore_extra) as source,
     ):
-        if isinstance(source, NativeSource):
+        if isinstance(source, NativeCheckpoint):
             model = _model(model_config(source.record, source.tensors, source.step_folder))
         else:
             model = _model(infer_config(source.tensors, source.metadata.num_attention_heads))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from etils import epath
 
-from glm_jax.checkpoints.record import STATE_ITEM, find_step
+from glm_jax.checkpoints.record import STATE_ITEM, find_step, read_record
+from glm_jax.convert.base_weights import read_base
+from glm_jax.convert.layouts.adapted import AdaptedSource
 from glm_jax.convert.layouts.huggingface import SAFETENSORS_SUFFIX, HuggingFaceSource
 from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE
 from glm_jax.convert.layouts.native import NativeSource
@@ -59,7 +62,7 @@ def _open(
     if not path.exists():
         raise UsageError(f"there is no checkpoint at {given}: no such file or folder")
     if not path.is_file() and is_native(path):
-        return NativeSource(path)
+        return _open_native(path)
     local = local_path(path, "a checkpoint of the original code or of Hugging Face")
     if local.is_file():
         huggingface = _is_huggingface_file(local)
@@ -75,6 +78,24 @@ def _open(
         )
     source = HuggingFaceSource if huggingface else OriginalSource
     return source(local, num_attention_heads, ignore_extra=ignore_extra)
+
+
+def _open_native(path: epath.Path) -> WeightSource:
+    """Opens a checkpoint of ours, with its base weights where it holds only what was trained."""
+    step_folder = find_step(path)
+    base = read_base(read_record(step_folder), step_folder)
+    if base is None:
+        return NativeSource(path)
+    resources = ExitStack()
+    try:
+        found = base.find(step_folder)
+        base = dataclasses.replace(base, path=os.fspath(found))
+        folder = resources.enter_context(readable_checkpoint(found))
+        source = open_source(folder, base.num_attention_heads, ignore_extra=True)
+        return AdaptedSource(path, base, resources.enter_context(source), resources)
+    except BaseException:
+        resources.close()
+        raise
 
 
 def _is_huggingface_file(file: Path) -> bool:

@@ -9,8 +9,9 @@ from glm_jax import validation
 from glm_jax.checkpoints.checkpoints import CheckpointConfig
 from glm_jax.errors import UsageError
 from glm_jax.finetune.heads import POOLS
+from glm_jax.finetune.lora_config import LoraConfig
 from glm_jax.finetune.losses import LOSSES
-from glm_jax.finetune.prompts import PROMPT_ENCODERS
+from glm_jax.finetune.prompts import INITIAL_PROMPTS, PROMPT_ENCODERS
 from glm_jax.finetune.published import PUBLISHED
 from glm_jax.parallel.layout import LayoutConfig
 from glm_jax.parallel.mesh import MeshConfig
@@ -107,15 +108,21 @@ class PromptConfig:
       num_tokens: shared by the slots of the pattern; 0 for none.
       prefix: before the pattern.
       encoder: "lstm", "mlp" or "none".
+      initial: the trained vectors before the first step: "random", or "words" for mixtures of a
+        frequent word's embedding and that of a verbalizer.
     """
 
     num_tokens: int = 0
     prefix: int = 0
     encoder: str = "lstm"
+    initial: str = "random"
 
     def __post_init__(self) -> None:
         validation.at_least("prompt", self, 0, "num_tokens", "prefix")
         validation.choice("prompt", self, "encoder", PROMPT_ENCODERS)
+        validation.choice("prompt", self, "initial", INITIAL_PROMPTS)
+        if self.initial == "words" and not self.total:
+            raise UsageError("prompt.initial is 'words', but there are no prompts to start")
 
     @property
     def total(self) -> int:
@@ -149,6 +156,10 @@ class FinetuneConfig:
       compute_dtype: "float32" or "bfloat16".
       remat: as in the model's configuration.
       log_every: steps between lines of metrics.
+      freeze: parameters of the network that are not trained: patterns of their paths, such as
+        "word_embedding" or "layers/mlp/*"; a pattern of a folder is for all below it.
+      freeze_transformer: trains prompts or a head only, and the first `tune_prefix_layers` layers.
+      tune_prefix_layers: as in the original.
     """
 
     run_folder: str
@@ -169,8 +180,17 @@ class FinetuneConfig:
     compute_dtype: str = "float32"
     remat: str = "none"
     log_every: int = 10
+    freeze: tuple[str, ...] = ()
+    freeze_transformer: bool = False
+    tune_prefix_layers: int = 0
 
     def __post_init__(self) -> None:
+        validation.at_least("finetune", self, 0, "tune_prefix_layers")
+        if self.tune_prefix_layers and not self.freeze_transformer:
+            raise UsageError(
+                f"finetune.tune_prefix_layers is {self.tune_prefix_layers}, which leaves layers "
+                "trained that finetune.freeze_transformer freezes, but that is False"
+            )
         names = ("batch_size", "accumulation_steps", "evaluation_batch_size", "log_every")
         validation.at_least("finetune", self, 1, *names, "evaluate_every_epochs")
         validation.at_least("finetune", self, 0, "epochs", "patience", "max_train_examples")
@@ -213,8 +233,19 @@ class FinetuneRunConfig:
     optimizer: OptimizerConfig
     finetune: FinetuneConfig
     checkpoint: CheckpointConfig
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
     def __post_init__(self) -> None:
+        if self.lora.rank and self.finetune.tune_prefix_layers:
+            raise UsageError(
+                f"lora.rank is {self.lora.rank}, which freezes the network, but "
+                f"finetune.tune_prefix_layers is {self.finetune.tune_prefix_layers}"
+            )
+        if self.freezes and self.finetune.random_weights:
+            raise UsageError(
+                "finetune.random_weights is True, but nothing saves random weights that are frozen "
+                "(lora.rank, finetune.freeze, finetune.freeze_transformer)"
+            )
         if self.prompt.total and not self.task.cloze:
             raise UsageError("continuous prompts need patterns, and task.cloze is False")
         if self.prompt.num_tokens and not self.task.task.has_slots:
@@ -222,7 +253,18 @@ class FinetuneRunConfig:
                 f"prompt.num_tokens is {self.prompt.num_tokens}, but the patterns of task "
                 f"{self.task.name} have no slots"
             )
+        if self.prompt.initial == "words" and self.task.task.verbalizers is None:
+            raise UsageError(
+                f"prompt.initial is 'words', but task {self.task.name} scores answers and has no "
+                "verbalizers to start prompts from"
+            )
         if self.mesh.context > 1:
             raise UsageError(
                 f"mesh.context is {self.mesh.context}; finetuning does not shard sequences"
             )
+
+    @property
+    def freezes(self) -> bool:
+        """Whether a part of the network is not trained."""
+        settings = self.finetune
+        return bool(self.lora.rank or settings.freeze or settings.freeze_transformer)

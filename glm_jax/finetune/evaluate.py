@@ -15,6 +15,7 @@ from glm_jax.finetune.history import best_step_of
 from glm_jax.finetune.prepare import prepare_finetuning
 from glm_jax.finetune.results import predictions_of
 from glm_jax.finetune.seeds import check_folder
+from glm_jax.finetune.weights import check_base
 
 
 def untrained_settings(checkpoint: epath.Path, task: str) -> list[str]:
@@ -48,11 +49,12 @@ def evaluate_task(
             "prompts"
         )
     ready = prepare_finetuning(config, (split,))
-    params = ready.params
+    params = ready.params_of(config.finetune.seed)
     if trained:
         step = best_step_of(checkpoint)
         with Checkpoints(checkpoint / "checkpoints") as checkpoints:
             step = checkpoints.latest_step() if step is None else step
+            check_base(checkpoints.read_record(step or 0), ready.base)
             abstract = {"params": ready.program.abstract_state.params}
             params = checkpoints.restore(step or 0, abstract)["params"]
     with jax.set_mesh(ready.mesh):

@@ -33,7 +33,7 @@ def pooled(
     return jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0]
 
 
-def _uniform(fan_in: int) -> nn.initializers.Initializer:
+def uniform(fan_in: int) -> nn.initializers.Initializer:
     """The initial distribution of a dense layer of the original."""
     bound = 1 / math.sqrt(fan_in)
 
@@ -67,7 +67,7 @@ class ClassificationHead(nn.Module):
           dropout_keys: a key for each row, so that its numbers do not depend on the device that
             has it; None for no dropout.
         """
-        init = _uniform(self.hidden_size)
+        init = uniform(self.hidden_size)
 
         def dense(features: int, name: str) -> nn.Dense:
             return nn.Dense(features, kernel_init=init, bias_init=init, name=name)

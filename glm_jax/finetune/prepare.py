@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
+from glm_jax.convert.base_weights import BaseWeights
 from glm_jax.convert.load import load_glm
 from glm_jax.errors import UsageError
 from glm_jax.finetune.batches import steps_per_epoch
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.heads import ClassificationHead
+from glm_jax.finetune.lora import linear_kind
 from glm_jax.finetune.model_scores import Scorer
-from glm_jax.finetune.program import Extras, FinetuneProgram, make_finetune_program
-from glm_jax.finetune.prompts import PromptEncoder
+from glm_jax.finetune.program import Extras, FinetuneProgram, make_finetune_program, seed_value
+from glm_jax.finetune.prompts import PromptEncoder, words_as_prompts
 from glm_jax.finetune.splits import Split, longest_answer, read_splits
+from glm_jax.finetune.trainable import IsTrained, TrainedParameters, join, leaf_paths
+from glm_jax.finetune.weights import describe_base, divide_weights
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
 from glm_jax.tasks import Task
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
+
+# Distinguishes the random numbers of prompts made of words from those of other parameters.
+PROMPT_KEY = 1000
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,10 @@ class PreparedFinetuning:
       model: the network's configuration.
       mesh: the devices.
       program: the functions of its steps.
-      params: of the network before the first step.
+      params_of: seed -> trained parameters before the first step, as far as the program does not
+        draw them.
+      frozen: the others.
+      base: where the weights are from; None where a run trains them all.
       num_steps: of all epochs.
       steps_per_epoch: of one.
     """
@@ -48,7 +58,9 @@ class PreparedFinetuning:
     model: GLMConfig
     mesh: Mesh
     program: FinetuneProgram
-    params: PyTree
+    params_of: Callable[[int], PyTree]
+    frozen: PyTree
+    base: BaseWeights | None
     num_steps: int
     steps_per_epoch: int
 
@@ -80,21 +92,93 @@ def prepare_finetuning(
     model = network_of(config, loaded.config, tokenizer)
     per_epoch = steps_per_epoch(len(splits[names[0]].examples), settings.batch_size)
     num_steps = settings.epochs * per_epoch
+    separate, is_trained = trained_parameters(config, model)
+    network = GLM(model, linear=linear_kind(config.lora), num_separate_layers=separate)
+    scorer, extras = make_scorer(config, network, task, splits)
+    is_trained.check(
+        [path for path, _ in leaf_paths(params)],
+        anything_added=bool(extras or config.lora.rank),
+    )
+    program = make_program(config, scorer, extras, mesh, is_trained, num_steps)
+    base = describe_base(config, params, model.num_attention_heads) if config.freezes else None
+    start, frozen = divide_weights(params, program, is_trained, num_separate_layers=separate)
+
+    def params_of(seed: int) -> PyTree:
+        if config.prompt.initial != "words":
+            return start
+        prompts = initial_prompts(config, task, tokenizer, params["word_embedding"], seed)
+        return join(start, {"prompt_encoder": prompts})
+
+    return PreparedFinetuning(
+        task=task,
+        splits=splits,
+        tokenizer=tokenizer,
+        model=model,
+        mesh=mesh,
+        program=program,
+        params_of=params_of,
+        frozen=frozen,
+        base=base,
+        num_steps=num_steps,
+        steps_per_epoch=per_epoch,
+    )
+
+
+def make_program(
+    config: FinetuneRunConfig,
+    scorer: Scorer,
+    extras: Extras,
+    mesh: Mesh,
+    is_trained: IsTrained,
+    num_steps: int,
+) -> FinetuneProgram:
+    """The functions of a run of so many steps."""
     decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
-    scorer, extras = make_scorer(config, GLM(model), task, splits)
-    program = make_finetune_program(
+    return make_finetune_program(
         scorer,
         extras,
         dataclasses.replace(config.optimizer, decay_steps=decay_steps),
         mesh,
         loss=config.task.loss,
         label_smoothing=config.task.label_smoothing,
-        accumulation_steps=settings.accumulation_steps,
+        accumulation_steps=config.finetune.accumulation_steps,
         layout=config.layout,
+        is_trained=is_trained,
     )
-    return PreparedFinetuning(
-        task, splits, tokenizer, model, mesh, program, params, num_steps, per_epoch
-    )
+
+
+def trained_parameters(
+    config: FinetuneRunConfig, model: GLMConfig
+) -> tuple[int, TrainedParameters]:
+    """How many first layers are a stack of their own, and which parameters are trained.
+
+    Raises:
+      UsageError: more layers are to be trained than there are.
+    """
+    settings = config.finetune
+    first = settings.tune_prefix_layers
+    if first > model.num_layers:
+        raise UsageError(
+            f"finetune.tune_prefix_layers is {first}, but the network has {model.num_layers} layers"
+        )
+    frozen = settings.freeze_transformer or config.lora.rank > 0
+    separate = first if first < model.num_layers else 0
+    return separate, TrainedParameters(settings.freeze, frozen, train_layers=first > 0)
+
+
+def initial_prompts(
+    config: FinetuneRunConfig,
+    task: Task,
+    tokenizer: Tokenizer,
+    table: Float[Array, "V D"],
+    seed: int,
+) -> dict[str, jax.Array]:
+    """The parameters of the prompt encoder that are made of the network's word embeddings."""
+    assert task.verbalizers is not None  # the configuration has been checked
+    words = task.verbalizers(config.task.pattern).values()
+    ids = sorted({id for word in words for id in tokenizer.encode_text(word)})
+    key = jax.random.fold_in(jax.random.key(seed_value(seed)), PROMPT_KEY)
+    return {"spell_embeddings": words_as_prompts(key, table, ids, config.prompt.total)}
 
 
 def find_tokenizer(config: FinetuneRunConfig) -> Tokenizer:

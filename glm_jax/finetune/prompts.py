@@ -6,13 +6,18 @@ Source: the original's `PromptSpell` (reference-finetune.md, section 5).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 PROMPT_ENCODERS = ("lstm", "mlp", "none")
+# What prompts start from: random vectors, or word embeddings.
+INITIAL_PROMPTS = ("random", "words")
+# Prompts made of words are made of the first ones in the vocabulary.
+NUM_FREQUENT_WORDS = 5000
 _NUM_LSTM_LAYERS = 2
 
 
@@ -45,6 +50,34 @@ class PromptEncoder(nn.Module):
                 prompts = jnp.concatenate([forward, backward], axis=-1)
         hidden = nn.relu(nn.Dense(size, name="mlp_in")(prompts))
         return nn.Dense(size, name="mlp_out")(hidden)
+
+
+def words_as_prompts(
+    key: Key[Array, ""],
+    word_embedding: Float[Array, "V D"],
+    verbalizer_ids: Sequence[int],
+    num_prompts: int,
+) -> Float[Array, "P D"]:
+    """Trained vectors to start from: each a random mixture of a frequent word and a verbalizer.
+
+    Source: the original's `prompt_init` (reference-finetune.md, section 5).
+
+    Args:
+      key: decides words and shares.
+      word_embedding: of the network.
+      verbalizer_ids: tokens of the task's verbalizers, at least one.
+      num_prompts: P.
+    """
+
+    def mixtures(word_embedding):
+        keys = jax.random.split(key, 3)
+        num_words = min(NUM_FREQUENT_WORDS, word_embedding.shape[0])
+        words = jax.random.randint(keys[0], (num_prompts,), 0, num_words)
+        verbalizers = jax.random.choice(keys[1], jnp.asarray(verbalizer_ids), (num_prompts,))
+        share = jax.random.uniform(keys[2], (num_prompts, 1))
+        return share * word_embedding[words] + (1 - share) * word_embedding[verbalizers]
+
+    return jax.jit(mixtures)(word_embedding)
 
 
 class LSTM(nn.Module):

@@ -20,6 +20,8 @@ from glm_jax.finetune.pictures import draw_confusion, draw_curves
 from glm_jax.finetune.predict import Predictions, predict
 from glm_jax.finetune.prepare import PreparedFinetuning
 from glm_jax.finetune.published import published_scores
+from glm_jax.finetune.trainable import join
+from glm_jax.finetune.weights import initial_state_from
 from glm_jax.io.files import write_file
 from glm_jax.tasks.predictions import prediction_lines
 
@@ -69,8 +71,9 @@ def read_results(
     if file.is_file():
         with suppress(ValueError):
             results = json.loads(file.read_text())
-    known = isinstance(results, dict) and results.get("steps") == steps
-    known = known and ("test" in results) == ("test" in ready.splits)
+    if not isinstance(results, dict) or results.get("steps") != steps:
+        results = None
+    known = results is not None and ("test" in results) == ("test" in ready.splits)
     # A process that goes on alone would wait for the others.
     return None if any_process(not known) else results
 
@@ -80,7 +83,7 @@ def predictions_of(
 ) -> Predictions:
     """Predictions on a split."""
     examples, encoded = ready.splits[split].examples, ready.splits[split].encoded
-    size = config.finetune.evaluation_batch_size
+    size, params = config.finetune.evaluation_batch_size, join(params, ready.frozen)
     with jax.transfer_guard("allow"):
         return predict(
             ready.task, examples, encoded, ready.program.scores, params, ready.mesh, size
@@ -99,7 +102,11 @@ def write_results(
     steps, step = checkpoints.latest_step() or 0, history.best_step()
     step = (steps or None) if step is None else step
     abstract = {"params": ready.program.abstract_state.params}
-    params = ready.params if step is None else checkpoints.restore(step, abstract)["params"]
+    if step is None:
+        start = ready.params_of(config.finetune.seed)
+        params = initial_state_from(ready.program, start, config.finetune.seed).params
+    else:
+        params = checkpoints.restore(step, abstract)["params"]
     results: dict[str, Any] = {"task": ready.task.name, "step": step, "steps": steps}
     for split in ("dev", "test"):
         if split not in ready.splits:

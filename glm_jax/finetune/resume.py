@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from glm_jax.convert.base_weights import BASE, BaseWeights, path_from
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.prepare import PreparedFinetuning
@@ -15,8 +16,12 @@ from glm_jax.io.paths import resolve_path
 # What a run can't resume with other values of: it decides parameters or batches.
 FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "task": ("name", "pattern", "cloze", "multi_token", "sequence_length", "patterns", "words"),
-    "prompt": ("num_tokens", "prefix", "encoder"),
-    "finetune": ("batch_size", "seed", "max_train_examples", "random_weights"),
+    "prompt": ("num_tokens", "prefix", "encoder", "initial"),
+    "lora": ("rank", "alpha", "targets"),
+    "finetune": (
+        *("batch_size", "seed", "max_train_examples", "random_weights"),
+        *("freeze", "freeze_transformer", "tune_prefix_layers"),
+    ),
 }
 
 
@@ -27,7 +32,15 @@ def run_record(config: FinetuneRunConfig, ready: PreparedFinetuning) -> dict[str
         "configuration": configuration,
         "tokenizer_fingerprint": ready.tokenizer.fingerprint,
         "num_train_examples": len(ready.splits["train"].examples),
+        BASE: ready.base and recorded_base(config, ready.base),
     }
+
+
+def recorded_base(config: FinetuneRunConfig, base: BaseWeights) -> dict[str, Any]:
+    """Where the weights that a run does not train are, also from the run's own folder."""
+    folder = resolve_path(config.finetune.run_folder, "finetune.run_folder")
+    relative = path_from(folder, resolve_path(base.path))
+    return dataclasses.asdict(dataclasses.replace(base, relative_path=relative))
 
 
 def check_same_run(
@@ -71,7 +84,7 @@ def _changes(recorded: Mapping[str, Any], config: FinetuneRunConfig):
         for name in names:
             new = getattr(now, name)
             # A setting that came after the checkpoint had its default.
-            old = recorded[section].get(name, defaults[name])
+            old = recorded.get(section, {}).get(name, defaults[name])
             if json.dumps(old) != json.dumps(new):
                 yield f"{section}.{name}", old, new
     old, new = recorded["finetune"]["initial_weights"], config.finetune.initial_weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -36,6 +35,7 @@ from glm_jax.finetune.schedule import (
 )
 from glm_jax.finetune.seeds import check_folder, finetune_seeds
 from glm_jax.finetune.summary import describe_network, describe_training
+from glm_jax.finetune.weights import check_base, initial_state_from
 from glm_jax.io.paths import resolve_path
 from glm_jax.parallel.batches import Batch, process_rows, to_devices
 from glm_jax.train.loop import Run, train_loop
@@ -100,7 +100,7 @@ def finetune_prepared(
             line.say(f"this run is done: all {first_step} steps of {config.finetune.run_folder}")
             return FinetuneOutcome(first_step, ready.num_steps, results)
         line.say(describe_training(config, ready, first_step))
-        loaded = {} if config.finetune.random_weights else ready.params
+        loaded = {} if config.finetune.random_weights else ready.params_of(config.finetune.seed)
         state = first_state(config, ready, checkpoints, first_step, loaded)
         if process == 0:
             (folder / RESULTS_FILE).unlink(missing_ok=True)  # of fewer steps
@@ -158,7 +158,7 @@ def seeded_step(config: FinetuneRunConfig, ready: PreparedFinetuning) -> TrainSt
     """The train step with the run's seed, which is put on the devices once."""
     replicated = NamedSharding(ready.mesh, PartitionSpec())
     seed = jax.device_put(seed_value(config.finetune.seed), replicated)
-    return lambda state, batch: ready.program.train_step(state, batch, seed)
+    return lambda state, batch: ready.program.train_step(state, batch, seed, ready.frozen)
 
 
 def first_state(
@@ -169,15 +169,10 @@ def first_state(
     loaded: PyTree,
 ) -> TrainState:
     """The state of the last checkpoint, or `loaded` weights with fresh ones for all others."""
-    abstract = ready.program.abstract_state
     if first_step:
-        return checkpoints.restore(first_step, abstract)
-    state = ready.program.initialize(config.finetune.seed)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract.params)
-    params = dict(state.params)
-    for name, leaves in loaded.items():
-        params[name] = jax.device_put(leaves, shardings[name])
-    return dataclasses.replace(state, params=params)
+        check_base(checkpoints.read_record(first_step), ready.base)
+        return checkpoints.restore(first_step, ready.program.abstract_state)
+    return initial_state_from(ready.program, loaded, config.finetune.seed)
 
 
 def batches(

@@ -8,12 +8,14 @@ import os
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jaxtyping import PyTree
 
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
@@ -87,10 +89,10 @@ def finetune_seeds(
         )
         # Training gives the memory of the weights that it starts from away.
         last = number == len(seeds)
-        params = ready.params if last else jax.tree.map(jnp.copy, ready.params)
+        params_of = ready.params_of if last else partial(copied_params, ready)
         outcome = run(
             dataclasses.replace(config, finetune=settings),
-            dataclasses.replace(ready, params=params),
+            dataclasses.replace(ready, params_of=params_of),
         )
         if outcome.results is None:
             return dataclasses.replace(outcome, seed=seed)
@@ -103,6 +105,11 @@ def finetune_seeds(
         write_pictures(folder, runs, results)
         write_file(folder / RESULTS_FILE, (json.dumps(results, indent=2) + "\n").encode())
     return dataclasses.replace(outcome, results=results)
+
+
+def copied_params(ready: PreparedFinetuning, seed: int) -> PyTree:
+    """The parameters that a run starts from, in memory of their own."""
+    return jax.tree.map(jnp.copy, ready.params_of(seed))
 
 
 def combined_results(found: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:

@@ -46,7 +46,9 @@ class RowLinear(Linear):
     """`Linear` for few rows; its kernel is stored as [*features, in_features]."""
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "... I"]) -> Float[Array, "... O"]:
+    def __call__(
+        self, inputs: Float[Array, "... I"], dropout: Dropout | None = None
+    ) -> Float[Array, "... O"]:
         in_features = inputs.shape[-1]
         kernel = self.kernel_parameter(
             (*self.axes[1:], self.axes[0]), (*self.features, in_features)

@@ -34,12 +34,34 @@ class Dropout:
         return dataclasses.replace(self, key=jax.random.fold_in(self.key, layer + 1))
 
     def hidden(
-        self, rate: float, values: Float[Array, "B L D"], number: int
+        self,
+        rate: float,
+        values: Float[Array, "B L D"],
+        number: int,
+        *,
+        first_column: Int[Array, ""] | int = 0,
+        num_columns: int | None = None,
     ) -> Float[Array, "B L D"]:
-        """Hidden states with a fraction `rate` dropped; `number` distinguishes uses of one key."""
+        """Hidden states with a fraction `rate` dropped.
+
+        Args:
+          rate: the fraction.
+          values: hidden states, or some of their columns.
+          number: distinguishes uses of one key.
+          first_column: the index of their first column among all.
+          num_columns: all columns; None where `values` has them all.
+        """
         batch, length, width = values.shape
+        total = width if num_columns is None else num_columns
+
+        def keep(key: Key[Array, ""]) -> Bool[Array, "D"]:
+            kept = _keep(key, rate, total)
+            if total == width:
+                return kept
+            return jax.lax.dynamic_slice_in_dim(kept, first_column, width)
+
         keys = self._keys(jax.random.fold_in(self.key, number), batch, length)
-        return _drop(values, rate, jax.vmap(jax.vmap(lambda key: _keep(key, rate, width)))(keys))
+        return _drop(values, rate, jax.vmap(jax.vmap(keep))(keys))
 
     def probabilities(
         self, rate: float, values: Float[Array, "B H L M"]

@@ -12,7 +12,7 @@ from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
 from glm_jax.model.embeddings import Embeddings, Prompts, unembed
 from glm_jax.model.gathering import ParamSpecs, specs_of_layer, tables_of, with_gathered_parameters
-from glm_jax.model.layers import Block, layer_norm
+from glm_jax.model.layers import Block, Linear, LinearKind, layer_norm
 from glm_jax.model.remat import rematerialize
 from glm_jax.parallel.collectives import (
     gather_from_tensor_parallel,
@@ -42,10 +42,15 @@ class GLM(nn.Module):
     Attributes:
       config: dimensions and numerics.
       param_specs: inside `jax.shard_map`, how the parameters are sharded; None elsewhere.
+      linear: the kind of linear maps in the blocks.
+      num_separate_layers: the first k layers are stacked below `layers` and the others below
+        `later_layers`, so that the two can be treated differently; 0 for one stack of all.
     """
 
     config: GLMConfig
     param_specs: ParamSpecs | None = None
+    linear: LinearKind = Linear
+    num_separate_layers: int = 0
 
     def setup(self) -> None:
         config = self.config
@@ -58,7 +63,9 @@ class GLM(nn.Module):
         )
         # The tables are parameters of the model itself in every checkpoint.
         nn.share_scope(self, self.embeddings)
-        self.layers = Block(config)
+        self.layers = Block(config, self.linear)
+        if self.num_separate_layers:
+            self.later_layers = Block(config, self.linear)
         self.final_layernorm = layer_norm(config.layernorm_epsilon, config.compute_dtype)
 
     def __call__(
@@ -148,7 +155,8 @@ class GLM(nn.Module):
         """Dropout for this device's shard; every use of it draws a key of its own."""
         config, (batch, length) = self.config, tokens.shape
         rates = (config.embedding_dropout, config.hidden_dropout, config.attention_dropout)
-        if deterministic or not any(rates):
+        # Other kinds of linear maps may have a rate of their own.
+        if deterministic or not (any(rates) or self.linear is not Linear):
             return None
         return Dropout(
             self.make_rng("dropout"),
@@ -171,8 +179,25 @@ class GLM(nn.Module):
             layer_dropout = dropout and dropout.of_layer(layer)
             return block(hidden, prefix_length, layer_dropout, attention_mask)[0]
 
+        num_layers, border = self.config.num_layers, self.num_separate_layers
+        if not border:
+            hidden = self._run_stack(run_block, self.layers, hidden, range(num_layers))
+        else:
+            hidden = self._run_stack(run_block, self.layers, hidden, range(border))
+            later = range(border, num_layers)
+            hidden = self._run_stack(run_block, self.later_layers, hidden, later)
+        return constrain(hidden, HIDDEN_AXES)
+
+    def _run_stack(
+        self,
+        run_block: Callable[..., Array],
+        stack: Block,
+        hidden: Float[Array, "B L D"],
+        layers: range,
+    ) -> Float[Array, "B L D"]:
+        """Runs blocks whose parameters are stacked."""
         if self.param_specs is not None:
-            specs = specs_of_layer(self.param_specs["layers"])
+            specs = specs_of_layer(self.param_specs[str(stack.name)])
             run_block = with_gathered_parameters(run_block, specs, self.config.compute_dtype)
         # Around the gathering, so that gathered parameters are not kept for the backward pass.
         run_block = rematerialize(run_block, self.config.remat)
@@ -184,8 +209,8 @@ class GLM(nn.Module):
             step,
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
-            length=self.config.num_layers,
+            length=len(layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        hidden, _ = scan(self.layers, hidden, jnp.arange(self.config.num_layers))
-        return constrain(hidden, HIDDEN_AXES)
+        hidden, _ = scan(stack, hidden, jnp.arange(layers.start, layers.stop))
+        return hidden

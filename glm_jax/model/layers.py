@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -62,13 +63,27 @@ class Linear(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "... I"]) -> Float[Array, "... O"]:
-        kernel = self.kernel_parameter(self.axes, (inputs.shape[-1], *self.local_features))
-        contracted = (((inputs.ndim - 1,), (0,)), ((), ()))
-        outputs = jax.lax.dot_general(inputs.astype(kernel.dtype), kernel, contracted)
-        if self.axes[0] in ROW_PARALLEL_AXES:
+    def __call__(
+        self, inputs: Float[Array, "... I"], dropout: Dropout | None = None
+    ) -> Float[Array, "... O"]:
+        """The map of `inputs`; `dropout` is for kinds of maps that drop something themselves."""
+        outputs = self.product(inputs, dropout)
+        if self.is_row_parallel:
             outputs = reduce_from_tensor_parallel(outputs)
         return outputs + self.bias_parameter()
+
+    def product(
+        self, inputs: Float[Array, "... I"], dropout: Dropout | None
+    ) -> Float[Array, "... O"]:
+        """The map before the bias, of this device's rows and columns."""
+        kernel = self.kernel_parameter(self.axes, (inputs.shape[-1], *self.local_features))
+        contracted = (((inputs.ndim - 1,), (0,)), ((), ()))
+        return jax.lax.dot_general(inputs.astype(kernel.dtype), kernel, contracted)
+
+    @property
+    def is_row_parallel(self) -> bool:
+        """Whether tensor parallelism divides the rows of the kernel."""
+        return self.axes[0] in ROW_PARALLEL_AXES
 
     @property
     def local_features(self) -> tuple[int, ...]:
@@ -86,6 +101,10 @@ class Linear(nn.Module):
         """The bias in the compute dtype."""
         zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
         return self.param("bias", zeros, self.local_features).astype(jnp.dtype(self.dtype))
+
+
+LinearKind = Callable[..., Linear]
+"""`Linear` or a class derived from it, with settings of its own bound to it."""
 
 
 def residual_standard_deviation(num_layers: int) -> float:
@@ -113,7 +132,7 @@ class SelfAttention(nn.Module):
     """
 
     config: GLMConfig
-    linear: type[Linear] = Linear
+    linear: LinearKind = Linear
 
     @nn.compact
     def __call__(
@@ -132,7 +151,7 @@ class SelfAttention(nn.Module):
             INITIAL_STANDARD_DEVIATION,
             config.compute_dtype,
             name="query_key_value",
-        )(hidden)  # [B, L, D] -> [B, L, 3, D]
+        )(hidden, dropout)  # [B, L, D] -> [B, L, 3, D]
         query, key, value = split_heads(projected, config.head_size)
         if kv_cache is not None:
             context, cache = kv_cache.attend(query, key, value)
@@ -147,7 +166,7 @@ class SelfAttention(nn.Module):
             residual_standard_deviation(config.num_layers),
             config.compute_dtype,
             name="output",
-        )(context.reshape(*hidden.shape[:2], -1))  # [B, L, H, K] -> [B, L, D]
+        )(context.reshape(*hidden.shape[:2], -1), dropout)  # [B, L, H, K] -> [B, L, D]
         return checkpoint_name(attended, ATTENTION_OUTPUT), cache
 
     def _attend(
@@ -186,10 +205,12 @@ class MLP(nn.Module):
 
     output_deviation: float
     dtype: str
-    linear: type[Linear] = Linear
+    linear: LinearKind = Linear
 
     @nn.compact
-    def __call__(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    def __call__(
+        self, hidden: Float[Array, "B L D"], dropout: Dropout | None = None
+    ) -> Float[Array, "B L D"]:
         width = hidden.shape[-1]
         inner = self.linear(
             (4 * width,),
@@ -197,7 +218,7 @@ class MLP(nn.Module):
             INITIAL_STANDARD_DEVIATION,
             self.dtype,
             name="up",
-        )(hidden)  # [B, L, D] -> [B, L, F]
+        )(hidden, dropout)  # [B, L, D] -> [B, L, F]
         inner = checkpoint_name(inner, MLP_UP)
         # Only its input is kept for the backward pass: the steps of the tanh form are as large as
         # `inner` each, and cost less to compute again than to store and read.
@@ -208,14 +229,14 @@ class MLP(nn.Module):
             self.output_deviation,
             self.dtype,
             name="down",
-        )(inner)  # [B, L, F] -> [B, L, D]
+        )(inner, dropout)  # [B, L, F] -> [B, L, D]
 
 
 class Block(nn.Module):
     """One pre-LayerNorm transformer block; attributes as in `SelfAttention`."""
 
     config: GLMConfig
-    linear: type[Linear] = Linear
+    linear: LinearKind = Linear
 
     @nn.compact
     def __call__(
@@ -247,6 +268,7 @@ class Block(nn.Module):
         hidden = hidden + drop(attended, 0)
         deviation = residual_standard_deviation(config.num_layers)
         mlp = MLP(deviation, config.compute_dtype, self.linear, name="mlp")
-        hidden = hidden + drop(mlp(copy_to_tensor_parallel(norm("mlp_layernorm")(hidden))), 1)
+        normalized = copy_to_tensor_parallel(norm("mlp_layernorm")(hidden))
+        hidden = hidden + drop(mlp(normalized, dropout), 1)
         self.sow("intermediates", "output", hidden)
         return hidden, cache

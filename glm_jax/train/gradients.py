@@ -66,9 +66,10 @@ class Gradients(NamedTuple):
     norms: Float[Array, "C"]
 
 
-LossFunction = Callable[[PyTree, Batch, Key[Array, ""]], LossSum]
-SumFunction = Callable[[PyTree, Batch, Key[Array, ""]], GradientSum]
-GradientFunction = Callable[[PyTree, Batch, Key[Array, ""]], Gradients]
+# Of (parameters, batch, dropout key), and of frozen parameters where a network has some.
+LossFunction = Callable[..., LossSum]
+SumFunction = Callable[..., GradientSum]
+GradientFunction = Callable[..., Gradients]
 
 
 def mean_gradients(
@@ -92,15 +93,24 @@ def sums_over_mesh(
     params: PyTree,
     batch: Batch,
     dropout_key: Key[Array, ""],
+    *frozen: PyTree,
+    frozen_specs: tuple[PyTree, ...] = (),
 ) -> GradientSum:
     """The sums over a global batch, each device computing `sums` of its own part.
 
     Gradients of gathered parameters come back summed and scattered; they are summed here over the
     mesh axes that shard the data and not the parameter.
+
+    Args:
+      sums: of one device's part.
+      mesh: of the devices.
+      param_specs: how `params` are sharded.
+      params, batch, dropout_key, frozen: the arguments of `sums`.
+      frozen_specs: how each of `frozen` is sharded.
     """
 
-    def local_sums(params, batch, dropout_key):
-        loss, overflow, values = sums(params, batch, dropout_key)
+    def local_sums(params, batch, dropout_key, *frozen):
+        loss, overflow, values = sums(params, batch, dropout_key, *frozen)
         values = jax.tree.map(
             lambda value, spec: _psum(value, set(DATA_AXES).difference(*mesh_axes(spec)), mesh),
             values,
@@ -112,11 +122,11 @@ def sums_over_mesh(
     sharded_sums = jax.shard_map(
         local_sums,
         mesh=mesh,
-        in_specs=(param_specs, batch_specs(batch), replicated),
+        in_specs=(param_specs, batch_specs(batch), replicated, *frozen_specs),
         out_specs=(replicated, replicated, param_specs),
         check_vma=False,
     )
-    return GradientSum(*sharded_sums(params, batch, dropout_key))
+    return GradientSum(*sharded_sums(params, batch, dropout_key, *frozen))
 
 
 def gradient_sums(
@@ -124,13 +134,18 @@ def gradient_sums(
     params: PyTree,
     batch: Batch,
     dropout_key: Key[Array, ""],
-    *,
+    *frozen: PyTree,
     accumulation_steps: int = 1,
 ) -> GradientSum:
-    """The gradient of a loss sum on one device, by micro-batches where there are several."""
+    """The gradient of a loss sum by `params` on one device, by micro-batches where there are some.
+
+    Nothing is computed for a gradient by `frozen` parameters, which `loss_of` takes last.
+    """
 
     def of_batch(batch, key):
-        with_gradient = jax.value_and_grad(lambda params: loss_of(params, batch, key), has_aux=True)
+        with_gradient = jax.value_and_grad(
+            lambda params: loss_of(params, batch, key, *frozen), has_aux=True
+        )
         (loss, overflow), values = with_gradient(params)
         return GradientSum(loss, overflow, values)
 

@@ -122,11 +122,16 @@ def make_program(
     )
 
 
-def jit_train_step(train_step: Callable, shardings: TrainState, mesh: Mesh) -> Callable:
-    """The train step with its shardings; the given state is donated."""
+def jit_train_step(
+    train_step: Callable, shardings: TrainState, mesh: Mesh, *frozen: PyTree
+) -> Callable:
+    """The train step with its shardings, and those of frozen parameters where there are some.
+
+    The given state is donated.
+    """
     return jax.jit(
         train_step,
-        in_shardings=(shardings, batch_sharding(mesh)),
+        in_shardings=(shardings, batch_sharding(mesh), *frozen),
         out_shardings=(shardings, _replicated(mesh)),
         donate_argnums=0,
     )

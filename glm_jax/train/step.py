@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree, Shaped, UInt32
 
-from glm_jax.parallel.batches import Batch
 from glm_jax.train.gradients import GradientFunction
 from glm_jax.train.optimizer import Schedule
 
@@ -48,8 +47,10 @@ def make_train_step(
     *,
     seed: int | UInt32[Array, ""],
     weights: str = "loss_mask",
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Builds the step: (state, batch) -> (state, metrics), to be compiled with its shardings.
+
+    Frozen parameters, where there are some, are a third argument.
 
     Args:
       gradients_of: the gradient of a batch.
@@ -64,9 +65,9 @@ def make_train_step(
     capacity, and must stay 0.
     """
 
-    def train_step(state, batch):
+    def train_step(state, batch, *frozen):
         dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
-        loss, overflow, gradients, norms = gradients_of(state.params, batch, dropout_key)
+        loss, overflow, gradients, norms = gradients_of(state.params, batch, dropout_key, *frozen)
         gradient_norm = jnp.max(norms)
 
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)

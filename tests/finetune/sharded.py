@@ -6,6 +6,7 @@ import json
 import sys
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +14,16 @@ import numpy as np
 from glm_jax.finetune.batches import training_batches
 from glm_jax.finetune.encoded import encode_examples
 from glm_jax.finetune.heads import ClassificationHead
+from glm_jax.finetune.lora import linear_kind
+from glm_jax.finetune.lora_config import LoraConfig
 from glm_jax.finetune.model_scores import Scorer
 from glm_jax.finetune.predict import score_all
 from glm_jax.finetune.program import make_finetune_program
 from glm_jax.finetune.prompts import PromptEncoder
+from glm_jax.finetune.trainable import TrainedParameters, join, train_all
+from glm_jax.finetune.weights import divide_weights
 from glm_jax.model import GLM, GLMConfig
+from glm_jax.model.initial import initial_params
 from glm_jax.parallel.batches import to_devices
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
 from glm_jax.tasks import Example
@@ -28,18 +34,23 @@ from tests.serve.tiny_checkpoint import MODEL, byte_tokenizer
 BATCH_SIZE = 8
 
 
-def found_on(mesh, scorer, extras, encoded) -> dict:
+def found_on(mesh, scorer, extras, encoded, is_trained) -> dict:
     """Losses, gradient norms and scores on one mesh."""
     optimizer = OptimizerConfig(learning_rate=1e-3, decay_steps=10)
-    program = make_finetune_program(scorer, extras, optimizer, mesh)
+    program = make_finetune_program(scorer, extras, optimizer, mesh, is_trained=is_trained)
+    loaded = initial_params(GLM(scorer.model.config), jax.random.key(2))
+    separate = scorer.model.num_separate_layers
     with jax.set_mesh(mesh):
+        _, frozen = divide_weights(
+            nn.unbox(loaded), program, is_trained, num_separate_layers=separate
+        )
         state = program.initialize(1)
         batches = to_devices(training_batches(encoded, BATCH_SIZE, 0), mesh, BATCH_SIZE)
         steps = []
         for _, batch in zip(range(2), batches, strict=False):
-            state, metrics = program.train_step(state, batch, jnp.uint32(1))
+            state, metrics = program.train_step(state, batch, jnp.uint32(1), frozen)
             steps.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
-        scores = score_all(encoded, program.scores, state.params, mesh, BATCH_SIZE)
+        scores = score_all(encoded, program.scores, join(state.params, frozen), mesh, BATCH_SIZE)
     return {"steps": steps, "scores": scores.tolist()}
 
 
@@ -67,9 +78,21 @@ def main(way: str) -> None:
         prompts = PromptEncoder(2, MODEL["hidden_size"], "lstm")
         extras = {"prompt_encoder": lambda key: prompts.init(key)["params"]}
         scorer = Scorer(model, answer_length=4, prompts=prompts)
+    is_trained = train_all
+    if way == "adapters":
+        lora = LoraConfig(rank=2, alpha=4, dropout=0.2)
+        adapted = GLM(GLMConfig(**fields), linear=linear_kind(lora))
+        scorer = Scorer(adapted, answer_length=4)
+        is_trained = TrainedParameters(freeze_network=True)
+    if way == "layers":
+        separated = GLM(GLMConfig(**fields), num_separate_layers=1)
+        scorer = Scorer(separated, answer_length=4)
+        is_trained = TrainedParameters(freeze_network=True, train_layers=True)
     one = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     eight = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    print(json.dumps([found_on(mesh, scorer, extras, encoded) for mesh in (one, eight)]))
+    print(
+        json.dumps([found_on(mesh, scorer, extras, encoded, is_trained) for mesh in (one, eight)])
+    )
 
 
 if __name__ == "__main__":

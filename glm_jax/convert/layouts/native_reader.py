@@ -10,13 +10,14 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorstore as ts
 from etils import epath
 
 from glm_jax.checkpoints.record import STATE_ITEM
+from glm_jax.convert.base_weights import TASK_PARAMETERS
 from glm_jax.convert.names import Entry, Layout, by_native
 from glm_jax.convert.tensors import DTYPES
 from glm_jax.errors import UsageError
@@ -100,6 +101,37 @@ class Leaf:
         return values
 
 
+class LeafReader:
+    """Reads parameters layer by layer.
+
+    Where chunks span layers, as those of a training run do, all layers of the parameter read last
+    are kept: its layers should be read one after the other.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[str, np.ndarray] | None = None
+
+    def read(self, leaf: Leaf, layer: int | None, name: str) -> np.ndarray:
+        """One layer, or the array of a parameter outside the layers.
+
+        Raises:
+          UsageError: the tensor that messages call `name` is missing or damaged.
+        """
+        try:
+            if layer is None or not leaf.spans_layers:
+                return leaf.read(layer)
+            if self._kept is None or self._kept[0] != leaf.entry.native:
+                self._kept = None  # before the next is read, so that there are never two
+                self._kept = leaf.entry.native, leaf.read(None)
+        except (ValueError, OSError) as error:
+            raise UsageError(f"{leaf.where}: {name} is damaged: {reason_of(error)}") from error
+        return self._kept[1][layer].copy()
+
+    def close(self) -> None:
+        """Forgets what was read."""
+        self._kept = None
+
+
 def row_blocks(array: ts.TensorStore) -> Iterator[slice]:
     """Slices over the first axis: complete chunks of some `BLOCK_BYTES` each."""
     length, chunk = array.shape[0], array.chunk_layout.read_chunk.shape
@@ -120,11 +152,35 @@ def leaf_name(entry: Entry) -> str:
     return ".".join(leaf_keys(entry))
 
 
+class StoredArray(NamedTuple):
+    """An array on disk, and the folder or database that holds it, for messages."""
+
+    array: ts.TensorStore
+    where: str
+
+
 def open_leaves(step_folder: epath.Path) -> dict[str, Leaf]:
-    """The parameters of a checkpoint by their paths in our tree.
+    """The parameters of a checkpoint's network by their paths in our tree.
 
     Raises:
       UsageError: the checkpoint's description is damaged, or has a parameter that is none of GLM's.
+    """
+    leaves = {}
+    for native, (array, where) in open_arrays(step_folder).items():
+        entry = by_native(native)
+        if entry is not None:
+            leaves[native] = Leaf(entry, array, where)
+        elif native.split("/")[0] not in TASK_PARAMETERS:
+            state = step_folder / STATE_ITEM
+            raise UsageError(f"{state}: {native} is no parameter of a GLM network")
+    return leaves
+
+
+def open_arrays(step_folder: epath.Path) -> dict[str, StoredArray]:
+    """All parameters of a checkpoint by their paths in our tree.
+
+    Raises:
+      UsageError: the checkpoint's description is damaged, or it has no parameters.
     """
     state = step_folder / STATE_ITEM
     try:
@@ -138,14 +194,11 @@ def open_leaves(step_folder: epath.Path) -> dict[str, Leaf]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{state / DESCRIPTION_FILE} does not describe a checkpoint") from error
     context = ts.Context(CONTEXT)
-    leaves = {}
+    arrays = {}
     for parts in keys:
         if not parts or parts[0] != PARAMETERS:
             continue
         name, native = ".".join(parts), "/".join(parts[1:])
-        entry = by_native(native)
-        if entry is None:
-            raise UsageError(f"{state}: {native} is no parameter of a GLM network")
         store: Any = key_value_store(state / name)
         if use_ocdbt:
             store = {"driver": "ocdbt", "base": key_value_store(state), "path": f"{name}/"}
@@ -154,20 +207,20 @@ def open_leaves(step_folder: epath.Path) -> dict[str, Leaf]:
             "kvstore": store,
             "fill_missing_data_reads": not stores_all,
         }
-        leaves[native] = _open_leaf(entry, spec, f"{state}/{name}", context)
-    if not leaves:
+        arrays[native] = _open_array(spec, f"{state}/{name}", context)
+    if not arrays:
         raise UsageError(f"{state} holds no parameters")
-    return leaves
+    return arrays
 
 
-def _open_leaf(entry: Entry, spec: dict[str, Any], where: str, context: ts.Context) -> Leaf:
+def _open_array(spec: dict[str, Any], where: str, context: ts.Context) -> StoredArray:
     try:
         array = ts.open(spec, read=True, context=context).result()
     except ValueError as error:  # TensorStore raises it for all failures
         raise UsageError(f"{where} is missing or damaged: {reason_of(error)}") from error
     if array.dtype.name not in DTYPES:
         raise UsageError(f"{where} holds {array.dtype.name}; expected {', '.join(DTYPES)}")
-    return Leaf(entry, array, where)
+    return StoredArray(array, where)
 
 
 def reason_of(error: Exception) -> str:
