@@ -17,9 +17,11 @@ from glm_jax.finetune.batches import steps_per_epoch
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.heads import ClassificationHead
 from glm_jax.finetune.model_scores import Scorer
+from glm_jax.finetune.positions import extend_network
+from glm_jax.finetune.priming import PrimingTexts
 from glm_jax.finetune.program import Extras, FinetuneProgram, make_finetune_program
 from glm_jax.finetune.prompts import PromptEncoder
-from glm_jax.finetune.splits import Split, longest_answer, read_splits
+from glm_jax.finetune.splits import Split, priming_texts, read_splits, scores_answer_alone
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
 from glm_jax.tasks import Task
@@ -40,6 +42,7 @@ class PreparedFinetuning:
       params: of the network before the first step.
       num_steps: of all epochs.
       steps_per_epoch: of one.
+      priming: texts of the pretraining objective.
     """
 
     task: Task
@@ -51,6 +54,7 @@ class PreparedFinetuning:
     params: PyTree
     num_steps: int
     steps_per_epoch: int
+    priming: PrimingTexts | None = None
 
 
 def prepare_finetuning(
@@ -77,8 +81,10 @@ def prepare_finetuning(
         mesh=mesh,
         ignore_extra=True,
     )
-    model = network_of(config, loaded.config, tokenizer)
-    per_epoch = steps_per_epoch(len(splits[names[0]].examples), settings.batch_size)
+    network, params = extend_network(config, loaded.config, params, mesh)
+    model = network_of(config, network, tokenizer)
+    first = splits[names[0]]
+    per_epoch = steps_per_epoch(len(first.encoded), settings.batch_size)
     num_steps = settings.epochs * per_epoch
     decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
     scorer, extras = make_scorer(config, GLM(model), task, splits)
@@ -90,11 +96,15 @@ def prepare_finetuning(
         seed=settings.seed,
         loss=config.task.loss,
         label_smoothing=config.task.label_smoothing,
+        token_smoothing=(
+            config.task.label_smoothing if scores_answer_alone(task, first.examples) else 0.0
+        ),
         accumulation_steps=settings.accumulation_steps,
         layout=config.layout,
     )
+    priming = priming_texts(config, task, first, tokenizer)
     return PreparedFinetuning(
-        task, splits, tokenizer, model, mesh, program, params, num_steps, per_epoch
+        task, splits, tokenizer, model, mesh, program, params, num_steps, per_epoch, priming
     )
 
 
@@ -151,8 +161,7 @@ def make_scorer(
     """How answers are scored, and what makes the parameters that the network does not have."""
     size = model.config.hidden_size
     if not config.task.cloze:
-        arrays = next(iter(splits.values())).encoded.arrays
-        choices = arrays["tokens"].ndim == 3
+        choices = next(iter(splits.values())).encoded.num_choices
         head = ClassificationHead(1 if choices else len(task.labels), size)
 
         def init_head(key: jax.Array) -> PyTree:
@@ -162,8 +171,9 @@ def make_scorer(
         return scorer, {"classification_head": init_head}
     scorer = Scorer(
         model,
-        answer_length=max(longest_answer(split.encoded) for split in splits.values()),
+        answer_length=max(split.encoded.answer_length for split in splits.values()),
         length_penalty=config.task.length_penalty,
+        normalized=config.task.loss == "adapet",
     )
     if not config.prompt.total:
         return scorer, {}

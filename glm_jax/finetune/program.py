@@ -14,7 +14,12 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
-from glm_jax.finetune.losses import LOSSES, cross_entropy, masked_scores
+from glm_jax.finetune.language_model import (
+    is_language_model_batch,
+    language_model_loss,
+    recognition_scores,
+)
+from glm_jax.finetune.losses import example_losses, masked_scores
 from glm_jax.finetune.model_scores import ScoreFunction, Scorer
 from glm_jax.model.initial import initial_params
 from glm_jax.parallel.batches import Batch, batch_sharding, batch_specs
@@ -29,7 +34,14 @@ from glm_jax.parallel.layout import (
     parameter_shardings,
     parameter_specs,
 )
-from glm_jax.train.gradients import Gradients, LossSum, gradient_sums, sums_over_mesh
+from glm_jax.train.gradients import (
+    Gradients,
+    LossFunction,
+    LossSum,
+    gradient_sums,
+    mean_gradients,
+    sums_over_mesh,
+)
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
 from glm_jax.train.program import jit_train_step
 from glm_jax.train.step import Metrics, TrainState, initial_state, make_train_step
@@ -46,13 +58,27 @@ class FinetuneProgram:
       abstract_state: shapes, dtypes and shardings of the train state.
       initialize: makes the state before the first step, with random parameters.
       train_step: (state, batch) -> (state, metrics); the given state is donated.
+      language_model_step: the same for batches whose tokens are learnt.
       scores: (params, batch) -> scores of the choices of every example, on all processes.
+      recognition_scores: the same for batches whose tokens are learnt: scores of "no" and "yes".
     """
 
     abstract_state: TrainState
     initialize: Callable[[], TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    language_model_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     scores: Callable[[PyTree, Batch], Float[Array, "B C"]]
+    recognition_scores: Callable[[PyTree, Batch], Float[Array, "B 2"]]
+
+    def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """The compiled step of the batch's kind."""
+        of_kind = self.language_model_step if is_language_model_batch(batch) else self.train_step
+        return of_kind(state, batch)
+
+    def score(self, params: PyTree, batch: Batch) -> Float[Array, "B C"]:
+        """The compiled scores of the batch's kind."""
+        of_kind = self.recognition_scores if is_language_model_batch(batch) else self.scores
+        return of_kind(params, batch)
 
 
 def make_finetune_program(
@@ -64,6 +90,7 @@ def make_finetune_program(
     seed: int,
     loss: str = "cross_entropy",
     label_smoothing: float = 0.0,
+    token_smoothing: float = 0.0,
     accumulation_steps: int = 1,
     layout: LayoutConfig = DEFAULT_LAYOUT,
 ) -> FinetuneProgram:
@@ -76,7 +103,8 @@ def make_finetune_program(
       mesh: where the state lives.
       seed: decides initial parameters and dropout.
       loss: one of `LOSSES`.
-      label_smoothing: of the cross entropy.
+      label_smoothing: of losses of choices, where they have it.
+      token_smoothing: the same for batches whose tokens are learnt.
       accumulation_steps: micro-batches that a step takes one after another.
       layout: how the network's parameters are sharded; extra ones are replicated.
     """
@@ -94,25 +122,31 @@ def make_finetune_program(
     shardings = parameter_shardings(boxed, mesh, layout)
     specs = parameter_specs(boxed.params, mesh, layout)
     scores = replace(scorer, model=scorer.model.clone(param_specs=specs))
-    loss_of = partial(_loss_sum, scores, loss, label_smoothing)
-    sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
-    step = make_train_step(
-        partial(_mean_over_examples, partial(sums_over_mesh, sums, mesh, specs)),
-        optimizer,
-        learning_rate_schedule(optimizer_config),
-        seed=seed,
-        weights="weight",
-    )
-    replicated = NamedSharding(mesh, PartitionSpec())
+    schedule = learning_rate_schedule(optimizer_config)
+
+    def step_of(loss_of: LossFunction, mean: Callable, weights: str) -> Callable:
+        sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
+        gradients_of = partial(mean, partial(sums_over_mesh, sums, mesh, specs))
+        step = make_train_step(gradients_of, optimizer, schedule, seed=seed, weights=weights)
+        return jit_train_step(step, shardings, mesh)
+
+    def scores_of(score: ScoreFunction) -> Callable:
+        return jax.jit(
+            partial(_scores_over_mesh, score, mesh, specs),
+            in_shardings=(shardings.params, batch_sharding(mesh)),
+            out_shardings=NamedSharding(mesh, PartitionSpec()),
+        )
+
+    token_loss = partial(language_model_loss, scores, token_smoothing)
     return FinetuneProgram(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
         initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
-        train_step=jit_train_step(step, shardings, mesh),
-        scores=jax.jit(
-            partial(_scores_over_mesh, scores, mesh, specs),
-            in_shardings=(shardings.params, batch_sharding(mesh)),
-            out_shardings=replicated,
+        train_step=step_of(
+            partial(_loss_sum, scores, loss, label_smoothing), _mean_over_examples, "weight"
         ),
+        language_model_step=step_of(token_loss, mean_gradients, "loss_mask"),
+        scores=scores_of(scores),
+        recognition_scores=scores_of(partial(recognition_scores, scores)),
     )
 
 
@@ -120,11 +154,8 @@ def _loss_sum(
     scores_of: ScoreFunction, loss: str, smoothing: float, params: PyTree, batch: Batch, key: Array
 ) -> LossSum:
     """Sum of the weighted losses of one device's examples."""
-    scores = masked_scores(scores_of(params, batch, key), batch.get("choice_mask"))
-    if loss == "cross_entropy":
-        losses = cross_entropy(scores, batch["label"], smoothing)
-    else:
-        losses = LOSSES[loss](scores, batch["label"])
+    scores, mask = scores_of(params, batch, key), batch.get("choice_mask")
+    losses = example_losses(loss, scores, batch["label"], mask, smoothing)
     total = jnp.sum(losses * batch["weight"])
     # Tensor-parallel devices have the same examples, and sums are over all devices.
     once = total / axis_size(TENSOR)

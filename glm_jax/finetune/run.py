@@ -19,10 +19,10 @@ from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cluster.heartbeat import Heartbeat
 from glm_jax.cluster.preemption import StopRequest
 from glm_jax.cluster.run_lock import RunLock
-from glm_jax.data.batches.inputs import BATCHES_AHEAD
+from glm_jax.data.batches.inputs import BATCHES_AHEAD, data_threads
 from glm_jax.data.batches.pipeline import Prefetched
 from glm_jax.errors import UsageError
-from glm_jax.finetune.batches import training_batches
+from glm_jax.finetune.batches import TrainingBatches, training_batches
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.history import DevEvaluation, History, read_history, write_pointers
 from glm_jax.finetune.prepare import PreparedFinetuning, prepare_finetuning
@@ -38,9 +38,15 @@ from glm_jax.train.step import TrainState
 
 # What a run can't resume with other values of.
 FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "task": ("name", "pattern", "cloze", "multi_token", "sequence_length", "patterns", "words"),
+    "task": (
+        *("name", "pattern", "ensemble", "few_shot", "cloze", "multi_token", "segment_length"),
+        *("sequence_length", "patterns", "words"),
+    ),
     "prompt": ("num_tokens", "prefix", "encoder"),
-    "finetune": ("batch_size", "seed", "max_train_examples", "random_weights"),
+    "finetune": (
+        *("batch_size", "seed", "max_train_examples", "random_weights", "length_window"),
+        *("block_lm_ratio", "new_positions"),
+    ),
 }
 
 
@@ -98,7 +104,7 @@ def finetune(
         evaluate = partial(evaluate_dev, config, ready, folder, history, reporter)
         run = Run(
             config=loop_config(config, ready),
-            train_step=ready.program.train_step,
+            train_step=ready.program.step,
             batches=Prefetched(batches(config, ready, first_step), BATCHES_AHEAD),
             evaluate=evaluate,
             checkpoints=checkpoints,
@@ -164,9 +170,20 @@ def batches(
     """Global batches from a step on; this process makes the rows that its devices hold."""
     size = config.finetune.batch_size
     rows = process_rows(ready.mesh, size)
-    made = training_batches(ready.splits["train"].encoded, size, config.finetune.seed, first_step)
+    made = training_batches(batches_of(config, ready), first_step, data_threads())
     local = ({name: values[rows] for name, values in batch.items()} for batch in made)
     return to_devices(local, ready.mesh, size)
+
+
+def batches_of(config: FinetuneRunConfig, ready: PreparedFinetuning) -> TrainingBatches:
+    """What decides the batch of every step."""
+    return TrainingBatches(
+        ready.splits["train"].encoded,
+        config.finetune.batch_size,
+        config.finetune.seed,
+        window=config.finetune.length_window,
+        priming=ready.priming,
+    )
 
 
 def evaluate_dev(
@@ -206,19 +223,22 @@ def record(config: FinetuneRunConfig, ready: PreparedFinetuning) -> dict[str, An
 
 
 def loop_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> LoopConfig:
-    """When things happen: every evaluation has a checkpoint of its own."""
+    """When things happen: what is evaluated is saved, in addition to the regular checkpoints."""
     every = config.finetune.evaluate_every_epochs * ready.steps_per_epoch
     return LoopConfig(
         num_steps=ready.num_steps,
         log_every=config.finetune.log_every,
         evaluate_every=every,
-        save_every=every,
+        save_every=config.checkpoint.every,
+        save_evaluated=True,
     )
 
 
 def reporter_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> ReporterConfig:
     """What the reports of the run need to know of it."""
-    tokens = ready.splits["train"].encoded.arrays["tokens"][0].size * config.finetune.batch_size
+    encoded = ready.splits["train"].encoded
+    choices = max(encoded.num_choices, 1)
+    tokens = config.task.sequence_length * choices * config.finetune.batch_size
     chips = ready.mesh.devices.ravel().tolist()
     return ReporterConfig(
         num_steps=ready.num_steps,
@@ -231,9 +251,7 @@ def reporter_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> Rep
 def describe(config: FinetuneRunConfig, ready: PreparedFinetuning, first_step: int) -> str:
     """The line that a run starts with."""
     counts = ", ".join(f"{len(s.examples):,} {name}" for name, s in ready.splits.items())
-    padding = ready.splits["train"].encoded.padding_share(
-        config.finetune.batch_size, config.finetune.seed
-    )
+    padding = batches_of(config, ready).padding_share()
     start = f"resuming from step {first_step}" if first_step else "from the start"
     return (
         f"task {ready.task.name}: {counts} examples, {config.finetune.epochs} epochs of "

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.finetune.batches import training_batches
+from glm_jax.finetune.batches import TrainingBatches, training_batches
 from glm_jax.finetune.encoded import encode_examples
 from glm_jax.finetune.heads import ClassificationHead
 from glm_jax.finetune.model_scores import Scorer
@@ -34,7 +34,8 @@ def found_on(mesh, scorer, extras, encoded) -> dict:
     program = make_finetune_program(scorer, extras, optimizer, mesh, seed=1)
     with jax.set_mesh(mesh):
         state = program.initialize()
-        batches = to_devices(training_batches(encoded, BATCH_SIZE, 0), mesh, BATCH_SIZE)
+        made = training_batches(TrainingBatches(encoded, BATCH_SIZE, 0))
+        batches = to_devices(made, mesh, BATCH_SIZE)
         steps = []
         for _, batch in zip(range(2), batches, strict=False):
             state, metrics = program.train_step(state, batch)
