@@ -92,6 +92,11 @@ class EncodedExamples:
         """Tokens of the longest scored answer, 0 where none is scored."""
         return self._survey.answer_length
 
+    @property
+    def num_kept(self) -> int:
+        """Rows in memory."""
+        return len(self._rows)
+
     def row(self, index: int) -> Row:
         """One row, up to the last position that counts."""
         row = self._rows.get(index)
