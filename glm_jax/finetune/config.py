@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from glm_jax import validation
 from glm_jax.checkpoints.checkpoints import CheckpointConfig
 from glm_jax.convert.positions import DEFAULT_NEW_POSITIONS, NEW_POSITIONS
-from glm_jax.data.batches.rows import MIN_SEQUENCE_LENGTH
 from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.errors import UsageError
 from glm_jax.finetune.combinations import check_scoring
@@ -242,11 +241,6 @@ class FinetuneRunConfig:
         if self.finetune.block_lm_ratio and not self.task.cloze:
             raise UsageError(
                 "finetune.block_lm_ratio needs texts made by patterns, and task.cloze is False"
-            )
-        if self.finetune.block_lm_ratio and self.task.sequence_length < MIN_SEQUENCE_LENGTH:
-            raise UsageError(
-                f"task.sequence_length is {self.task.sequence_length}; finetune.block_lm_ratio "
-                f"needs at least {MIN_SEQUENCE_LENGTH} positions for texts and their blanks"
             )
         if self.mesh.context > 1:
             raise UsageError(

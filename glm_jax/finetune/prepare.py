@@ -102,7 +102,7 @@ def prepare_finetuning(
         accumulation_steps=settings.accumulation_steps,
         layout=config.layout,
     )
-    priming = priming_texts(config, task, first, tokenizer)
+    priming = priming_texts(config, task, first, tokenizer) if names[0] == "train" else None
     return PreparedFinetuning(
         task, splits, tokenizer, model, mesh, program, params, num_steps, per_epoch, priming
     )
@@ -131,18 +131,12 @@ def network_of(config: FinetuneRunConfig, loaded: GLMConfig, tokenizer: Tokenize
     """The network's configuration: that of the checkpoint with the run's dropout and dtype.
 
     Raises:
-      UsageError: the checkpoint has another vocabulary, or too few positions.
+      UsageError: the checkpoint has another vocabulary.
     """
     if tokenizer.vocab_size > loaded.vocab_size:
         raise UsageError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, more than the {loaded.vocab_size} "
             f"of finetune.initial_weights {config.finetune.initial_weights}"
-        )
-    if config.task.sequence_length > loaded.max_sequence_length:
-        raise UsageError(
-            f"task.sequence_length is {config.task.sequence_length}, but the position tables of "
-            f"{config.finetune.initial_weights} end at {loaded.max_sequence_length}; convert it "
-            "with --max_sequence_length first"
         )
     settings = config.finetune
     return dataclasses.replace(

@@ -13,8 +13,10 @@ import tensorflow as tf
 from jaxtyping import UInt64
 
 from glm_jax.data.batches.batch import make_batch
+from glm_jax.data.batches.rows import MIN_SEQUENCE_LENGTH
 from glm_jax.data.blanks.config import SPAN_COST, BlankConfig
 from glm_jax.data.blanks.objectives import OBJECTIVES, check_special, draw_objectives
+from glm_jax.errors import UsageError
 from glm_jax.finetune.encoded import bucket_of
 from glm_jax.tasks import Example, Task, encode_priming_text
 from glm_jax.tokenizer import Tokenizer
@@ -50,6 +52,11 @@ class PrimingTexts:
     def __post_init__(self) -> None:
         """Raises UsageError if a blank needs a token that the tokenizer lacks, or no text fits."""
         check_special(self.blanks, self.tokenizer.special)
+        if self.sequence_length < MIN_SEQUENCE_LENGTH:
+            raise UsageError(
+                f"task.sequence_length is {self.sequence_length}; finetune.block_lm_ratio needs "
+                f"at least {MIN_SEQUENCE_LENGTH} positions for texts and their blanks"
+            )
         self.text(0)
 
     def is_due(self, step: int) -> bool:

@@ -42,7 +42,12 @@ from glm_jax.train.gradients import (
     mean_gradients,
     sums_over_mesh,
 )
-from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
+from glm_jax.train.optimizer import (
+    OptimizerConfig,
+    Schedule,
+    learning_rate_schedule,
+    make_optimizer,
+)
 from glm_jax.train.program import jit_train_step
 from glm_jax.train.step import Metrics, TrainState, initial_state, make_train_step
 
@@ -122,32 +127,64 @@ def make_finetune_program(
     shardings = parameter_shardings(boxed, mesh, layout)
     specs = parameter_specs(boxed.params, mesh, layout)
     scores = replace(scorer, model=scorer.model.clone(param_specs=specs))
-    schedule = learning_rate_schedule(optimizer_config)
-
-    def step_of(loss_of: LossFunction, mean: Callable, weights: str) -> Callable:
-        sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
-        gradients_of = partial(mean, partial(sums_over_mesh, sums, mesh, specs))
-        step = make_train_step(gradients_of, optimizer, schedule, seed=seed, weights=weights)
-        return jit_train_step(step, shardings, mesh)
-
-    def scores_of(score: ScoreFunction) -> Callable:
-        return jax.jit(
-            partial(_scores_over_mesh, score, mesh, specs),
-            in_shardings=(shardings.params, batch_sharding(mesh)),
-            out_shardings=NamedSharding(mesh, PartitionSpec()),
-        )
-
+    over_mesh = OverMesh(mesh, shardings, specs)
+    step_of = partial(
+        over_mesh.train_step,
+        optimizer=optimizer,
+        schedule=learning_rate_schedule(optimizer_config),
+        seed=seed,
+        accumulation_steps=accumulation_steps,
+    )
+    choice_loss = partial(_loss_sum, scores, loss, label_smoothing)
     token_loss = partial(language_model_loss, scores, token_smoothing)
     return FinetuneProgram(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
         initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
-        train_step=step_of(
-            partial(_loss_sum, scores, loss, label_smoothing), _mean_over_examples, "weight"
-        ),
+        train_step=step_of(choice_loss, _mean_over_examples, "weight"),
         language_model_step=step_of(token_loss, mean_gradients, "loss_mask"),
-        scores=scores_of(scores),
-        recognition_scores=scores_of(partial(recognition_scores, scores)),
+        scores=over_mesh.scores(scores),
+        recognition_scores=over_mesh.scores(partial(recognition_scores, scores)),
     )
+
+
+@dataclass(frozen=True)
+class OverMesh:
+    """Functions of one device's examples -> compiled functions of global batches.
+
+    Attributes:
+      mesh: the devices.
+      shardings: of the train state.
+      specs: of the parameters.
+    """
+
+    mesh: Mesh
+    shardings: TrainState
+    specs: PyTree
+
+    def train_step(
+        self,
+        loss_of: LossFunction,
+        mean: Callable[..., Gradients],
+        weights: str,
+        *,
+        optimizer: optax.GradientTransformation,
+        schedule: Schedule,
+        seed: int,
+        accumulation_steps: int,
+    ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+        """The step whose loss is `mean` of sums of `loss_of`; `weights` as in `make_train_step`."""
+        sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
+        gradients_of = partial(mean, partial(sums_over_mesh, sums, self.mesh, self.specs))
+        step = make_train_step(gradients_of, optimizer, schedule, seed=seed, weights=weights)
+        return jit_train_step(step, self.shardings, self.mesh)
+
+    def scores(self, score: ScoreFunction) -> Callable[[PyTree, Batch], Float[Array, "B C"]]:
+        """The scores of a batch without dropout, on all processes."""
+        return jax.jit(
+            partial(_scores_over_mesh, score, self.mesh, self.specs),
+            in_shardings=(self.shardings.params, batch_sharding(self.mesh)),
+            out_shardings=NamedSharding(self.mesh, PartitionSpec()),
+        )
 
 
 def _loss_sum(

@@ -107,10 +107,16 @@ def priming_texts(
     """The texts of the pretraining objective, None where the run has no batches of it.
 
     Raises:
-      UsageError: the tokenizer lacks a token of the blanks, or a text can't be encoded.
+      UsageError: the tokenizer lacks a token of the blanks, a text can't be encoded, or its tokens
+        would be smoothed.
     """
     if not config.finetune.block_lm_ratio:
         return None
+    if config.task.label_smoothing and scores_answer_alone(task, split.examples):
+        raise UsageError(
+            "finetune.block_lm_ratio and task.label_smoothing do not go together where answers are "
+            "learnt as language models learn, since the texts would be smoothed too"
+        )
     return PrimingTexts(
         task,
         split.examples,
