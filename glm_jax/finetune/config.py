@@ -93,8 +93,9 @@ class TaskConfig:
     def task(self) -> Task:
         """The task itself."""
         if self.name == "custom":
-            return custom_task(self.patterns, self.words, label=self.label)
-        task = find_task(self.name)
+            task = custom_task(self.patterns, self.words, label=self.label)
+        else:
+            task = find_task(self.name)
         return few_shot_task(task) if self.few_shot else task
 
     @property

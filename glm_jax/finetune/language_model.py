@@ -5,6 +5,9 @@ Source: reference-finetune.md, sections 4, 6 and 11.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
@@ -16,7 +19,7 @@ from glm_jax.train.gradients import LossSum
 from glm_jax.train.loss import smoothed_token_losses, token_losses
 
 
-def is_language_model_batch(batch: Batch) -> bool:
+def is_language_model_batch(batch: Mapping[str, Any]) -> bool:
     """Whether the tokens of a batch are learnt, rather than its labels."""
     return "label" not in batch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from glm_jax.finetune.encoded import EncodedExamples, encode_examples
 from glm_jax.tasks import Example, Task
@@ -25,10 +25,10 @@ def letters(lengths: Sequence[int]) -> list[Example]:
     ]
 
 
-def encoded_letters(lengths: Sequence[int], sequence_length: int = 128, **more) -> EncodedExamples:
+def encoded_letters(lengths: Iterable[int], sequence_length: int = 128, **more) -> EncodedExamples:
     return encode_examples(
         letters_task(),
-        letters(lengths),
+        letters([int(length) for length in lengths]),
         byte_tokenizer(),
         sequence_length=sequence_length,
         options={},

@@ -20,7 +20,7 @@ from glm_jax.finetune.prompts import PromptEncoder
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.batches import to_devices
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
-from glm_jax.tasks import Example
+from glm_jax.tasks import Example, find_task
 from glm_jax.tasks.custom import custom_task
 from glm_jax.train.optimizer import OptimizerConfig
 from tests.serve.tiny_checkpoint import MODEL, byte_tokenizer
@@ -38,10 +38,34 @@ def found_on(mesh, scorer, extras, encoded) -> dict:
         batches = to_devices(made, mesh, BATCH_SIZE)
         steps = []
         for _, batch in zip(range(2), batches, strict=False):
-            state, metrics = program.train_step(state, batch)
+            state, metrics = program.step(state, batch)
             steps.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
-        scores = score_all(encoded, program.scores, state.params, mesh, BATCH_SIZE)
+        scores = score_all(encoded, program.score, state.params, mesh, BATCH_SIZE)
     return {"steps": steps, "scores": scores.tolist()}
+
+
+def print_both(scorer, extras, encoded) -> None:
+    """What is found on one device and on eight."""
+    one = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+    eight = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    print(json.dumps([found_on(mesh, scorer, extras, encoded) for mesh in (one, eight)]))
+
+
+def main_generative() -> None:
+    """Rows that are trained on as language models are."""
+    examples = []
+    for n in range(12):
+        meta = {"span1_text": "abcd"[: n % 4 + 1], "span2_text": "it", "span2_index": 1}
+        examples.append(Example(f"train-{n}", "see it", None, "True", n, meta=meta))
+    encoded = encode_examples(
+        find_task("wsc"),
+        examples,
+        byte_tokenizer(),
+        sequence_length=64,
+        options={"negatives": False},
+    )
+    fields: Any = MODEL
+    print_both(Scorer(GLM(GLMConfig(**fields)), answer_length=6), {}, encoded)
 
 
 def main(way: str) -> None:
@@ -68,11 +92,12 @@ def main(way: str) -> None:
         prompts = PromptEncoder(2, MODEL["hidden_size"], "lstm")
         extras = {"prompt_encoder": lambda key: prompts.init(key)["params"]}
         scorer = Scorer(model, answer_length=4, prompts=prompts)
-    one = make_mesh(MeshConfig(data=1), jax.devices()[:1])
-    eight = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    print(json.dumps([found_on(mesh, scorer, extras, encoded) for mesh in (one, eight)]))
+    print_both(scorer, extras, encoded)
 
 
 if __name__ == "__main__":
     np.set_printoptions(precision=8)
-    main(sys.argv[1])
+    if sys.argv[1] == "generative":
+        main_generative()
+    else:
+        main(sys.argv[1])

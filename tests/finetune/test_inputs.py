@@ -45,8 +45,7 @@ def test_an_ensemble_sees_every_example_by_every_pattern(tiny_task, tmp_path):
 
 def wsc_row(number: int, antecedent: str, correct: bool) -> dict:
     target = {"span1_text": antecedent, "span1_index": 0, "span2_text": "it", "span2_index": 2}
-    text = f"{'ab' if correct else 'ba'} saw it"
-    return {"text": text, "target": target, "label": correct, "idx": number}
+    return {"text": "ab saw it", "target": target, "label": correct, "idx": number}
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +53,7 @@ def wsc_folder(tmp_path_factory) -> Path:
     """The antecedent is the first word; wrong ones are not in the text."""
     folder = tmp_path_factory.mktemp("wsc")
     train = [wsc_row(n, "ab", True) for n in range(32)]
-    dev = [wsc_row(n, "ab", n % 2 == 0) | {"label": n % 2 == 0} for n in range(8)]
-    for row in dev:
-        if not row["label"]:
-            row["target"] = row["target"] | {"span1_text": "zz"}
+    dev = [wsc_row(n, "zz" if n % 2 else "ab", n % 2 == 0) for n in range(8)]
     for name, rows in (("train", train), ("val", dev)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

@@ -98,8 +98,14 @@ def test_a_run_ends_early_without_progress(tiny_task, tmp_path):
         ("task.cloze=False", "task.pool=pad"),
         pytest.param(("prompt.prefix=2", "prompt.encoder=mlp"), marks=pytest.mark.slow),
         pytest.param(("finetune.accumulation_steps=2",), marks=pytest.mark.slow),
+        pytest.param(("task.segment_length=1", "finetune.epochs=8"), marks=pytest.mark.slow),
+        pytest.param(
+            ("task.loss=adapet", "task.multi_token=False", "finetune.epochs=8"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("task.loss=hinge",), marks=pytest.mark.slow),
     ],
-    ids=["verbalizers", "head", "prompts", "accumulation"],
+    ids=["verbalizers", "head", "prompts", "accumulation", "segments", "adapet", "hinge"],
 )
 def test_every_way_of_training_learns(tiny_task, tmp_path, settings):
     words = ("task.words={'bad': 'n', 'good': 'y'}", "task.patterns=('{text} is[MASK].',)")
@@ -120,7 +126,7 @@ def test_every_way_of_training_learns(tiny_task, tmp_path, settings):
         (["task.sequence_length=8"], "can't be shortened need a sequence length"),
         (["task.ensemble=(0, 1)"], "task.ensemble is (0, 1); task custom has 0 to 0"),
         (["task.ensemble=(0,)", "task.cloze=False"], "a head classifies without patterns"),
-        (["task.few_shot=True", "task.name=mnli"], "task mnli has no few-shot files"),
+        (["task.few_shot=True"], "task custom has no few-shot files"),
         (["task.loss=mix", "task.multi_token=False"], "words are compared by their logits"),
         (["task.loss=generative", "task.cloze=False"], "a head has none"),
         (["task.loss=hinge", "task.label_smoothing=0.1"], "task.label_smoothing is 0.1, which"),

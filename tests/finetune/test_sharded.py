@@ -12,7 +12,7 @@ RELATIVE = 1e-5  # float32 sums in another order
 
 
 @pytest.mark.parametrize(
-    "way", ["answers", pytest.param("prompts", marks=pytest.mark.slow), "head"]
+    "way", ["answers", pytest.param("prompts", marks=pytest.mark.slow), "head", "generative"]
 )
 def test_eight_devices_are_as_one(run_program, way):
     one, eight = json.loads(run_program(PROGRAM, way).splitlines()[-1])
