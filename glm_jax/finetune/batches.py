@@ -1,117 +1,137 @@
-"""Encoded examples -> batches of static shapes, a pure function of (seed, epoch, index)."""
+"""Batches of static shapes, a pure function of (seed, step).
+
+Rows are encoded in Python, in shapes that differ between batches, which tf.data would only call
+back for; so threads make whole batches here, in order.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from itertools import count
+from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int
 
-Row = Mapping[str, np.ndarray]
+from glm_jax.finetune.encoded import EncodedExamples
+from glm_jax.finetune.order import LENGTH_WINDOW, random_order, window_batches
+from glm_jax.finetune.priming import PrimingTexts
 
-# Sequences are cut to the shortest of these shares of the configured length that holds a batch.
-BUCKETS = (0.25, 0.5, 0.75, 1.0)
-# A bucket is a multiple of this, as tiles of accelerators are.
-BUCKET_MULTIPLE = 32
-# Axes of positions, which are cut to the bucket; the axis is the last one.
-_BY_POSITION = ("tokens", "targets", "loss_mask", "position_ids", "prompt_ids")
+Batch = dict[str, np.ndarray]
+Item = TypeVar("Item")
+
+# Rows of which the share of padding is known before training.
+_MEASURED_ROWS = 1024
+_BATCHES_AHEAD = 4
 
 
-@dataclass(frozen=True)
-class EncodedExamples:
-    """All examples of a split as arrays with a leading axis N.
+def steps_per_epoch(num_rows: int, batch_size: int) -> int:
+    """Batches of an epoch, a partial one included."""
+    return -(-num_rows // batch_size)
 
-    Attributes:
-      arrays: of every example; those with choices have C of them, and `choice_mask`.
-      used: positions that an example needs [N].
-      sequence_length: L, that they are padded to.
+
+class TrainingBatches:
+    """The batch of every step.
+
+    Every epoch has an order of its own, in which windows of several batches follow each other; the
+    rows of a window are encoded together, and those of like length become a batch.
     """
 
-    arrays: Mapping[str, np.ndarray]
-    used: np.ndarray
-    sequence_length: int
+    def __init__(
+        self,
+        examples: EncodedExamples,
+        batch_size: int,
+        seed: int,
+        *,
+        window: int = LENGTH_WINDOW,
+        priming: PrimingTexts | None = None,
+    ) -> None:
+        """Takes what decides the batches, and makes none.
 
-    def __len__(self) -> int:
-        return len(self.used)
-
-    @property
-    def buckets(self) -> tuple[int, ...]:
-        """The lengths that batches have."""
-        length, multiple = self.sequence_length, BUCKET_MULTIPLE
-        lengths = {math.ceil(share * length / multiple) * multiple for share in BUCKETS}
-        return tuple(sorted({min(bucket, length) for bucket in lengths}))
-
-    def batch(self, indices: Int[np.ndarray, "b"], batch_size: int) -> dict[str, np.ndarray]:
-        """The examples of these indices, cut to a bucket, and filled up with ones of weight 0.
-
-        Returns:
-          the arrays with a leading axis B, and `weight` [B].
+        Args:
+          examples: of the task.
+          batch_size: rows of a batch.
+          seed: decides the order.
+          window: batches among which rows of like length are grouped; 1 for none.
+          priming: texts of the pretraining objective, whose batches replace some of the task's.
         """
-        filled = np.resize(indices, batch_size)
-        length = next(b for b in self.buckets if b >= self.used[filled].max())
-        batch = {
-            name: array[filled][..., :length] if name in self.by_position else array[filled]
-            for name, array in self.arrays.items()
-        }
-        batch["weight"] = (np.arange(batch_size) < len(indices)).astype(np.float32)
-        return batch
+        self.examples, self.batch_size, self.priming = examples, batch_size, priming
+        self._seed, self._window, self._lock = seed, window, Lock()
+        self._order = lru_cache(maxsize=2)(partial(random_order, len(examples), seed))
+        self._batches = lru_cache(maxsize=4)(self._window_batches)
 
-    @property
-    def by_position(self) -> frozenset[str]:
-        """Names of the arrays whose last axis are the positions."""
-        length = self.sequence_length
-        return frozenset(
-            name
-            for name in _BY_POSITION
-            if name in self.arrays and self.arrays[name].shape[-1] == length
+    def _window_batches(self, epoch: int, window: int) -> list[Int[np.ndarray, "b"]]:
+        size = self._window * self.batch_size
+        rows = self._order(epoch)[window * size : (window + 1) * size]
+        lengths = [self.examples.length(int(row)) if self._window > 1 else 0 for row in rows]
+        return window_batches(
+            rows, np.asarray(lengths), self.batch_size, self._seed, epoch, 1 + window
         )
 
-    def padding_share(self, batch_size: int, seed: int) -> float:
-        """Share of the positions of an epoch's batches that no example uses."""
+    def indices(self, step: int) -> Int[np.ndarray, "b"]:
+        """The rows of the task's batch of a step, from 0."""
+        epoch, number = divmod(step, steps_per_epoch(len(self.examples), self.batch_size))
+        window, number = divmod(number, self._window)
+        with self._lock:  # so that one thread encodes the rows of a window
+            return self._batches(epoch, window)[number]
+
+    def at(self, step: int) -> Batch:
+        """The batch of a step, from 0: of the task or, in its place, of the priming texts."""
+        if self.priming is not None and self.priming.is_due(step):
+            return self.priming.batch(step, self.batch_size)
+        return self.examples.batch(self.indices(step), self.batch_size)
+
+    def padding_share(self) -> float:
+        """Share of the positions of the first batches of the task that no row uses."""
         total = needed = 0
-        for indices in epoch_indices(len(self), batch_size, seed, 0):
-            batch = self.batch(indices, batch_size)
-            rows = self.used[indices]
-            choices = 1 if batch["tokens"].ndim == 2 else batch["tokens"].shape[1]
-            total += batch_size * batch["tokens"].shape[-1] * choices
-            needed += int(rows.sum()) * choices
+        for step in range(max(_MEASURED_ROWS // self.batch_size, 1)):
+            if step == steps_per_epoch(len(self.examples), self.batch_size):
+                break
+            indices = self.indices(step)
+            total += self.examples.batch(indices, self.batch_size)["tokens"].size
+            needed += sum(self.examples.row(int(index))["tokens"].size for index in indices)
         return 1 - needed / total
 
 
-def epoch_indices(
-    num_examples: int, batch_size: int, seed: int, epoch: int
-) -> Iterator[Int[np.ndarray, "b"]]:
-    """The indices of each batch of an epoch, in an order of its own; the last may be shorter."""
-    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(num_examples)
-    for start in range(0, num_examples, batch_size):
-        yield order[start : start + batch_size]
-
-
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Batches of an epoch, a last partial one included."""
-    return -(-num_examples // batch_size)
-
-
 def training_batches(
-    examples: EncodedExamples, batch_size: int, seed: int, first_step: int = 0
-) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of one epoch after another, from any step on."""
-    per_epoch = steps_per_epoch(len(examples), batch_size)
-    epoch, skip = divmod(first_step, per_epoch)
-    while True:
-        for number, indices in enumerate(epoch_indices(len(examples), batch_size, seed, epoch)):
-            if number >= skip:
-                yield examples.batch(indices, batch_size)
-        epoch, skip = epoch + 1, 0
+    batches: TrainingBatches, first_step: int = 0, threads: int = 1
+) -> Iterator[Batch]:
+    """The batches of one step after another, without end, from a step on."""
+    return made_ahead(batches.at, count(first_step), threads)
 
 
 def evaluation_batches(
-    examples: EncodedExamples, batch_size: int
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """All examples once, those of like length together: (indices, batch)."""
-    order = np.argsort(examples.used, kind="stable")
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        yield indices, examples.batch(indices, batch_size)
+    examples: EncodedExamples, batch_size: int, threads: int = 1
+) -> Iterator[tuple[Int[np.ndarray, "b"], Batch]]:
+    """All rows once, those of like length together: (indices, batch)."""
+    order = np.argsort(examples.sizes, kind="stable")
+    chunks = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+
+    def make(indices: np.ndarray) -> tuple[np.ndarray, Batch]:
+        return indices, examples.batch(indices, batch_size)
+
+    return made_ahead(make, chunks, threads)
+
+
+Argument = TypeVar("Argument")
+
+
+def made_ahead(
+    make: Callable[[Argument], Item], arguments: Iterator[Argument], threads: int
+) -> Iterator[Item]:
+    """`make` of every argument, in their order, computed by threads before it is asked for."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="finetune-batches")
+    made: deque = deque()
+    try:
+        for argument in arguments:
+            made.append(pool.submit(make, argument))
+            if len(made) > threads + _BATCHES_AHEAD:
+                yield made.popleft().result()
+        while made:
+            yield made.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

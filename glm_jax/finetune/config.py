@@ -7,16 +7,21 @@ from dataclasses import dataclass, field
 
 from glm_jax import validation
 from glm_jax.checkpoints.checkpoints import CheckpointConfig
+from glm_jax.convert.positions import DEFAULT_NEW_POSITIONS, NEW_POSITIONS
+from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.errors import UsageError
+from glm_jax.finetune.combinations import check_scoring
 from glm_jax.finetune.heads import POOLS
 from glm_jax.finetune.lora_config import LoraConfig
 from glm_jax.finetune.losses import LOSSES
+from glm_jax.finetune.order import LENGTH_WINDOW
 from glm_jax.finetune.prompts import INITIAL_PROMPTS, PROMPT_ENCODERS
 from glm_jax.finetune.published import PUBLISHED
 from glm_jax.parallel.layout import LayoutConfig
 from glm_jax.parallel.mesh import MeshConfig
 from glm_jax.tasks import Task, find_task
 from glm_jax.tasks.custom import custom_task
+from glm_jax.tasks.few_shot import few_shot_task
 from glm_jax.train.optimizer import OptimizerConfig
 
 
@@ -29,10 +34,15 @@ class TaskConfig:
       data: the folder with its files.
       sequence_length: L.
       pattern: id of the pattern.
+      ensemble: ids of several patterns in place of `pattern`: training goes through all examples by
+        each of them, and evaluation averages over them.
+      few_shot: the data are FewSuperGLUE's: dev32.jsonl is the dev split, and val.jsonl the test.
       cloze: whether blanks are filled; else a head classifies.
       multi_token: scores all tokens of verbalizers.
+      segment_length: tokens of an answer that are scored at a time, those before them being in the
+        context; 0 for all.
       length_penalty: scores of answers are divided by their length to this power.
-      loss: "cross_entropy", "hinge", "generative" or "mix".
+      loss: "cross_entropy", "hinge", "generative", "mix" or "adapet".
       label_smoothing: weight of the loss that is spread evenly over the choices.
       pool: what a head sees: "cls", "pad" or "start".
       patterns: of a custom task, such as "{text} It was [MASK].".
@@ -44,8 +54,11 @@ class TaskConfig:
     data: str
     sequence_length: int = 256
     pattern: int = 0
+    ensemble: tuple[int, ...] = ()
+    few_shot: bool = False
     cloze: bool = True
     multi_token: bool = False
+    segment_length: int = 0
     length_penalty: float = 0.0
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0
@@ -56,7 +69,7 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         validation.at_least("task", self, 8, "sequence_length")
-        validation.at_least("task", self, 0, "pattern")
+        validation.at_least("task", self, 0, "pattern", "segment_length")
         validation.non_negative("task", self, "length_penalty")
         validation.choice("task", self, "loss", LOSSES)
         validation.choice("task", self, "pool", POOLS)
@@ -69,17 +82,33 @@ class TaskConfig:
             )
         if self.cloze and task.pattern is None:
             raise UsageError(f"task {self.name} has no patterns; set task.cloze = False")
-        if self.cloze and self.pattern >= task.num_patterns:
-            raise UsageError(
-                f"task.pattern is {self.pattern}; task {self.name} has 0 to {task.num_patterns - 1}"
-            )
+        for name, ids in (("pattern", (self.pattern,)), ("ensemble", self.ensemble)):
+            for pattern in ids if self.cloze else ():
+                if not 0 <= pattern < task.num_patterns:
+                    raise UsageError(
+                        f"task.{name} is {getattr(self, name)}; task {self.name} has 0 to "
+                        f"{task.num_patterns - 1}"
+                    )
+        check_scoring(self)
 
     @property
     def task(self) -> Task:
         """The task itself."""
         if self.name == "custom":
-            return custom_task(self.patterns, self.words, label=self.label)
-        return find_task(self.name)
+            task = custom_task(self.patterns, self.words, label=self.label)
+        else:
+            task = find_task(self.name)
+        return few_shot_task(task) if self.few_shot else task
+
+    @property
+    def pattern_ids(self) -> tuple[int, ...]:
+        """Ids of the patterns that every example is asked by."""
+        return self.ensemble or (self.pattern,)
+
+    @property
+    def scores_answers(self) -> bool:
+        """Whether the tokens of answers are scored."""
+        return self.cloze and (self.multi_token or self.task.scores_answers)
 
 
 @dataclass(frozen=True)
@@ -151,7 +180,13 @@ class FinetuneConfig:
         are their mean and standard deviation.
       published: a model of `glm_jax.finetune.published`, whose score on the task is set next to
         the results; "" for none.
-      max_train_examples: a few-shot run sees only the first so many; 0 for all.
+      max_train_examples: a few-shot run sees so many, which the seed draws, of each label as many
+        as of the others; 0 for all.
+      length_window: batches among which examples of like length are grouped; 1 for none.
+      block_lm_ratio: batches of the pretraining objective, on the task's texts with their answers,
+        for each batch of the task; they take the place of some of these. 0 for none.
+      new_positions: what rows are added to position tables that end before the task's sequences:
+        "random" or "repeat", as `glm-jax convert` adds them.
       dropout: rate of the network's hidden states and attention.
       compute_dtype: "float32" or "bfloat16".
       remat: as in the model's configuration.
@@ -176,6 +211,9 @@ class FinetuneConfig:
     seeds: tuple[int, ...] = ()
     published: str = ""
     max_train_examples: int = 0
+    length_window: int = LENGTH_WINDOW
+    block_lm_ratio: float = 0.0
+    new_positions: str = DEFAULT_NEW_POSITIONS
     dropout: float = 0.1
     compute_dtype: str = "float32"
     remat: str = "none"
@@ -195,6 +233,9 @@ class FinetuneConfig:
         validation.at_least("finetune", self, 1, *names, "evaluate_every_epochs")
         validation.at_least("finetune", self, 0, "epochs", "patience", "max_train_examples")
         validation.at_least("finetune", self, 0, "num_attention_heads", "seed")
+        validation.at_least("finetune", self, 1, "length_window")
+        validation.non_negative("finetune", self, "block_lm_ratio")
+        validation.choice("finetune", self, "new_positions", NEW_POSITIONS)
         validation.fraction("finetune", self, "dropout", one=False)
         _check_seeds(self.seeds)
         if self.published:
@@ -234,6 +275,7 @@ class FinetuneRunConfig:
     finetune: FinetuneConfig
     checkpoint: CheckpointConfig
     lora: LoraConfig = field(default_factory=LoraConfig)
+    blanks: BlankConfig = field(default_factory=BlankConfig)
 
     def __post_init__(self) -> None:
         if self.lora.rank and self.finetune.tune_prefix_layers:
@@ -257,6 +299,10 @@ class FinetuneRunConfig:
             raise UsageError(
                 f"prompt.initial is 'words', but task {self.task.name} scores answers and has no "
                 "verbalizers to start prompts from"
+            )
+        if self.finetune.block_lm_ratio and not self.task.cloze:
+            raise UsageError(
+                "finetune.block_lm_ratio needs texts made by patterns, and task.cloze is False"
             )
         if self.mesh.context > 1:
             raise UsageError(

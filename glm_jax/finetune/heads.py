@@ -25,11 +25,12 @@ def pooled(
       hidden: output of the final LayerNorm.
       prefix_length: length of the input, eos included.
       pool: "cls" for the first token, "pad" for the eos at the end, "start" for the position after
-        it, which the original reads and which must be in the row.
+        it, which the original reads; where the input fills the row, the eos is read instead.
     """
     if pool == "cls":
         return hidden[:, 0]
     index = prefix_length - 1 if pool == "pad" else prefix_length
+    index = jnp.minimum(index, hidden.shape[1] - 1)
     return jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0]
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from glm_jax.finetune.heads import ClassificationHead, pooled
 from glm_jax.finetune.prompts import PromptEncoder
 from glm_jax.finetune.scores import answer_scores, verbalizer_scores
+from glm_jax.finetune.segments import choice_scores
 from glm_jax.model.embeddings import Prompts, unembed
 from glm_jax.parallel.collectives import (
     copy_to_tensor_parallel,
@@ -35,6 +36,7 @@ class Scorer:
       answer_length: where answers are scored: the most tokens that one has. 0: verbalizers are
         compared at the first position of Part B.
       length_penalty: as in `answer_scores`.
+      normalized: as in `verbalizer_scores`.
       head: classifies instead; its parameters are under "classification_head".
       pool: what the head sees, see `pooled`.
       prompts: continuous prompts; their parameters are under "prompt_encoder".
@@ -43,6 +45,7 @@ class Scorer:
     model: Any
     answer_length: int = 0
     length_penalty: float = 0.0
+    normalized: bool = False
     head: ClassificationHead | None = None
     pool: str = "cls"
     prompts: PromptEncoder | None = None
@@ -53,7 +56,7 @@ class Scorer:
         """The scores; without a key there is no dropout."""
         tokens = batch["tokens"]
         rows = {name: _rows(batch[name], tokens) for name in _ROW_ARRAYS if name in batch}
-        hidden = self._hidden_states(params, rows, dropout_key)
+        hidden = self.hidden_states(params, rows, dropout_key)
         if self.head is not None:
             states = pooled(hidden, rows["prefix_length"], self.pool)
             keys = None if dropout_key is None else _row_keys(dropout_key, len(states))
@@ -61,13 +64,14 @@ class Scorer:
         else:
             table = self.model.apply({"params": params}, method="embedding_table")
             scores = self._of_blank(table, hidden, rows)
-        return jnp.reshape(scores, (tokens.shape[0], -1))
+        return choice_scores(jnp.reshape(scores, (tokens.shape[0], -1)), batch)
 
-    def _hidden_states(
+    def hidden_states(
         self, params: PyTree, rows: Batch, dropout_key: Key[Array, ""] | None
     ) -> Float[Array, "B L D"]:
+        """Hidden states of rows without an axis of choices; prompts are in rows that have them."""
         prompts = None
-        if self.prompts is not None:
+        if self.prompts is not None and "prompt_ids" in rows:
             embeddings: Any = self.prompts.apply({"params": params["prompt_encoder"]})
             # Tensor-parallel devices embed different positions.
             prompts = Prompts(rows["prompt_ids"], copy_to_tensor_parallel(embeddings))
@@ -92,7 +96,8 @@ class Scorer:
         part_b = jnp.take_along_axis(hidden, index[..., None], axis=1)
         if not self.answer_length:
             part_b, targets = _shares(part_b, rows["targets"])
-            scores = verbalizer_scores(unembed(part_b, table)[:, 0], targets)
+            logits = unembed(part_b, table)[:, 0]
+            scores = verbalizer_scores(logits, targets, normalized=self.normalized)
         else:
             targets, mask = (
                 jnp.take_along_axis(rows[name], index, axis=1) for name in ("targets", "loss_mask")

@@ -10,7 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, PyTree
 
-from glm_jax.finetune.batches import EncodedExamples, evaluation_batches
+from glm_jax.finetune.batches import evaluation_batches
+from glm_jax.finetune.encoded import EncodedExamples
+from glm_jax.finetune.ensemble import mean_over_patterns
 from glm_jax.parallel.batches import process_rows, to_devices
 from glm_jax.tasks import Example, Task, metrics
 
@@ -48,8 +50,9 @@ def predict(
       mesh: its devices.
       batch_size: examples at a time.
     """
-    chosen = np.argmax(score_all(encoded, scores, params, mesh, batch_size), axis=-1)
-    if task.label_of_choice is not None and "choice_mask" in encoded.arrays:
+    found = score_all(encoded, scores, params, mesh, batch_size)
+    chosen = np.argmax(mean_over_patterns(found, len(examples)), axis=-1)
+    if task.label_of_choice is not None and encoded.num_choices:
         labels = [task.label_of_choice(int(choice)) for choice in chosen]
     else:
         labels = [int(choice) for choice in chosen]

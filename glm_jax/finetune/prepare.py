@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from glm_jax.convert.base_weights import BaseWeights
 from glm_jax.convert.load import load_glm
@@ -19,18 +19,17 @@ from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.heads import ClassificationHead
 from glm_jax.finetune.lora import linear_kind
 from glm_jax.finetune.model_scores import Scorer
-from glm_jax.finetune.program import Extras, FinetuneProgram, make_finetune_program, seed_value
-from glm_jax.finetune.prompts import PromptEncoder, words_as_prompts
-from glm_jax.finetune.splits import Split, longest_answer, read_splits
+from glm_jax.finetune.positions import extend_network
+from glm_jax.finetune.priming import PrimingTexts
+from glm_jax.finetune.program import Extras, FinetuneProgram, make_finetune_program
+from glm_jax.finetune.prompts import PromptEncoder
+from glm_jax.finetune.splits import Split, priming_texts, read_splits, scores_answer_alone
 from glm_jax.finetune.trainable import IsTrained, TrainedParameters, join, leaf_paths
-from glm_jax.finetune.weights import describe_base, divide_weights
+from glm_jax.finetune.weights import describe_base, divide_weights, initial_prompts
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
 from glm_jax.tasks import Task
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
-
-# Distinguishes the random numbers of prompts made of words from those of other parameters.
-PROMPT_KEY = 1000
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class PreparedFinetuning:
       base: where the weights are from; None where a run trains them all.
       num_steps: of all epochs.
       steps_per_epoch: of one.
+      priming: texts of the pretraining objective.
     """
 
     task: Task
@@ -63,6 +63,7 @@ class PreparedFinetuning:
     base: BaseWeights | None
     num_steps: int
     steps_per_epoch: int
+    priming: PrimingTexts | None = None
 
 
 def prepare_finetuning(
@@ -89,8 +90,10 @@ def prepare_finetuning(
         mesh=mesh,
         ignore_extra=True,
     )
-    model = network_of(config, loaded.config, tokenizer)
-    per_epoch = steps_per_epoch(len(splits[names[0]].examples), settings.batch_size)
+    extended, params = extend_network(config, loaded.config, params, mesh)
+    model = network_of(config, extended, tokenizer)
+    first = splits[names[0]]
+    per_epoch = steps_per_epoch(len(first.encoded), settings.batch_size)
     num_steps = settings.epochs * per_epoch
     separate, is_trained = trained_parameters(config, model)
     network = GLM(model, linear=linear_kind(config.lora), num_separate_layers=separate)
@@ -99,7 +102,8 @@ def prepare_finetuning(
         [path for path, _ in leaf_paths(params)],
         anything_added=bool(extras or config.lora.rank),
     )
-    program = make_program(config, scorer, extras, mesh, is_trained, num_steps)
+    smoothing = config.task.label_smoothing if scores_answer_alone(task, first.examples) else 0.0
+    program = make_program(config, scorer, extras, mesh, is_trained, num_steps, smoothing)
     base = describe_base(config, params, model.num_attention_heads) if config.freezes else None
     start, frozen = divide_weights(params, program, is_trained, num_separate_layers=separate)
 
@@ -121,6 +125,7 @@ def prepare_finetuning(
         base=base,
         num_steps=num_steps,
         steps_per_epoch=per_epoch,
+        priming=priming_texts(config, task, first, tokenizer) if names[0] == "train" else None,
     )
 
 
@@ -131,6 +136,7 @@ def make_program(
     mesh: Mesh,
     is_trained: IsTrained,
     num_steps: int,
+    token_smoothing: float,
 ) -> FinetuneProgram:
     """The functions of a run of so many steps."""
     decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
@@ -141,6 +147,7 @@ def make_program(
         mesh,
         loss=config.task.loss,
         label_smoothing=config.task.label_smoothing,
+        token_smoothing=token_smoothing,
         accumulation_steps=config.finetune.accumulation_steps,
         layout=config.layout,
         is_trained=is_trained,
@@ -166,21 +173,6 @@ def trained_parameters(
     return separate, TrainedParameters(settings.freeze, frozen, train_layers=first > 0)
 
 
-def initial_prompts(
-    config: FinetuneRunConfig,
-    task: Task,
-    tokenizer: Tokenizer,
-    table: Float[Array, "V D"],
-    seed: int,
-) -> dict[str, jax.Array]:
-    """The parameters of the prompt encoder that are made of the network's word embeddings."""
-    assert task.verbalizers is not None  # the configuration has been checked
-    words = task.verbalizers(config.task.pattern).values()
-    ids = sorted({id for word in words for id in tokenizer.encode_text(word)})
-    key = jax.random.fold_in(jax.random.key(seed_value(seed)), PROMPT_KEY)
-    return {"spell_embeddings": words_as_prompts(key, table, ids, config.prompt.total)}
-
-
 def find_tokenizer(config: FinetuneRunConfig) -> Tokenizer:
     """The tokenizer that the configuration names, or that lies with the initial weights."""
     named = config.tokenizer
@@ -204,18 +196,12 @@ def network_of(config: FinetuneRunConfig, loaded: GLMConfig, tokenizer: Tokenize
     """The network's configuration: that of the checkpoint with the run's dropout and dtype.
 
     Raises:
-      UsageError: the checkpoint has another vocabulary, or too few positions.
+      UsageError: the checkpoint has another vocabulary.
     """
     if tokenizer.vocab_size > loaded.vocab_size:
         raise UsageError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, more than the {loaded.vocab_size} "
             f"of finetune.initial_weights {config.finetune.initial_weights}"
-        )
-    if config.task.sequence_length > loaded.max_sequence_length:
-        raise UsageError(
-            f"task.sequence_length is {config.task.sequence_length}, but the position tables of "
-            f"{config.finetune.initial_weights} end at {loaded.max_sequence_length}; convert it "
-            "with --max_sequence_length first"
         )
     settings = config.finetune
     return dataclasses.replace(
@@ -234,8 +220,7 @@ def make_scorer(
     """How answers are scored, and what makes the parameters that the network does not have."""
     size = model.config.hidden_size
     if not config.task.cloze:
-        arrays = next(iter(splits.values())).encoded.arrays
-        choices = arrays["tokens"].ndim == 3
+        choices = next(iter(splits.values())).encoded.num_choices
         head = ClassificationHead(1 if choices else len(task.labels), size)
 
         def init_head(key: jax.Array) -> PyTree:
@@ -245,8 +230,9 @@ def make_scorer(
         return scorer, {"classification_head": init_head}
     scorer = Scorer(
         model,
-        answer_length=max(longest_answer(split.encoded) for split in splits.values()),
+        answer_length=max(split.encoded.answer_length for split in splits.values()),
         length_penalty=config.task.length_penalty,
+        normalized=config.task.loss == "adapet",
     )
     if not config.prompt.total:
         return scorer, {}

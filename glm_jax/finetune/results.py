@@ -85,9 +85,7 @@ def predictions_of(
     examples, encoded = ready.splits[split].examples, ready.splits[split].encoded
     size, params = config.finetune.evaluation_batch_size, join(params, ready.frozen)
     with jax.transfer_guard("allow"):
-        return predict(
-            ready.task, examples, encoded, ready.program.scores, params, ready.mesh, size
-        )
+        return predict(ready.task, examples, encoded, ready.program.score, params, ready.mesh, size)
 
 
 def write_results(

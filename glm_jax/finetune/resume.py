@@ -15,12 +15,15 @@ from glm_jax.io.paths import resolve_path
 
 # What a run can't resume with other values of: it decides parameters or batches.
 FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "task": ("name", "pattern", "cloze", "multi_token", "sequence_length", "patterns", "words"),
+    "task": (
+        *("name", "pattern", "ensemble", "few_shot", "cloze", "multi_token", "segment_length"),
+        *("sequence_length", "patterns", "words"),
+    ),
     "prompt": ("num_tokens", "prefix", "encoder", "initial"),
     "lora": ("rank", "alpha", "targets"),
     "finetune": (
-        *("batch_size", "seed", "max_train_examples", "random_weights"),
-        *("freeze", "freeze_transformer", "tune_prefix_layers"),
+        *("batch_size", "seed", "max_train_examples", "random_weights", "length_window"),
+        *("block_lm_ratio", "new_positions", "freeze", "freeze_transformer", "tune_prefix_layers"),
     ),
 }
 

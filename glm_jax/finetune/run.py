@@ -17,7 +17,7 @@ from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cluster.heartbeat import Heartbeat
 from glm_jax.cluster.preemption import StopRequest
 from glm_jax.cluster.run_lock import RunLock
-from glm_jax.data.batches.inputs import BATCHES_AHEAD
+from glm_jax.data.batches.inputs import BATCHES_AHEAD, data_threads
 from glm_jax.data.batches.pipeline import Prefetched
 from glm_jax.finetune.batches import training_batches
 from glm_jax.finetune.config import FinetuneRunConfig
@@ -28,6 +28,7 @@ from glm_jax.finetune.program import seed_value
 from glm_jax.finetune.results import RESULTS_FILE, predictions_of, read_results, write_results
 from glm_jax.finetune.resume import check_same_run, run_record
 from glm_jax.finetune.schedule import (
+    batches_of,
     is_complete,
     is_evaluation_due,
     is_patience_over,
@@ -158,7 +159,7 @@ def seeded_step(config: FinetuneRunConfig, ready: PreparedFinetuning) -> TrainSt
     """The train step with the run's seed, which is put on the devices once."""
     replicated = NamedSharding(ready.mesh, PartitionSpec())
     seed = jax.device_put(seed_value(config.finetune.seed), replicated)
-    return lambda state, batch: ready.program.train_step(state, batch, seed, ready.frozen)
+    return lambda state, batch: ready.program.step(state, batch, seed, ready.frozen)
 
 
 def first_state(
@@ -181,7 +182,7 @@ def batches(
     """Global batches from a step on; this process makes the rows that its devices hold."""
     size = config.finetune.batch_size
     rows = process_rows(ready.mesh, size)
-    made = training_batches(ready.splits["train"].encoded, size, config.finetune.seed, first_step)
+    made = training_batches(batches_of(config, ready), first_step, data_threads())
     local = ({name: values[rows] for name, values in batch.items()} for batch in made)
     return to_devices(local, ready.mesh, size)
 
@@ -210,7 +211,9 @@ def evaluate_dev(
 
 def reporter_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> ReporterConfig:
     """What the reports of the run need to know of it."""
-    tokens = ready.splits["train"].encoded.arrays["tokens"][0].size * config.finetune.batch_size
+    encoded = ready.splits["train"].encoded
+    choices = max(encoded.num_choices, 1)
+    tokens = config.task.sequence_length * choices * config.finetune.batch_size
     chips = ready.mesh.devices.ravel().tolist()
     return ReporterConfig(
         num_steps=ready.num_steps,

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from glm_jax.finetune.batches import TrainingBatches
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.history import History
 from glm_jax.finetune.prepare import PreparedFinetuning
 from glm_jax.train.loop import LoopConfig
 
 
+def batches_of(config: FinetuneRunConfig, ready: PreparedFinetuning) -> TrainingBatches:
+    """What decides the batch of every step."""
+    return TrainingBatches(
+        ready.splits["train"].encoded,
+        config.finetune.batch_size,
+        config.finetune.seed,
+        window=config.finetune.length_window,
+        priming=ready.priming,
+    )
+
+
 def loop_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> LoopConfig:
-    """When things happen: every evaluation has a checkpoint of its own."""
+    """When things happen: what is evaluated is saved, in addition to the regular checkpoints."""
     every = config.finetune.evaluate_every_epochs * ready.steps_per_epoch
     return LoopConfig(
         num_steps=ready.num_steps,
         log_every=config.finetune.log_every,
         evaluate_every=every,
-        save_every=every,
-        skip_saves=False,
+        save_every=config.checkpoint.every,
+        save_evaluated=True,
     )
 
 

@@ -6,6 +6,7 @@ import jax
 
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.prepare import PreparedFinetuning
+from glm_jax.finetune.schedule import batches_of
 from glm_jax.train.optimizer import parameter_count
 from glm_jax.train.summary import memory
 
@@ -13,12 +14,18 @@ from glm_jax.train.summary import memory
 def describe_network(config: FinetuneRunConfig, ready: PreparedFinetuning) -> str:
     """One line: the network, where its weights come from, and the devices."""
     mesh, state = ready.mesh, ready.program.abstract_state
+    trained, frozen = parameter_count(state.params), parameter_count(ready.frozen)
+    count = (
+        f"{trained:,} parameters"
+        if not frozen
+        else (f"{trained + frozen:,} parameters, of which {trained:,} are trained,")
+    )
     axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     settings = config.finetune
     weights = "random weights" if settings.random_weights else settings.initial_weights
     return (
-        f"GLM with {parameter_count(state.params):,} parameters from {weights} on {mesh.size} "
+        f"GLM with {count} from {weights} on {mesh.size} "
         f"{mesh.devices.flat[0].device_kind} device(s){processes} ({axes or 'one copy'}); "
         f"{memory(state, mesh)}"
     )
@@ -34,7 +41,7 @@ def describe_training(config: FinetuneRunConfig, ready: PreparedFinetuning, firs
     """
     counts = ", ".join(f"{len(split.examples):,} {name}" for name, split in ready.splits.items())
     settings, task = config.finetune, config.task
-    padding = ready.splits["train"].encoded.padding_share(settings.batch_size, settings.seed)
+    padding = batches_of(config, ready).padding_share()
     way = f"by cloze, pattern {task.pattern}" if task.cloze else f"by a head on {task.pool}"
     epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
     start = f"resuming from step {first_step}" if first_step else "from the start"

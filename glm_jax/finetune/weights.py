@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, PyTree, UInt32
 from glm_jax.convert.base_weights import BASE, BaseWeights, base_path, checksum_weights
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
-from glm_jax.finetune.program import FinetuneProgram
+from glm_jax.finetune.program import FinetuneProgram, seed_value
+from glm_jax.finetune.prompts import words_as_prompts
 from glm_jax.finetune.trainable import (
     LAYERS,
     IsTrained,
@@ -26,7 +27,12 @@ from glm_jax.finetune.trainable import (
     separate_layers,
 )
 from glm_jax.io.paths import resolve_path
+from glm_jax.tasks import Task
+from glm_jax.tokenizer import Tokenizer
 from glm_jax.train.step import TrainState
+
+# Distinguishes the random numbers of prompts made of words from those of other parameters.
+PROMPT_KEY = 1000
 
 
 def divide_weights(
@@ -132,3 +138,18 @@ def _checksum(leaf: Float[Array, "..."]) -> UInt32[Array, ""]:
         index = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
         numbers, stride = numbers + index * np.uint32(stride), stride * leaf.shape[axis]
     return jnp.sum(words * checksum_weights(numbers), dtype=jnp.uint32)
+
+
+def initial_prompts(
+    config: FinetuneRunConfig,
+    task: Task,
+    tokenizer: Tokenizer,
+    table: Float[Array, "V D"],
+    seed: int,
+) -> dict[str, jax.Array]:
+    """The parameters of the prompt encoder that are made of the network's word embeddings."""
+    assert task.verbalizers is not None  # the configuration has been checked
+    words = task.verbalizers(config.task.pattern).values()
+    ids = sorted({id for word in words for id in tokenizer.encode_text(word)})
+    key = jax.random.fold_in(jax.random.key(seed_value(seed)), PROMPT_KEY)
+    return {"spell_embeddings": words_as_prompts(key, table, ids, config.prompt.total)}

@@ -6,7 +6,7 @@ Source: the original's `PVP` and data builders (reference-finetune.md, sections 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -94,16 +94,22 @@ def encode_priming_text(
     *,
     sequence_length: int,
     pattern: int = 0,
+    multi_token: bool = False,
 ) -> list[int]:
     """The cloze question with the right answer in place of its mask, from ENC to eos.
 
     What the pretraining objective is trained on together with the task (`block_lm_ratio`).
 
+    Args:
+      task, example, tokenizer, sequence_length: what is encoded, for what.
+      pattern: id of the pattern.
+      multi_token: whether verbalizers may have several tokens.
+
     Raises:
       UsageError: as `encode_example`.
     """
     task = find_task(task)
-    index = task.label_index(example)
+    index = task.label_index(example) if task.choose is None else task.choose(example)
     encoder = _Encoder(tokenizer, Layout(tokenizer.special, sequence_length), Prompts())
     questions = task.questions(example, pattern)
     if task.verbalizers is None:
@@ -111,9 +117,14 @@ def encode_priming_text(
         answer = encoder.answer(question)
         context, filling = encoder.context(question, answer), answer[:-1]
     else:
-        context = encoder.context(questions[0], None)
         words = task.verbalizers(pattern)
-        filling = single_tokens(words, task.labels, tokenizer.encode_text)[index : index + 1]
+        if multi_token:
+            answered = replace(questions[0], answer=words[task.labels[index]])
+            answer = encoder.answer(answered)
+            context, filling = encoder.context(answered, answer), answer[:-1]
+        else:
+            context = encoder.context(questions[0], None)
+            filling = single_tokens(words, task.labels, tokenizer.encode_text)[index : index + 1]
     mask = encoder.mask_index(context)
     special = tokenizer.special
     return [special["ENC"], *context[:mask], *filling, *context[mask + 1 :], special["eos"]]
@@ -178,21 +189,28 @@ def _continuation(layout: Layout, answer: Sequence[int], length: int, position: 
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Encodes questions with one tokenizer into rows of one layout."""
+    """Encodes the questions of one example with one tokenizer into rows of one layout."""
 
     tokenizer: Tokenizer
     layout: Layout
     prompts: Prompts
+    encoded: dict[str, list[int]] = field(default_factory=dict)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; what several questions have in common is tokenized once."""
+        if text not in self.encoded:
+            self.encoded[text] = self.tokenizer.encode(text)
+        return list(self.encoded[text])
 
     def answer(self, question: Pattern) -> list[int]:
         """The ids of the answer that is scored, the end of the piece included."""
         assert question.answer is not None
-        return [*self.tokenizer.encode(question.answer), self.layout.special["eop"]]
+        return [*self.encode(question.answer), self.layout.special["eop"]]
 
     def context(self, question: Pattern, answer: Sequence[int] | None) -> list[int]:
         """Ids after ENC and before eos, cut so that the answer fits behind them."""
         mask = self.layout.special["MASK"]
-        first, second = tokenize(question, self.tokenizer, mask, self.prompts)
+        first, second = tokenize(question, self.encode, mask, self.prompts)
         # ENC, eos, and the answer; sop takes its place where there is none.
         reserved = 2 + (1 if answer is None else len(answer))
         truncate(first, second, reserved, self.layout.sequence_length)
@@ -240,11 +258,11 @@ class _Encoder:
         """A row of a classifier's input, or one per choice."""
         if not isinstance(inputs, Segments):
             return stack([self.classification(segments) for segments in inputs])
-        ids = list(self.tokenizer.encode(inputs.first))
+        ids = self.encode(inputs.first)
         if inputs.second is not None:
             ids.append(self.layout.special["sep"])
-            ids += self.tokenizer.encode(inputs.second)
-            ids += self.tokenizer.encode(inputs.appended)
+            ids += self.encode(inputs.second)
+            ids += self.encode(inputs.appended)
         return context_row(self.layout, ids)
 
 

@@ -113,18 +113,22 @@ def unidirectional_row(layout: Layout, text: Sequence[int], answer: Sequence[int
     }
 
 
-def collate_choices(rows: Sequence[Row]) -> Row:
+def collate_choices(rows: Sequence[Row], num_choices: int = 0) -> Row:
     """Rows with different numbers of choices -> arrays [B, C, ...].
 
     Missing choices are filled up with the first one, and `choice_mask` [B, C] is 1 for the others.
+
+    Args:
+      rows: of the examples.
+      num_choices: C; 0 for that of the example with most choices.
     """
-    most = max(len(row["tokens"]) for row in rows)
+    num_choices = num_choices or max(len(row["tokens"]) for row in rows)
     filled = []
     for row in rows:
         count = len(row["tokens"])
-        index = np.concatenate([np.arange(count), np.zeros(most - count, np.int64)])
+        index = np.concatenate([np.arange(count), np.zeros(num_choices - count, np.int64)])
         choices = {name: array[index] for name, array in row.items() if name != "label"}
-        mask = (np.arange(most) < count).astype(np.float32)
+        mask = (np.arange(num_choices) < count).astype(np.float32)
         filled.append(choices | {"label": row["label"], "choice_mask": mask})
     return stack(filled)
 

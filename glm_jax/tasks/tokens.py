@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from glm_jax.errors import UsageError
 from glm_jax.tasks.example import Label
 from glm_jax.tasks.patterns import MASK, SLOT, Part, Pattern, Shortenable
-from glm_jax.tokenizer import Tokenizer
 
 # Marks a continuous prompt in lists of ids, where no token's id is negative.
 PROMPT = -1
@@ -41,9 +40,15 @@ class Prompts:
 
 
 def tokenize(
-    pattern: Pattern, tokenizer: Tokenizer, mask_id: int, prompts: Prompts
+    pattern: Pattern, encode: Callable[[str], list[int]], mask_id: int, prompts: Prompts
 ) -> tuple[list[Piece], list[Piece]]:
     """The ids of each part of both lists, prompts as `PROMPT`.
+
+    Args:
+      pattern: the question.
+      encode: text -> a list of ids of its own, since truncation changes it.
+      mask_id: of the blank.
+      prompts: continuous prompts of the slots and before the pattern.
 
     Raises:
       UsageError: there are prompts for slots and the pattern has no slot.
@@ -64,8 +69,8 @@ def tokenize(
         if part is MASK:
             return Piece([mask_id])
         if isinstance(part, Shortenable):
-            return Piece(tokenizer.encode(part.text), shortenable=True)
-        return Piece(tokenizer.encode(part) if isinstance(part, str) else [])
+            return Piece(encode(part.text), shortenable=True)
+        return Piece(encode(part) if isinstance(part, str) else [])
 
     first, second = ([piece(part) for part in parts] for parts in lists)
     return [Piece([PROMPT] * prompts.prefix), *first], second

@@ -73,14 +73,14 @@ GradientFunction = Callable[..., Gradients]
 
 
 def mean_gradients(
-    sums: SumFunction, params: PyTree, batch: Batch, dropout_key: Key[Array, ""]
+    sums: SumFunction, params: PyTree, batch: Batch, dropout_key: Key[Array, ""], *frozen: PyTree
 ) -> Gradients:
     """The mean over all targets of the batch, however it is sharded or split into micro-batches.
 
     The sums are divided by the sum of the global batch's mask, so that every target counts alike.
     The optimizer clips the gradient, once.
     """
-    total = sums(params, batch, dropout_key)
+    total = sums(params, batch, dropout_key, *frozen)
     normalizer = mask_normalizer(batch["loss_mask"])
     loss, values = jax.tree.map(lambda value: value / normalizer, (total.loss, total.values))
     return Gradients(loss, total.overflow, values, optax.global_norm(values)[None])

@@ -28,15 +28,15 @@ class LoopConfig:
       log_every: steps between records of metrics.
       evaluate_every: steps between evaluations; the last step is always evaluated.
       save_every: steps between saves; the last step is always saved.
-      skip_saves: a save is left out while the previous one is still being written; otherwise
-        training waits for that one.
+      save_evaluated: whether every step that is evaluated is saved too, even if an earlier save is
+        still being written.
     """
 
     num_steps: int
     log_every: int
     evaluate_every: int
     save_every: int
-    skip_saves: bool = True
+    save_evaluated: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,17 +101,18 @@ def train_loop(run: Run, state: TrainState, first_step: int) -> int:
             stopping = run.stop.asked(step)
             last = stopping or step == config.num_steps
             evaluating = step % config.evaluate_every == 0 or step == config.num_steps
-            saving = step % config.save_every == 0 or last
+            must_save = last or (evaluating and config.save_evaluated)
+            saving = step % config.save_every == 0 or must_save
             if saving or evaluating:
                 finish_step(run, timer, step, pending, last=last)
                 pending = None
                 if saving:  # before evaluating, which takes long and may fail
-                    save_state(run, step, state, wait=last)
+                    save_state(run, step, state, wait_for_previous=must_save, wait=last)
                 if evaluating and not stopping:
                     run.heartbeat.doing("evaluating")
                     stopping = run.evaluate(step, state)
                     if stopping and not last:
-                        save_state(run, step, state, wait=True)
+                        save_state(run, step, state, wait_for_previous=True, wait=True)
                 timer.pause()
             if stopping:
                 break
@@ -133,21 +134,24 @@ def finish_step(
         timer.reset_window()
 
 
-def save_state(run: Run, step: int, state: TrainState, *, wait: bool) -> None:
-    """Starts saving; the configuration says whether a save may be left out.
+def save_state(
+    run: Run, step: int, state: TrainState, *, wait_for_previous: bool, wait: bool
+) -> None:
+    """Starts saving, or skips it while the previous save is still being written.
 
     Args:
       run: what it belongs to.
       step: steps done.
       state: what to save.
-      wait: whether to wait for the previous save and for this one.
+      wait_for_previous: whether to wait for the previous save rather than to skip this one.
+      wait: whether to wait until this one is complete.
     """
     run.lock.check()  # saving deletes older checkpoints
     run.heartbeat.doing("saving")
-    wait_for_previous = wait or not run.config.skip_saves
     with jax.transfer_guard("allow"):  # orbax copies the state to the host in its own way
-        record = run.record(step)
-        if not run.checkpoints.save(step, state, record, wait_for_previous=wait_for_previous):
+        if not run.checkpoints.save(
+            step, state, run.record(step), wait_for_previous=wait_for_previous
+        ):
             run.reporter.save_skipped(step)
         if wait:
             run.checkpoints.wait()

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.finetune.batches import training_batches
+from glm_jax.finetune.batches import TrainingBatches, training_batches
 from glm_jax.finetune.encoded import encode_examples
 from glm_jax.finetune.heads import ClassificationHead
 from glm_jax.finetune.lora import linear_kind
@@ -26,7 +26,7 @@ from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.initial import initial_params
 from glm_jax.parallel.batches import to_devices
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
-from glm_jax.tasks import Example
+from glm_jax.tasks import Example, find_task
 from glm_jax.tasks.custom import custom_task
 from glm_jax.train.optimizer import OptimizerConfig
 from tests.serve.tiny_checkpoint import MODEL, byte_tokenizer
@@ -45,13 +45,40 @@ def found_on(mesh, scorer, extras, encoded, is_trained) -> dict:
             nn.unbox(loaded), program, is_trained, num_separate_layers=separate
         )
         state = program.initialize(1)
-        batches = to_devices(training_batches(encoded, BATCH_SIZE, 0), mesh, BATCH_SIZE)
+        made = training_batches(TrainingBatches(encoded, BATCH_SIZE, 0))
+        batches = to_devices(made, mesh, BATCH_SIZE)
         steps = []
         for _, batch in zip(range(2), batches, strict=False):
-            state, metrics = program.train_step(state, batch, jnp.uint32(1), frozen)
+            state, metrics = program.step(state, batch, jnp.uint32(1), frozen)
             steps.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
-        scores = score_all(encoded, program.scores, join(state.params, frozen), mesh, BATCH_SIZE)
+        scores = score_all(encoded, program.score, join(state.params, frozen), mesh, BATCH_SIZE)
     return {"steps": steps, "scores": scores.tolist()}
+
+
+def print_both(scorer, extras, encoded, is_trained=train_all) -> None:
+    """What is found on one device and on eight."""
+    one = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+    eight = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    print(
+        json.dumps([found_on(mesh, scorer, extras, encoded, is_trained) for mesh in (one, eight)])
+    )
+
+
+def main_generative() -> None:
+    """Rows that are trained on as language models are."""
+    examples = []
+    for n in range(12):
+        meta = {"span1_text": "abcd"[: n % 4 + 1], "span2_text": "it", "span2_index": 1}
+        examples.append(Example(f"train-{n}", "see it", None, "True", n, meta=meta))
+    encoded = encode_examples(
+        find_task("wsc"),
+        examples,
+        byte_tokenizer(),
+        sequence_length=64,
+        options={"negatives": False},
+    )
+    fields: Any = MODEL
+    print_both(Scorer(GLM(GLMConfig(**fields)), answer_length=6), {}, encoded)
 
 
 def main(way: str) -> None:
@@ -88,13 +115,12 @@ def main(way: str) -> None:
         separated = GLM(GLMConfig(**fields), num_separate_layers=1)
         scorer = Scorer(separated, answer_length=4)
         is_trained = TrainedParameters(freeze_network=True, train_layers=True)
-    one = make_mesh(MeshConfig(data=1), jax.devices()[:1])
-    eight = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    print(
-        json.dumps([found_on(mesh, scorer, extras, encoded, is_trained) for mesh in (one, eight)])
-    )
+    print_both(scorer, extras, encoded, is_trained)
 
 
 if __name__ == "__main__":
     np.set_printoptions(precision=8)
-    main(sys.argv[1])
+    if sys.argv[1] == "generative":
+        main_generative()
+    else:
+        main(sys.argv[1])

@@ -13,7 +13,10 @@ RELATIVE = 1e-5  # float32 sums in another order
 
 @pytest.mark.parametrize(
     "way",
-    ["answers", pytest.param("prompts", marks=pytest.mark.slow), "head", "adapters", "layers"],
+    [
+        *("answers", "head", "adapters", "layers", "generative"),
+        pytest.param("prompts", marks=pytest.mark.slow),
+    ],
 )
 def test_eight_devices_are_as_one(run_program, way):
     one, eight = json.loads(run_program(PROGRAM, way).splitlines()[-1])
