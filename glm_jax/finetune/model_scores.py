@@ -8,11 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from glm_jax.finetune.heads import ClassificationHead, pooled
 from glm_jax.finetune.prompts import PromptEncoder
-from glm_jax.finetune.scores import answer_scores, verbalizer_scores
+from glm_jax.finetune.scores import (
+    answer_scores,
+    penalized,
+    sums_by_choice,
+    verbalizer_scores,
+)
+from glm_jax.model.attention.mask import answers_mask
 from glm_jax.model.embeddings import Prompts, unembed
 from glm_jax.parallel.collectives import (
     copy_to_tensor_parallel,
@@ -21,6 +27,7 @@ from glm_jax.parallel.collectives import (
     scatter_to_tensor_parallel,
 )
 from glm_jax.parallel.layout import BATCH_AXES
+from glm_jax.train.loss import token_losses
 
 Batch = Mapping[str, Array]
 ScoreFunction = Callable[[PyTree, Batch, Key[Array, ""] | None], Float[Array, "B C"]]
@@ -50,7 +57,13 @@ class Scorer:
     def __call__(
         self, params: PyTree, batch: Batch, dropout_key: Key[Array, ""] | None
     ) -> Float[Array, "B C"]:
-        """The scores; without a key there is no dropout."""
+        """The scores; without a key there is no dropout.
+
+        With dropout, the answers to one context of a batch of `share_contexts` share what is
+        dropped of it, where separate rows would draw it for each.
+        """
+        if "answer_ids" in batch:
+            return self._of_shared_contexts(params, batch, dropout_key)
         tokens = batch["tokens"]
         rows = {name: _rows(batch[name], tokens) for name in _ROW_ARRAYS if name in batch}
         hidden = self._hidden_states(params, rows, dropout_key)
@@ -64,7 +77,11 @@ class Scorer:
         return jnp.reshape(scores, (tokens.shape[0], -1))
 
     def _hidden_states(
-        self, params: PyTree, rows: Batch, dropout_key: Key[Array, ""] | None
+        self,
+        params: PyTree,
+        rows: Batch,
+        dropout_key: Key[Array, ""] | None,
+        attention_mask: Bool[Array, "B 1 Q L"] | None = None,
     ) -> Float[Array, "B L D"]:
         prompts = None
         if self.prompts is not None:
@@ -76,9 +93,31 @@ class Scorer:
             *(rows["tokens"], rows["position_ids"], rows["prefix_length"]),
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
+            attention_mask=attention_mask,
             prompts=prompts,
             method="hidden_states",
         )
+
+    def _of_shared_contexts(
+        self, params: PyTree, batch: Batch, dropout_key: Key[Array, ""] | None
+    ) -> Float[Array, "B C"]:
+        """Scores of a batch of `share_contexts`."""
+        tokens = batch["tokens"]
+        rows = {name: _rows(batch[name], tokens) for name in _ROW_ARRAYS if name in batch}
+        room = batch["answer_ids"].shape[-1]
+        mask = answers_mask(
+            rows["context_length"], rows["answer_ids"], num_context=tokens.shape[-1] - room
+        )
+        hidden = self._hidden_states(params, rows, dropout_key, mask)[:, -room:]
+        table = self.model.apply({"params": params}, method="embedding_table")
+        positions, targets = _shares(hidden.reshape(-1, hidden.shape[-1]), rows["targets"].ravel())
+        log_probs = -token_losses(unembed(positions, table), targets)
+        log_probs = gather_from_tensor_parallel(log_probs, 0).reshape(batch["loss_mask"].shape)
+        sums, counts = (
+            sums_by_choice(values, batch["answer_ids"], batch["choice_mask"].shape[-1])
+            for values in (log_probs * batch["loss_mask"], batch["loss_mask"])
+        )
+        return penalized(sums, counts[..., None], self.length_penalty)
 
     def _of_blank(
         self, table: Float[Array, "V D"], hidden: Float[Array, "B L D"], rows: Batch
@@ -103,7 +142,10 @@ class Scorer:
         return gather_from_tensor_parallel(scores, 0)
 
 
-_ROW_ARRAYS = ("tokens", "position_ids", "prefix_length", "targets", "loss_mask", "prompt_ids")
+_ROW_ARRAYS = (
+    *("tokens", "position_ids", "prefix_length", "targets", "loss_mask"),
+    *("prompt_ids", "context_length", "answer_ids"),
+)
 
 
 def _row_keys(dropout_key: Key[Array, ""], rows: int) -> Key[Array, "rows"]:

@@ -27,6 +27,7 @@ from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.history import DevEvaluation, History, read_history, write_pointers
 from glm_jax.finetune.prepare import PreparedFinetuning, prepare_finetuning
 from glm_jax.finetune.results import predictions_of, write_results
+from glm_jax.finetune.shared_contexts import share_contexts
 from glm_jax.io.paths import resolve_path
 from glm_jax.parallel.batches import Batch, process_rows, to_devices
 from glm_jax.train.loop import LoopConfig, Run, train_loop
@@ -165,7 +166,9 @@ def batches(
     size = config.finetune.batch_size
     rows = process_rows(ready.mesh, size)
     made = training_batches(ready.splits["train"].encoded, size, config.finetune.seed, first_step)
-    local = ({name: values[rows] for name, values in batch.items()} for batch in made)
+    local = (
+        {name: values[rows] for name, values in share_contexts(batch).items()} for batch in made
+    )
     return to_devices(local, ready.mesh, size)
 
 

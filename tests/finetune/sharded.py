@@ -17,6 +17,7 @@ from glm_jax.finetune.model_scores import Scorer
 from glm_jax.finetune.predict import score_all
 from glm_jax.finetune.program import make_finetune_program
 from glm_jax.finetune.prompts import PromptEncoder
+from glm_jax.finetune.shared_contexts import share_contexts
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.batches import to_devices
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
@@ -34,7 +35,8 @@ def found_on(mesh, scorer, extras, encoded) -> dict:
     program = make_finetune_program(scorer, extras, optimizer, mesh, seed=1)
     with jax.set_mesh(mesh):
         state = program.initialize()
-        batches = to_devices(training_batches(encoded, BATCH_SIZE, 0), mesh, BATCH_SIZE)
+        made = map(share_contexts, training_batches(encoded, BATCH_SIZE, 0))
+        batches = to_devices(made, mesh, BATCH_SIZE)
         steps = []
         for _, batch in zip(range(2), batches, strict=False):
             state, metrics = program.train_step(state, batch)
