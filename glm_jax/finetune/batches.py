@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from glm_jax.finetune.shared_contexts import count_contexts
-
 Row = Mapping[str, np.ndarray]
 
 # Sequences are cut to the shortest of these shares of the configured length that holds a batch.
@@ -112,11 +110,8 @@ def training_batches(
 def evaluation_batches(
     examples: EncodedExamples, batch_size: int
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """All examples once, those of like length together: (indices, batch).
-
-    Examples whose answers have different contexts are apart from the others, see `share_contexts`.
-    """
-    order = np.lexsort((examples.used, count_contexts(examples.arrays)))
+    """All examples once, those of like length together: (indices, batch)."""
+    order = np.argsort(examples.used, kind="stable")
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         yield indices, examples.batch(indices, batch_size)

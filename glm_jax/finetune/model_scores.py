@@ -62,16 +62,17 @@ class Scorer:
         With dropout, the answers to one context of a batch of `share_contexts` share what is
         dropped of it, where separate rows would draw it for each.
         """
-        if "answer_ids" in batch:
-            return self._of_shared_contexts(params, batch, dropout_key)
         tokens = batch["tokens"]
         rows = {name: _rows(batch[name], tokens) for name in _ROW_ARRAYS if name in batch}
-        hidden = self._hidden_states(params, rows, dropout_key)
         if self.head is not None:
+            hidden = self._hidden_states(params, rows, dropout_key)
             states = pooled(hidden, rows["prefix_length"], self.pool)
             keys = None if dropout_key is None else _row_keys(dropout_key, len(states))
             scores: Any = self.head.apply({"params": params["classification_head"]}, states, keys)
+        elif "answer_ids" in batch:
+            scores = self._of_shared_contexts(params, batch, rows, dropout_key)
         else:
+            hidden = self._hidden_states(params, rows, dropout_key)
             table = self.model.apply({"params": params}, method="embedding_table")
             scores = self._of_blank(table, hidden, rows)
         return jnp.reshape(scores, (tokens.shape[0], -1))
@@ -99,15 +100,12 @@ class Scorer:
         )
 
     def _of_shared_contexts(
-        self, params: PyTree, batch: Batch, dropout_key: Key[Array, ""] | None
+        self, params: PyTree, batch: Batch, rows: Batch, dropout_key: Key[Array, ""] | None
     ) -> Float[Array, "B C"]:
         """Scores of a batch of `share_contexts`."""
-        tokens = batch["tokens"]
-        rows = {name: _rows(batch[name], tokens) for name in _ROW_ARRAYS if name in batch}
         room = batch["answer_ids"].shape[-1]
-        mask = answers_mask(
-            rows["context_length"], rows["answer_ids"], num_context=tokens.shape[-1] - room
-        )
+        num_context = batch["tokens"].shape[-1] - room
+        mask = answers_mask(rows["context_length"], rows["answer_ids"], num_context)
         hidden = self._hidden_states(params, rows, dropout_key, mask)[:, -room:]
         table = self.model.apply({"params": params}, method="embedding_table")
         positions, targets = _shares(hidden.reshape(-1, hidden.shape[-1]), rows["targets"].ravel())

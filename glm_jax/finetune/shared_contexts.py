@@ -74,22 +74,6 @@ def share_contexts(batch: Batch) -> Batch:
     return kept | shared | {"choice_mask": mask}
 
 
-def count_contexts(arrays: Mapping[str, np.ndarray]) -> Int[np.ndarray, "N"]:
-    """How many different lengths the contexts of each example have: an estimate of G.
-
-    Contexts that were truncated for different answers differ in length.
-
-    Args:
-      arrays: of N examples, as in a batch.
-    """
-    lengths = np.asarray(arrays["prefix_length"])
-    if not has_choices(arrays):
-        return np.ones(len(lengths), np.int64)
-    # Missing choices repeat the first one.
-    ordered = np.sort(lengths, axis=1)
-    return 1 + np.sum(np.diff(ordered, axis=1) > 0, axis=1)
-
-
 def answers_room(num_tokens: int) -> int:
     """Q for answers of that many tokens: 32, 64, 96, 128, 192, 256, 384, ..."""
     tiles = -(-max(int(num_tokens), 1) // ANSWERS_MULTIPLE)
