@@ -80,21 +80,28 @@ def prepare_finetuning(
     model = network_of(config, loaded.config, tokenizer)
     per_epoch = steps_per_epoch(len(splits[names[0]].examples), settings.batch_size)
     num_steps = settings.epochs * per_epoch
-    decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
     scorer, extras = make_scorer(config, GLM(model), task, splits)
-    program = make_finetune_program(
+    program = program_of(config, scorer, extras, mesh, num_steps)
+    return PreparedFinetuning(
+        task, splits, tokenizer, model, mesh, program, params, num_steps, per_epoch
+    )
+
+
+def program_of(
+    config: FinetuneRunConfig, scorer: Scorer, extras: Extras, mesh: Mesh, num_steps: int
+) -> FinetuneProgram:
+    """The functions that a run of that many steps calls, and that are compiled ahead of time."""
+    decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
+    return make_finetune_program(
         scorer,
         extras,
         dataclasses.replace(config.optimizer, decay_steps=decay_steps),
         mesh,
-        seed=settings.seed,
+        seed=config.finetune.seed,
         loss=config.task.loss,
         label_smoothing=config.task.label_smoothing,
-        accumulation_steps=settings.accumulation_steps,
+        accumulation_steps=config.finetune.accumulation_steps,
         layout=config.layout,
-    )
-    return PreparedFinetuning(
-        task, splits, tokenizer, model, mesh, program, params, num_steps, per_epoch
     )
 
 
@@ -134,9 +141,14 @@ def network_of(config: FinetuneRunConfig, loaded: GLMConfig, tokenizer: Tokenize
             f"{config.finetune.initial_weights} end at {loaded.max_sequence_length}; convert it "
             "with --max_sequence_length first"
         )
+    return with_settings(config, loaded)
+
+
+def with_settings(config: FinetuneRunConfig, network: GLMConfig) -> GLMConfig:
+    """A network's configuration with the run's dropout and dtype."""
     settings = config.finetune
     return dataclasses.replace(
-        loaded,
+        network,
         embedding_dropout=settings.dropout,
         hidden_dropout=settings.dropout,
         attention_dropout=settings.dropout,
@@ -148,12 +160,31 @@ def network_of(config: FinetuneRunConfig, loaded: GLMConfig, tokenizer: Tokenize
 def make_scorer(
     config: FinetuneRunConfig, model: GLM, task: Task, splits: Mapping[str, Split]
 ) -> tuple[Scorer, Extras]:
-    """How answers are scored, and what makes the parameters that the network does not have."""
+    """`scorer_of` the examples of these splits."""
+    arrays = next(iter(splits.values())).encoded.arrays
+    length = (
+        max(longest_answer(split.encoded) for split in splits.values()) if config.task.cloze else 0
+    )
+    return scorer_of(
+        config, model, task, has_choices=arrays["tokens"].ndim == 3, answer_length=length
+    )
+
+
+def scorer_of(
+    config: FinetuneRunConfig, model: GLM, task: Task, *, has_choices: bool, answer_length: int
+) -> tuple[Scorer, Extras]:
+    """How answers are scored, and what makes the parameters that the network does not have.
+
+    Args:
+      config: the run.
+      model: its network.
+      task: of the run.
+      has_choices: whether an example has a row for each choice.
+      answer_length: tokens of the longest scored answer, 0 where verbalizers are compared.
+    """
     size = model.config.hidden_size
     if not config.task.cloze:
-        arrays = next(iter(splits.values())).encoded.arrays
-        choices = arrays["tokens"].ndim == 3
-        head = ClassificationHead(1 if choices else len(task.labels), size)
+        head = ClassificationHead(1 if has_choices else len(task.labels), size)
 
         def init_head(key: jax.Array) -> PyTree:
             return head.init(key, jnp.zeros((1, size)))["params"]
@@ -162,7 +193,7 @@ def make_scorer(
         return scorer, {"classification_head": init_head}
     scorer = Scorer(
         model,
-        answer_length=max(longest_answer(split.encoded) for split in splits.values()),
+        answer_length=answer_length,
         length_penalty=config.task.length_penalty,
     )
     if not config.prompt.total:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ from glm_jax.finetune.history import DevEvaluation, History, read_history, write
 from glm_jax.finetune.prepare import PreparedFinetuning, prepare_finetuning
 from glm_jax.finetune.results import predictions_of, write_results
 from glm_jax.finetune.shared_contexts import share_contexts
+from glm_jax.finetune.step_size import mean_step_size
 from glm_jax.io.paths import resolve_path
 from glm_jax.parallel.batches import Batch, process_rows, to_devices
 from glm_jax.train.loop import LoopConfig, Run, train_loop
@@ -37,6 +39,8 @@ from glm_jax.train.reporter import ReporterConfig, RunReporter, utilisation_of
 from glm_jax.train.run_folder import write_configuration
 from glm_jax.train.step import TrainState
 
+# Batches whose mean size is that of a step in the reports.
+MEASURED_BATCHES = 16
 # What a run can't resume with other values of.
 FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "task": ("name", "pattern", "cloze", "multi_token", "sequence_length", "patterns", "words"),
@@ -221,13 +225,15 @@ def loop_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> LoopCon
 
 def reporter_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> ReporterConfig:
     """What the reports of the run need to know of it."""
-    tokens = ready.splits["train"].encoded.arrays["tokens"][0].size * config.finetune.batch_size
+    examples, settings = ready.splits["train"].encoded, config.finetune
+    made = map(share_contexts, training_batches(examples, settings.batch_size, settings.seed))
+    size = mean_step_size(islice(made, MEASURED_BATCHES))
     chips = ready.mesh.devices.ravel().tolist()
     return ReporterConfig(
         num_steps=ready.num_steps,
-        tokens_per_step=tokens,
+        tokens_per_step=round(size.positions),
         max_skipped_steps=0,
-        utilisation=utilisation_of(ready.model, config.task.sequence_length, chips, 0.0),
+        utilisation=utilisation_of(ready.model, round(size.length), chips, size.logit_share),
     )
 
 
