@@ -141,9 +141,8 @@ def bert_step(batch_size: int, length: int, dropout: float, threads: int) -> Ste
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    config = BertConfig(
-        num_labels=2, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
-    )
+    # Two labels are the default.
+    config = BertConfig(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     model: Any = BertForSequenceClassification(config)
     model.train()
     optimizer = torch.optim.AdamW(

@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             redo = fnmatch.fnmatch(config.path.stem, parsed.redo)
             bring_up_to_date(config, report_path(config, parsed.reports), redo=redo)
         tables = (render(configs, parsed.reports) for configs in (pretraining, finetuning))
-        parsed.out.write_text(HEADER + FINETUNING.join(tables))
+        parsed.out.write_text(HEADER + "\n" + FINETUNING.join(tables))
     except (UsageError, RunError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1

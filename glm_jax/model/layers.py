@@ -164,10 +164,10 @@ class SelfAttention(nn.Module):
         if attention_mask is not None and attention_mask.shape[2] < length:
             # The mask is that of the last positions; those before see the prefix.
             first = length - attention_mask.shape[2]
-            before = (array[:, :first] for array in (query, key, value))
+            text_query, text_key, text_value = (array[:, :first] for array in (query, key, value))
             last_dropout = dropout and dropout.from_position(first)
             parts = (
-                self._attend(*before, prefix_length, dropout, None),
+                self._attend(text_query, text_key, text_value, prefix_length, dropout, None),
                 self._attend(query[:, first:], key, value, None, last_dropout, attention_mask),
             )
             return jnp.concatenate(parts, axis=1)

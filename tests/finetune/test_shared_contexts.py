@@ -146,7 +146,7 @@ def test_a_text_has_one_row_unless_it_was_truncated():
     # Answers of 4, 5 and 7 tokens: with a space before and the end.
     used = share_contexts(truncated)["answer_ids"].any(axis=-1)
     assert used.sum(axis=1).tolist() == [1, 3, 3]
-    assert used.shape[1] == 4
+    assert used.shape == (3, 4)
 
 
 def test_rows_without_choices_stay_as_they_are():
