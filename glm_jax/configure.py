@@ -31,7 +31,7 @@ from glm_jax.train.run_folder import (
 from glm_jax.typed_values import build_section
 
 # What a configuration may describe, by the command that runs it.
-Root = TypeVar("Root", RunConfig, FinetuneRunConfig)
+Root = TypeVar("Root", bound=Any)
 SECTIONS: dict[str, type] = {
     **typing.get_type_hints(RunConfig),
     **typing.get_type_hints(FinetuneRunConfig),
@@ -70,6 +70,21 @@ def read_configuration(
       UsageError: a missing file, an unknown or missing name, a wrong type, an impossible value or
         an impossible combination.
     """
+    return _build(_bound_values(gin_files, bindings), root)
+
+
+def read_any_configuration(
+    gin_files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ()
+) -> RunConfig | FinetuneRunConfig:
+    """`read_configuration` of finetuning, if the section `finetune` is set, or of pretraining."""
+    bound = _bound_values(gin_files, bindings)
+    return _build(bound, FinetuneRunConfig if bound["finetune"] else RunConfig)
+
+
+def _bound_values(
+    gin_files: Sequence[str | os.PathLike[str]], bindings: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """What files and bindings set, by section and name."""
     gin.clear_config(clear_constants=True)
     try:
         for path in gin_files:
@@ -79,11 +94,15 @@ def read_configuration(
             _parse_file(found)
         gin.parse_config([_checked_binding(binding) for binding in bindings])
         gin.finalize()
-        bound = {name: read() for name, read in _READERS.items()}
+        return {name: read() for name, read in _READERS.items()}
     except _GIN_ERRORS as error:
         raise UsageError(_explain(error)) from error
     finally:
         gin.clear_config(clear_constants=True)
+
+
+def _build(bound: Mapping[str, dict[str, Any]], root: type[Root]) -> Root:
+    """The configuration of these values."""
     sections = typing.get_type_hints(root)
     for name, values in bound.items():
         if values and name not in sections:

@@ -1,12 +1,17 @@
 """Compile the train step of a run for TPUs ahead of time, without the hardware.
 
     glm-jax compile --gin_file=configs/runs/glm_10b.gin --topology=v5p:4x4x4
+    glm-jax compile --gin_file=configs/finetune/rte_10b.gin --topology=v5e:4x4
     glm-jax compile --gin_file=F --topology=v5e:16x16 --num_slices=2 --json=step.json
     glm-jax compile --topology=v5p:4x4x4 --compare full.gin minimal.gin
 
-Nothing runs and no data are needed: the real TPU compiler (`pip install libtpu`, Linux on x86-64)
-compiles the same step that `glm-jax pretrain` runs. Reports the memory per chip, operations,
-transfers and bounds of the step time. The exit code is 1 if the step does not fit.
+Nothing runs, and neither data nor weights are needed: the real TPU compiler (`pip install libtpu`,
+Linux on x86-64) compiles the same step that `glm-jax pretrain` or `glm-jax finetune` runs. Reports
+the memory per chip, operations, transfers and bounds of the step time. The exit code is 1 if the
+step does not fit.
+
+A finetuning step is compiled for batches of full-length rows, and for the network of
+configs/models/ that is named as the checkpoint in finetune.initial_weights, or of --model_file.
 
 --compare compares configurations, each with its ratio to the first; a .json file that --json wrote
 may replace a gin file. --gin.SECTION.NAME=VALUE applies to all gin files. The
@@ -39,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--topology", required=True, metavar="T", help="slice to compile for, such as v5p:4x4x4"
+    )
+    parser.add_argument(
+        "--model_file", metavar="FILE", help="network of a finetuning run, as in configs/models/"
     )
     parser.add_argument(
         "--num_slices", type=int, default=1, metavar="N", help="slices of that shape (1)"
@@ -75,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     topology = open_topology(arguments.topology, arguments.num_slices)
     options = {**compiler_options(topology.chip.name), **given}
-    reports = [_report(side, arguments.bindings, topology, options) for side in sides]
+    reports = [_report(side, arguments, topology, options) for side in sides]
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for report in reports:
         console.print(heading(report))
@@ -119,18 +127,19 @@ def _sides(arguments: argparse.Namespace) -> list[list[str]]:
 
 def _report(
     files: list[str],
-    bindings: list[str],
+    arguments: argparse.Namespace,
     topology: Topology,
     options: Mapping[str, str | bool | int],
 ) -> StepReport:
     """The report of one side: read, where it is one already, or compiled now."""
+    from glm_jax.compile.any_step import compile_any_step
     from glm_jax.compile.report import read_report
-    from glm_jax.compile.step import compile_step
-    from glm_jax.configure import read_configuration
+    from glm_jax.configure import read_any_configuration
 
     if files[0].rstrip("/").endswith(".json"):
         return read_report(files[0])
-    return compile_step(read_configuration(files, bindings), topology, files[-1], options)
+    config = read_any_configuration(files, arguments.bindings)
+    return compile_any_step(config, topology, files[-1], options, arguments.model_file)
 
 
 def _option(text: str) -> tuple[str, str | bool | int]:

@@ -3,7 +3,8 @@
     python -m glm_jax.compile.page
     python -m glm_jax.compile.page --redo 'glm_10b-v5p-*'
 
-Compiles each of configs/hardware/ and keeps its report in docs/tpu/. A report is made again if its
+Compiles each of configs/hardware/, and of configs/hardware/finetune/, and keeps its report in
+docs/tpu/. A report is made again if its
 configuration has changed since, or on --redo.
 """
 
@@ -17,14 +18,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from glm_jax.compile.any_step import compile_any_step
 from glm_jax.compile.hardware import HardwareConfig, hardware_configs
 from glm_jax.compile.program import DoesNotFitError
 from glm_jax.compile.report import StepReport, read_report, report_json
-from glm_jax.compile.step import compile_step
 from glm_jax.compile.topology import open_topology
 from glm_jax.compile.tpu_flags import compiler_options
-from glm_jax.configure import read_configuration
+from glm_jax.configure import read_any_configuration
 from glm_jax.errors import RunError, UsageError
+from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.train.config import RunConfig
 from glm_jax.train.run_folder import gin_text
 
@@ -59,6 +61,15 @@ glm-jax compile --gin_file=configs/hardware/glm_10b-v5p-4x4x4.gin --topology=v5p
 
 This page is generated: `make tpu-report`.
 """
+FINETUNING = """
+# Finetuning
+
+The step of `glm-jax finetune`, with the recipes of the paper, on the smallest slice of each
+generation that it fits. Rows have full length; a row of ReCoRD is a text of 512 tokens with ten
+answers of 8 tokens behind it, all of an example (*batch per chip x length*). Training all weights
+of GLM-10B needs 16 bytes for each of its 9.89 billion parameters, with gradients and optimizer
+state: 19.8 GB a chip on 8 chips of v5e and 39.6 GB on 4 of v6e, more than they have.
+"""
 COLUMNS = (
     "slice",
     "mesh",
@@ -84,16 +95,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parsed = parser.parse_args(arguments)
     try:
-        configs = hardware_configs(parsed.configs)
+        pretraining = hardware_configs(parsed.configs)
+        finetuning = hardware_configs(parsed.configs / "finetune")
         parsed.reports.mkdir(parents=True, exist_ok=True)
-        for config in configs:
+        for config in (*pretraining, *finetuning):
             redo = fnmatch.fnmatch(config.path.stem, parsed.redo)
             bring_up_to_date(config, report_path(config, parsed.reports), redo=redo)
-        parsed.out.write_text(render(configs, parsed.reports))
+        tables = (render(configs, parsed.reports) for configs in (pretraining, finetuning))
+        parsed.out.write_text(HEADER + "\n" + FINETUNING.join(tables))
     except (UsageError, RunError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    print(f"wrote {parsed.out}: {len(configs)} configurations")
+    print(f"wrote {parsed.out}: {len(pretraining) + len(finetuning)} configurations")
     return 0
 
 
@@ -107,7 +120,7 @@ def bring_up_to_date(hardware: HardwareConfig, path: Path, *, redo: bool) -> Non
 
     One that does not fit is recorded with the sentence that says so.
     """
-    config = read_configuration([hardware.path])
+    config = read_any_configuration([hardware.path])
     digest = configuration_digest(config)
     if not redo and path.exists() and json.loads(path.read_text()).get("digest") == digest:
         return
@@ -115,21 +128,21 @@ def bring_up_to_date(hardware: HardwareConfig, path: Path, *, redo: bool) -> Non
     topology = open_topology(hardware.topology, hardware.num_slices)
     options = compiler_options(topology.chip.name)
     try:
-        report = compile_step(config, topology, hardware.path.stem, options)
+        report = compile_any_step(config, topology, hardware.path.stem, options)
         values = json.loads(report_json(report))
     except DoesNotFitError as error:
         values = {"does_not_fit": str(error)}
     path.write_text(json.dumps({"digest": digest, **values}, indent=1) + "\n")
 
 
-def configuration_digest(config: RunConfig) -> str:
+def configuration_digest(config: RunConfig | FinetuneRunConfig) -> str:
     """Changes with every value of the configuration."""
     return hashlib.sha256(gin_text(config).encode()).hexdigest()[:16]
 
 
 def render(configs: Iterable[HardwareConfig], reports: Path) -> str:
-    """The page as Markdown, one table for each model."""
-    lines = [HEADER]
+    """A part of the page as Markdown, one table for each model."""
+    lines = []
     model = ""
     for config in configs:
         if config.model != model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import math
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from glm_jax.compile.predict import predict
 from glm_jax.compile.program import compile_program
 from glm_jax.compile.report import StepReport, collective_totals
 from glm_jax.compile.topology import Topology
+from glm_jax.model.config import GLMConfig
 from glm_jax.model.flops import training_flops_per_token
 from glm_jax.parallel.batches import abstract_batch
 from glm_jax.parallel.mesh import make_mesh
@@ -43,27 +45,62 @@ def compile_step(
     mesh = make_mesh(config.mesh, topology.devices)
     program = program_of(config, mesh)
     lowered = lower_step(program, config.data.batch_size, config.data.sequence_length, mesh)
-    compiled = compile_program(lowered, slices_of(mesh), compiler_options)
-    costs = compiled.costs
-    tokens = config.data.batch_size * config.data.sequence_length
-    model_flops = (
-        tokens
-        * training_flops_per_token(
-            config.model, config.data.sequence_length, config.train.target_fraction
-        )
-        / mesh.size
+    work = Work(
+        config.model,
+        parameter_count(program.abstract_state.params),
+        config.data.batch_size,
+        config.data.sequence_length,
+        config.train.target_fraction,
     )
+    return compile_and_report(lowered, work, mesh, topology, name, compiler_options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a step computes, over all chips.
+
+    Attributes:
+      model: the network.
+      parameters: of the network and what is trained with it.
+      rows, length: the sequences of a step.
+      logit_fraction: share of their positions whose logits are computed.
+    """
+
+    model: GLMConfig
+    parameters: int
+    rows: int
+    length: int
+    logit_fraction: float
+
+    @property
+    def flops(self) -> float:
+        """Operations of the model, nothing repeated."""
+        per_token = training_flops_per_token(self.model, self.length, self.logit_fraction)
+        return self.rows * self.length * per_token
+
+
+def compile_and_report(
+    lowered: jax.stages.Lowered,
+    work: Work,
+    mesh: Mesh,
+    topology: Topology,
+    name: str,
+    compiler_options: Mapping[str, str | bool | int],
+) -> StepReport:
+    """Compiles a lowered step and analyses it; arguments and errors as of `compile_step`."""
+    compiled = compile_program(lowered, slices_of(mesh), compiler_options)
+    costs, model_flops = compiled.costs, work.flops / mesh.size
     return StepReport(
         configuration=name,
         topology=topology.name,
         num_slices=topology.num_slices,
         chips=mesh.size,
         mesh=dict(mesh.shape),
-        layers=config.model.num_layers,
-        parameters=parameter_count(program.abstract_state.params),
-        remat=config.model.remat,
-        batch_size=config.data.batch_size,
-        sequence_length=config.data.sequence_length,
+        layers=work.model.num_layers,
+        parameters=work.parameters,
+        remat=work.model.remat,
+        batch_size=work.rows,
+        sequence_length=work.length,
         memory=compiled.memory,
         hbm_bytes=topology.chip.hbm_bytes,
         product_flops=costs.flops,
@@ -73,7 +110,7 @@ def compile_step(
         cycles=costs.cycles,
         unestimated=costs.unestimated,
         kernels=costs.kernels,
-        prediction=predict(costs, topology.chip, model_flops, config.model.head_size),
+        prediction=predict(costs, topology.chip, model_flops, work.model.head_size),
         temporaries=compiled.temporaries,
         unknown_loops=costs.unknown_loops,
         compile_seconds=compiled.compile_seconds,

@@ -8,12 +8,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from glm_jax.finetune.heads import ClassificationHead, pooled
 from glm_jax.finetune.prompts import PromptEncoder
-from glm_jax.finetune.scores import answer_scores, verbalizer_scores
+from glm_jax.finetune.scores import (
+    answer_scores,
+    penalized,
+    sums_by_choice,
+    verbalizer_scores,
+)
 from glm_jax.finetune.segments import choice_scores
+from glm_jax.model.attention.mask import answers_mask
 from glm_jax.model.embeddings import Prompts, unembed
 from glm_jax.parallel.collectives import (
     copy_to_tensor_parallel,
@@ -22,6 +28,7 @@ from glm_jax.parallel.collectives import (
     scatter_to_tensor_parallel,
 )
 from glm_jax.parallel.layout import BATCH_AXES
+from glm_jax.train.loss import token_losses
 
 Batch = Mapping[str, Array]
 ScoreFunction = Callable[[PyTree, Batch, Key[Array, ""] | None], Float[Array, "B C"]]
@@ -53,21 +60,32 @@ class Scorer:
     def __call__(
         self, params: PyTree, batch: Batch, dropout_key: Key[Array, ""] | None
     ) -> Float[Array, "B C"]:
-        """The scores; without a key there is no dropout."""
+        """The scores; without a key there is no dropout.
+
+        With dropout, the answers to one context of a batch of `share_contexts` share what is
+        dropped of it, where separate rows would draw it for each.
+        """
         tokens = batch["tokens"]
         rows = {name: _rows(batch[name], tokens) for name in _ROW_ARRAYS if name in batch}
-        hidden = self.hidden_states(params, rows, dropout_key)
         if self.head is not None:
+            hidden = self.hidden_states(params, rows, dropout_key)
             states = pooled(hidden, rows["prefix_length"], self.pool)
             keys = None if dropout_key is None else _row_keys(dropout_key, len(states))
             scores: Any = self.head.apply({"params": params["classification_head"]}, states, keys)
+        elif "answer_ids" in batch:
+            scores = self._of_shared_contexts(params, batch, rows, dropout_key)
         else:
+            hidden = self.hidden_states(params, rows, dropout_key)
             table = self.model.apply({"params": params}, method="embedding_table")
             scores = self._of_blank(table, hidden, rows)
         return choice_scores(jnp.reshape(scores, (tokens.shape[0], -1)), batch)
 
     def hidden_states(
-        self, params: PyTree, rows: Batch, dropout_key: Key[Array, ""] | None
+        self,
+        params: PyTree,
+        rows: Batch,
+        dropout_key: Key[Array, ""] | None,
+        attention_mask: Bool[Array, "B 1 Q L"] | None = None,
     ) -> Float[Array, "B L D"]:
         """Hidden states of rows without an axis of choices; prompts are in rows that have them."""
         prompts = None
@@ -80,9 +98,28 @@ class Scorer:
             *(rows["tokens"], rows["position_ids"], rows["prefix_length"]),
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
+            attention_mask=attention_mask,
             prompts=prompts,
             method="hidden_states",
         )
+
+    def _of_shared_contexts(
+        self, params: PyTree, batch: Batch, rows: Batch, dropout_key: Key[Array, ""] | None
+    ) -> Float[Array, "B C"]:
+        """Scores of a batch of `share_contexts`."""
+        room = batch["answer_ids"].shape[-1]
+        num_context = batch["tokens"].shape[-1] - room
+        mask = answers_mask(rows["context_length"], rows["answer_ids"], num_context)
+        hidden = self.hidden_states(params, rows, dropout_key, mask)[:, -room:]
+        table = self.model.apply({"params": params}, method="embedding_table")
+        positions, targets = _shares(hidden.reshape(-1, hidden.shape[-1]), rows["targets"].ravel())
+        log_probs = -token_losses(unembed(positions, table), targets)
+        log_probs = gather_from_tensor_parallel(log_probs, 0).reshape(batch["loss_mask"].shape)
+        sums, counts = (
+            sums_by_choice(values, batch["answer_ids"], batch["choice_mask"].shape[-1])
+            for values in (log_probs * batch["loss_mask"], batch["loss_mask"])
+        )
+        return penalized(sums, counts[..., None], self.length_penalty)
 
     def _of_blank(
         self, table: Float[Array, "V D"], hidden: Float[Array, "B L D"], rows: Batch
@@ -108,7 +145,10 @@ class Scorer:
         return gather_from_tensor_parallel(scores, 0)
 
 
-_ROW_ARRAYS = ("tokens", "position_ids", "prefix_length", "targets", "loss_mask", "prompt_ids")
+_ROW_ARRAYS = (
+    *("tokens", "position_ids", "prefix_length", "targets", "loss_mask"),
+    *("prompt_ids", "context_length", "answer_ids"),
+)
 
 
 def _row_keys(dropout_key: Key[Array, ""], rows: int) -> Key[Array, "rows"]:

@@ -31,7 +31,8 @@ def extend_network(
 
     Raises:
       UsageError: the network has no block positions, for which a table has a row for every
-        position of a sequence, and no more.
+        position of a sequence, and no more; or the tables are frozen, so that nothing would save
+        their new rows.
     """
     length = config.task.sequence_length
     if length <= network.max_sequence_length:
@@ -41,6 +42,12 @@ def extend_network(
             f"task.sequence_length is {length}, but the position table of "
             f"{config.finetune.initial_weights} ends at {network.max_sequence_length}, and tables "
             "of networks without block positions are not extended"
+        )
+    if config.freezes:
+        raise UsageError(
+            f"task.sequence_length is {length}, but the position tables of "
+            f"{config.finetune.initial_weights} end at {network.max_sequence_length}; a run that "
+            "freezes weights can't extend them: run glm-jax convert --max_sequence_length first"
         )
     extended = dataclasses.replace(network, max_sequence_length=length)
     shardings = abstract_params(GLM(extended), mesh)

@@ -13,6 +13,7 @@ from jaxtyping import Float, PyTree
 from glm_jax.finetune.batches import evaluation_batches
 from glm_jax.finetune.encoded import EncodedExamples
 from glm_jax.finetune.ensemble import mean_over_patterns
+from glm_jax.finetune.shared_contexts import share_contexts
 from glm_jax.parallel.batches import process_rows, to_devices
 from glm_jax.tasks import Example, Task, metrics
 
@@ -67,11 +68,11 @@ def score_all(
     mesh: Mesh,
     batch_size: int,
 ) -> Float[np.ndarray, "N C"]:
-    """The scores of the choices of every example."""
+    """The scores of the choices of every example; a text is read once for all its answers."""
     found: list[np.ndarray] = [np.zeros(0)] * len(encoded)
     rows = process_rows(mesh, batch_size)
     for indices, batch in evaluation_batches(encoded, batch_size):
-        local = {name: values[rows] for name, values in batch.items()}
+        local = {name: values[rows] for name, values in share_contexts(batch).items()}
         (on_devices,) = to_devices([local], mesh, batch_size)
         table = np.asarray(jax.device_get(scores(params, on_devices)))
         for index, row in zip(indices, table, strict=False):

@@ -103,7 +103,7 @@ def prepare_finetuning(
         anything_added=bool(extras or config.lora.rank),
     )
     smoothing = config.task.label_smoothing if scores_answer_alone(task, first.examples) else 0.0
-    program = make_program(config, scorer, extras, mesh, is_trained, num_steps, smoothing)
+    program = program_of(config, scorer, extras, mesh, is_trained, num_steps, smoothing)
     base = describe_base(config, params, model.num_attention_heads) if config.freezes else None
     start, frozen = divide_weights(params, program, is_trained, num_separate_layers=separate)
 
@@ -129,16 +129,16 @@ def prepare_finetuning(
     )
 
 
-def make_program(
+def program_of(
     config: FinetuneRunConfig,
     scorer: Scorer,
     extras: Extras,
     mesh: Mesh,
     is_trained: IsTrained,
     num_steps: int,
-    token_smoothing: float,
+    token_smoothing: float = 0.0,
 ) -> FinetuneProgram:
-    """The functions of a run of so many steps."""
+    """The functions that a run of that many steps calls, and that are compiled ahead of time."""
     decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
     return make_finetune_program(
         scorer,
@@ -203,9 +203,14 @@ def network_of(config: FinetuneRunConfig, loaded: GLMConfig, tokenizer: Tokenize
             f"the tokenizer has {tokenizer.vocab_size} tokens, more than the {loaded.vocab_size} "
             f"of finetune.initial_weights {config.finetune.initial_weights}"
         )
+    return with_settings(config, loaded)
+
+
+def with_settings(config: FinetuneRunConfig, network: GLMConfig) -> GLMConfig:
+    """A network's configuration with the run's dropout and dtype."""
     settings = config.finetune
     return dataclasses.replace(
-        loaded,
+        network,
         embedding_dropout=settings.dropout,
         hidden_dropout=settings.dropout,
         attention_dropout=settings.dropout,
@@ -217,11 +222,28 @@ def network_of(config: FinetuneRunConfig, loaded: GLMConfig, tokenizer: Tokenize
 def make_scorer(
     config: FinetuneRunConfig, model: GLM, task: Task, splits: Mapping[str, Split]
 ) -> tuple[Scorer, Extras]:
-    """How answers are scored, and what makes the parameters that the network does not have."""
+    """`scorer_of` the examples of these splits."""
+    first = next(iter(splits.values())).encoded
+    length = max(split.encoded.answer_length for split in splits.values())
+    has_choices = bool(first.num_choices)
+    return scorer_of(config, model, task, has_choices=has_choices, answer_length=length)
+
+
+def scorer_of(
+    config: FinetuneRunConfig, model: GLM, task: Task, *, has_choices: bool, answer_length: int
+) -> tuple[Scorer, Extras]:
+    """How answers are scored, and what makes the parameters that the network does not have.
+
+    Args:
+      config: the run.
+      model: its network.
+      task: of the run.
+      has_choices: whether an example has a row for each choice.
+      answer_length: tokens of the longest scored answer, 0 where verbalizers are compared.
+    """
     size = model.config.hidden_size
     if not config.task.cloze:
-        choices = next(iter(splits.values())).encoded.num_choices
-        head = ClassificationHead(1 if choices else len(task.labels), size)
+        head = ClassificationHead(1 if has_choices else len(task.labels), size)
 
         def init_head(key: jax.Array) -> PyTree:
             return head.init(key, jnp.zeros((1, size)))["params"]
@@ -230,7 +252,7 @@ def make_scorer(
         return scorer, {"classification_head": init_head}
     scorer = Scorer(
         model,
-        answer_length=max(split.encoded.answer_length for split in splits.values()),
+        answer_length=answer_length,
         length_penalty=config.task.length_penalty,
         normalized=config.task.loss == "adapet",
     )

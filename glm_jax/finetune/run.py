@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 
 import jax
 from etils import epath
@@ -35,6 +36,8 @@ from glm_jax.finetune.schedule import (
     loop_config,
 )
 from glm_jax.finetune.seeds import check_folder, finetune_seeds
+from glm_jax.finetune.shared_contexts import share_contexts
+from glm_jax.finetune.step_size import mean_step_size
 from glm_jax.finetune.summary import describe_network, describe_training
 from glm_jax.finetune.weights import check_base, initial_state_from
 from glm_jax.io.paths import resolve_path
@@ -47,6 +50,8 @@ from glm_jax.train.run_folder import write_configuration
 from glm_jax.train.step import Metrics, TrainState
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+# Batches whose mean size is that of a step in the reports.
+MEASURED_BATCHES = 16
 
 
 def finetune(
@@ -183,7 +188,9 @@ def batches(
     size = config.finetune.batch_size
     rows = process_rows(ready.mesh, size)
     made = training_batches(batches_of(config, ready), first_step, data_threads())
-    local = ({name: values[rows] for name, values in batch.items()} for batch in made)
+    local = (
+        {name: values[rows] for name, values in share_contexts(batch).items()} for batch in made
+    )
     return to_devices(local, ready.mesh, size)
 
 
@@ -211,13 +218,12 @@ def evaluate_dev(
 
 def reporter_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> ReporterConfig:
     """What the reports of the run need to know of it."""
-    encoded = ready.splits["train"].encoded
-    choices = max(encoded.num_choices, 1)
-    tokens = config.task.sequence_length * choices * config.finetune.batch_size
+    made = map(share_contexts, training_batches(batches_of(config, ready)))
+    size = mean_step_size(islice(made, MEASURED_BATCHES))
     chips = ready.mesh.devices.ravel().tolist()
     return ReporterConfig(
         num_steps=ready.num_steps,
-        tokens_per_step=tokens,
+        tokens_per_step=round(size.positions),
         max_skipped_steps=0,
-        utilisation=utilisation_of(ready.model, config.task.sequence_length, chips, 0.0),
+        utilisation=utilisation_of(ready.model, round(size.length), chips, size.logit_share),
     )

@@ -50,3 +50,11 @@ def verbalizer_scores(
     """
     logits = jax.nn.log_softmax(logits) if normalized else logits
     return jnp.take_along_axis(logits, targets, axis=-1)
+
+
+def sums_by_choice(
+    values: Float[Array, "B G Q"], answer_ids: Int[Array, "B G Q"], num_choices: int
+) -> Float[Array, "B C"]:
+    """The sum of the values at the positions of each choice."""
+    belongs = answer_ids[..., None] == 1 + jnp.arange(num_choices)
+    return jnp.sum(jnp.where(belongs, values[..., None], 0.0), axis=(1, 2))

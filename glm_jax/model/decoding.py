@@ -145,7 +145,7 @@ class DecodingGLM(GLM):
         hidden: Float[Array, "B L D"],
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None,
-        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
+        attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None,
     ) -> Float[Array, "B L D"]:
         for layer, block in enumerate(self.blocks):
             layer_dropout = dropout and dropout.of_layer(jnp.asarray(layer))

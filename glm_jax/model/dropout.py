@@ -33,6 +33,10 @@ class Dropout:
         """The same with another key for every layer."""
         return dataclasses.replace(self, key=jax.random.fold_in(self.key, layer + 1))
 
+    def from_position(self, position: int) -> Dropout:
+        """The same for the positions from one of this shard on."""
+        return dataclasses.replace(self, first_position=self.first_position + position)
+
     def hidden(
         self,
         rate: float,

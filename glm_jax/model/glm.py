@@ -74,7 +74,7 @@ class GLM(nn.Module):
         position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"],
         prefix_length: Int[Array, "#B"],
         deterministic: bool = True,
-        attention_mask: Bool[Array, "#B 1 L L"] | Int[Array, "#B 1 L L"] | None = None,
+        attention_mask: Bool[Array, "#B 1 Q L"] | Int[Array, "#B 1 Q L"] | None = None,
     ) -> Float[Array, "B L V"]:
         """Float32 logits of the token at each position's target.
 
@@ -84,8 +84,9 @@ class GLM(nn.Module):
             one-dimensional positions read row 0, or take [B, L].
           prefix_length: length of Part A, visible to every position; [1] is for all examples.
           deterministic: False applies dropout.
-          attention_mask: 1 where a position (third axis) sees another (fourth axis); it replaces
-            the prefix.
+          attention_mask: 1 where one of the last Q positions (third axis) sees another position
+            (fourth axis); for them it replaces the prefix. Usually Q = L; where it is less, the
+            positions before are a text with its prefix, and see no others.
 
         Source: paper, section 2.
         """
@@ -100,7 +101,7 @@ class GLM(nn.Module):
         position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"],
         prefix_length: Int[Array, "#B"],
         deterministic: bool = True,
-        attention_mask: Bool[Array, "#B 1 L L"] | Int[Array, "#B 1 L L"] | None = None,
+        attention_mask: Bool[Array, "#B 1 Q L"] | Int[Array, "#B 1 Q L"] | None = None,
         prompts: Prompts | None = None,
     ) -> Float[Array, "B L D"]:
         """Output of the final LayerNorm, in the compute dtype.
@@ -170,7 +171,7 @@ class GLM(nn.Module):
         hidden: Float[Array, "B L D"],
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None,
-        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
+        attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None,
     ) -> Float[Array, "B L D"]:
         """Runs all blocks."""
 

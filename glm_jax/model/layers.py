@@ -140,7 +140,7 @@ class SelfAttention(nn.Module):
         hidden: Float[Array, "B L D"],
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None,
-        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
+        attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None,
         kv_cache: KVCache | None,
     ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
         config, width = self.config, hidden.shape[2]
@@ -172,14 +172,24 @@ class SelfAttention(nn.Module):
     def _attend(
         self,
         query: Float[Array, "B L H K"],
-        key: Float[Array, "B L H K"],
-        value: Float[Array, "B L H K"],
+        key: Float[Array, "B M H K"],
+        value: Float[Array, "B M H K"],
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None,
-        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None,
+        attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None,
     ) -> Float[Array, "B L H K"]:
         """The kind of attention that the configuration, or a mask, or dropout asks for."""
         config, length = self.config, query.shape[1]
+        if attention_mask is not None and attention_mask.shape[2] < length:
+            # The mask is that of the last positions; those before see the prefix.
+            first = length - attention_mask.shape[2]
+            text_query, text_key, text_value = (array[:, :first] for array in (query, key, value))
+            last_dropout = dropout and dropout.from_position(first)
+            parts = (
+                self._attend(text_query, text_key, text_value, prefix_length, dropout, None),
+                self._attend(query[:, first:], key, value, None, last_dropout, attention_mask),
+            )
+            return jnp.concatenate(parts, axis=1)
         start = local_offset(LENGTH_AXES, length)
         key, value = gather_context(key), gather_context(value)
         drop = None
@@ -244,7 +254,7 @@ class Block(nn.Module):
         hidden: Float[Array, "B L D"],
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None = None,
-        attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None = None,
+        attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None = None,
         kv_cache: KVCache | None = None,
     ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
         """Adds attention and then the MLP, each of a normalised input, to the residual stream.

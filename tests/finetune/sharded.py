@@ -20,6 +20,7 @@ from glm_jax.finetune.model_scores import Scorer
 from glm_jax.finetune.predict import score_all
 from glm_jax.finetune.program import make_finetune_program
 from glm_jax.finetune.prompts import PromptEncoder
+from glm_jax.finetune.shared_contexts import share_contexts
 from glm_jax.finetune.trainable import TrainedParameters, join, train_all
 from glm_jax.finetune.weights import divide_weights
 from glm_jax.model import GLM, GLMConfig
@@ -45,7 +46,7 @@ def found_on(mesh, scorer, extras, encoded, is_trained) -> dict:
             nn.unbox(loaded), program, is_trained, num_separate_layers=separate
         )
         state = program.initialize(1)
-        made = training_batches(TrainingBatches(encoded, BATCH_SIZE, 0))
+        made = map(share_contexts, training_batches(TrainingBatches(encoded, BATCH_SIZE, 0)))
         batches = to_devices(made, mesh, BATCH_SIZE)
         steps = []
         for _, batch in zip(range(2), batches, strict=False):

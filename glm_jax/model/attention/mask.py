@@ -58,3 +58,22 @@ def memory_mask(
     query = jnp.arange(length)[:, None]
     slot = jnp.arange(num_slots)[None, :]
     return (slot >= first) & (slot < first_new + jnp.maximum(query + 1, prefix))
+
+
+def answers_mask(
+    context_length: Int[Array, "R"], answer_ids: Int[Array, "R Q"], num_context: int
+) -> Bool[Array, "R 1 Q M"]:
+    """What the positions of answers see: their context, and their own answer up to themselves.
+
+    Args:
+      context_length: positions of each context.
+      answer_ids: the answer of each position behind it.
+      num_context: positions that contexts are padded to; M = num_context + Q.
+    """
+    rows, room = answer_ids.shape
+    index = jnp.arange(room)
+    same = answer_ids[:, :, None] == answer_ids[:, None, :]
+    own = same & (index[None, :] <= index[:, None])
+    context = jnp.arange(num_context) < context_length[:, None, None]
+    context = jnp.broadcast_to(context, (rows, room, num_context))
+    return jnp.concatenate([context, own], axis=-1)[:, None]

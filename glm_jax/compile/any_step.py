@@ -1,0 +1,70 @@
+"""The step of a run of either kind, pretraining or finetuning, compiled for TPUs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from glm_jax.compile.finetune_step import compile_finetune_step
+from glm_jax.compile.report import StepReport
+from glm_jax.compile.step import compile_step
+from glm_jax.compile.topology import Topology
+from glm_jax.configure import PACKAGE, read_configuration
+from glm_jax.errors import UsageError
+from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.model.config import GLMConfig
+from glm_jax.train.config import RunConfig
+
+MODELS = "configs/models"
+
+
+@dataclasses.dataclass(frozen=True)
+class _ModelFile:
+    """What a file such as configs/models/glm_10b.gin describes."""
+
+    model: GLMConfig
+
+
+def compile_any_step(
+    config: RunConfig | FinetuneRunConfig,
+    topology: Topology,
+    name: str,
+    compiler_options: Mapping[str, str | bool | int],
+    model_file: str | None = None,
+) -> StepReport:
+    """`compile_step` or `compile_finetune_step`.
+
+    Args:
+      config, topology, name, compiler_options: as in `compile_step`.
+      model_file: with the network of a finetuning run; None for the one of configs/models/ that is
+        named as its initial weights.
+
+    Raises:
+      UsageError: also for a network that is not known, or given twice.
+    """
+    if isinstance(config, FinetuneRunConfig):
+        network = network_of(config, model_file)
+        return compile_finetune_step(config, network, topology, name, compiler_options)
+    if model_file is not None:
+        raise UsageError(f"--model_file is for finetuning runs, and {name} describes its own model")
+    return compile_step(config, topology, name, compiler_options)
+
+
+def network_of(config: FinetuneRunConfig, model_file: str | None = None) -> GLMConfig:
+    """The network that a finetuning run starts from, without its weights.
+
+    Raises:
+      UsageError: the file does not exist, or no network is named as the initial weights.
+    """
+    if model_file is not None:
+        return read_configuration([model_file], root=_ModelFile).model
+    weights = config.finetune.initial_weights
+    name = PurePosixPath(weights.rstrip("/")).name
+    file = f"{MODELS}/{name}.gin"
+    if not (PACKAGE / file).is_file():
+        raise UsageError(
+            f"no network in {MODELS} is named as finetune.initial_weights {weights}; expected "
+            "--model_file=FILE"
+        )
+    return network_of(config, file)
