@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree, UInt32
 
 from glm_jax.convert.base_weights import BASE, BaseWeights, base_path, checksum_weights
@@ -126,7 +128,11 @@ def parameter_checksums(params: PyTree) -> dict[str, list[int]]:
     def of_leaf(keys: tuple[Any, ...], leaf: Array) -> Array:
         return jax.vmap(_checksum)(leaf) if keys[0].key == LAYERS else _checksum(leaf)[None]
 
-    found = jax.jit(lambda params: jax.tree_util.tree_map_with_path(of_leaf, params))(params)
+    # Every process needs all of them, wherever the parameters are.
+    sharding = jax.tree.leaves(params)[0].sharding
+    out = NamedSharding(sharding.mesh, PartitionSpec()) if hasattr(sharding, "mesh") else None
+    checksums = jax.jit(partial(jax.tree_util.tree_map_with_path, of_leaf), out_shardings=out)
+    found = checksums(params)
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(found))
     return {"/".join(key.key for key in keys): sums.tolist() for keys, sums in leaves}
 
