@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from glm_jax.cli.main import main
+from glm_jax.configure import read_configuration
+from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.published import _ROWS, PUBLISHED, published_scores
 from glm_jax.finetune.results import result_lines
 from glm_jax.tasks import find_task
@@ -49,6 +52,18 @@ def test_only_known_scores_are_given():
     }
     assert published_scores("GLM-RoBERTa", "cola") is None
     assert published_scores("", "rte") is None
+
+
+RECIPES = sorted(Path(__file__).resolve().parents[2].glob("configs/finetune/*_*.gin"))
+ROWS = {"large": "GLM-Large", "roberta": "GLM-RoBERTa", "10b": "GLM-10B", "chinese": ""}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_compared_with_its_model(recipe):
+    config = read_configuration([recipe], root=FinetuneRunConfig)
+    model = ROWS[recipe.stem.rpartition("_")[2]]
+    assert config.finetune.published == model
+    assert (published_scores(model, config.task.name) is None) == (model == "")
 
 
 def test_the_line_sets_the_score_next_to_the_published_one():
