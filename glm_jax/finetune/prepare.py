@@ -81,13 +81,13 @@ def prepare_finetuning(
     per_epoch = steps_per_epoch(len(splits[names[0]].examples), settings.batch_size)
     num_steps = settings.epochs * per_epoch
     scorer, extras = make_scorer(config, GLM(model), task, splits)
-    program = program_of(config, scorer, extras, mesh, num_steps)
+    program = make_program(config, scorer, extras, mesh, num_steps)
     return PreparedFinetuning(
         task, splits, tokenizer, model, mesh, program, params, num_steps, per_epoch
     )
 
 
-def program_of(
+def make_program(
     config: FinetuneRunConfig, scorer: Scorer, extras: Extras, mesh: Mesh, num_steps: int
 ) -> FinetuneProgram:
     """The functions that a run of that many steps calls, and that are compiled ahead of time."""

@@ -23,8 +23,11 @@ _OF_ANSWERS = ("targets", "loss_mask")
 
 
 def has_choices(batch: Batch) -> bool:
-    """Whether the rows of a batch are scored answers, several for each example."""
-    return batch["tokens"].ndim == 3 and "targets" in batch
+    """Whether the rows of a batch are scored answers, several for each example.
+
+    Segments of answers are not: each has those before it in its context.
+    """
+    return batch["tokens"].ndim == 3 and "targets" in batch and "segment_ids" not in batch
 
 
 def share_contexts(batch: Batch) -> Batch:
