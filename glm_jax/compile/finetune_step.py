@@ -15,7 +15,7 @@ from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.lora import linear_kind
 from glm_jax.finetune.placeholder import placeholder_batch
-from glm_jax.finetune.prepare import program_of, scorer_of, trained_parameters, with_settings
+from glm_jax.finetune.prepare import make_program, scorer_of, trained_parameters, with_settings
 from glm_jax.finetune.step_size import step_size
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.batches import batch_sharding
@@ -59,7 +59,7 @@ def compile_finetune_step(
         has_choices=batch["tokens"].ndim == 3,
         answer_length=0,
     )
-    program = program_of(config, scorer, extras, mesh, is_trained, num_steps=1)
+    program = make_program(config, scorer, extras, mesh, is_trained, num_steps=1)
     sharding = batch_sharding(mesh)
     abstract = {
         key: jax.ShapeDtypeStruct(values.shape, values.dtype, sharding=sharding)

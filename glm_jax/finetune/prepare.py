@@ -103,7 +103,7 @@ def prepare_finetuning(
         anything_added=bool(extras or config.lora.rank),
     )
     smoothing = config.task.label_smoothing if scores_answer_alone(task, first.examples) else 0.0
-    program = program_of(config, scorer, extras, mesh, is_trained, num_steps, smoothing)
+    program = make_program(config, scorer, extras, mesh, is_trained, num_steps, smoothing)
     base = describe_base(config, params, model.num_attention_heads) if config.freezes else None
     start, frozen = divide_weights(params, program, is_trained, num_separate_layers=separate)
 
@@ -129,7 +129,7 @@ def prepare_finetuning(
     )
 
 
-def program_of(
+def make_program(
     config: FinetuneRunConfig,
     scorer: Scorer,
     extras: Extras,

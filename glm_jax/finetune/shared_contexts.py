@@ -25,7 +25,7 @@ _OF_ANSWERS = ("targets", "loss_mask")
 def has_choices(batch: Batch) -> bool:
     """Whether the rows of a batch are scored answers, several for each example.
 
-    Rows of segments are not: what comes before a segment is part of its context.
+    Segments of answers are not: each has those before it in its context.
     """
     return batch["tokens"].ndim == 3 and "targets" in batch and "segment_ids" not in batch
 

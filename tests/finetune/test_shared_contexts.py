@@ -154,6 +154,8 @@ def test_rows_without_choices_stay_as_they_are():
     assert share_contexts(batch) is batch
     head = {"tokens": np.zeros((2, 3, 8), np.int32), "prefix_length": np.ones((2, 3), np.int32)}
     assert share_contexts(head) is head
+    segments = BATCHES["equal contexts"]() | {"segment_ids": np.zeros((3, 7), np.int32)}
+    assert share_contexts(segments) is segments
 
 
 def test_room_for_answers_has_few_values():
