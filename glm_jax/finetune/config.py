@@ -23,8 +23,9 @@ class TaskConfig:
     """The task, how it is asked, and how answers are scored.
 
     Attributes:
-      name: a task of `glm_jax.tasks`, or "custom".
-      data: the folder with its files.
+      name: a task of `glm_jax.tasks`, "custom", or a Python file with a task of your own, such as
+        "my_task.py" (see `find_task`).
+      data: the folder with its files, or a prepared TFDS data set, such as "tfds:super_glue/copa".
       sequence_length: L.
       pattern: id of the pattern.
       cloze: whether blanks are filled; else a head classifies.
@@ -65,6 +66,13 @@ class TaskConfig:
                 f"task.patterns and task.words describe a custom task, but task.name is "
                 f"{self.name!r}"
             )
+        if not task.metrics:
+            raise UsageError(
+                f"task {self.name} has one answer to each question, so that nothing is chosen; it "
+                "is for pretraining, in data.tasks"
+            )
+        if not self.cloze and task.encode is not None:
+            raise UsageError(f"task {self.name} has no inputs of a head; leave task.cloze True")
         if self.cloze and task.pattern is None:
             raise UsageError(f"task {self.name} has no patterns; set task.cloze = False")
         if self.cloze and self.pattern >= task.num_patterns:

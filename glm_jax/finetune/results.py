@@ -17,7 +17,7 @@ from glm_jax.finetune.pictures import draw_confusion, draw_curves
 from glm_jax.finetune.predict import Predictions, predict
 from glm_jax.finetune.prepare import PreparedFinetuning
 from glm_jax.io.files import write_file
-from glm_jax.tasks.predictions import prediction_lines
+from glm_jax.tasks.predictions import prediction_lines, submission
 
 
 def predictions_of(
@@ -68,6 +68,9 @@ def write_predictions(
     lines = prediction_lines(ready.task, found.labels, examples)
     name = "predictions.jsonl" if split == "dev" else f"predictions_{split}.jsonl"
     write_file(folder / name, ("\n".join(lines) + "\n").encode())
+    submitted = submission(ready.task, found.labels, examples) if split == "test" else None
+    if submitted is not None:
+        write_file(folder / submitted[0], submitted[1].encode())
     if split == "dev" and found.metrics and not ready.task.variable_choices:
         labels = [ready.task.label_index(example) for example in examples]
         draw_confusion(ready.task.labels, labels, found.labels, folder / "confusion.png")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from glm_jax.errors import UsageError
 from glm_jax.finetune.batches import EncodedExamples
 from glm_jax.finetune.config import FinetuneRunConfig
@@ -79,9 +81,12 @@ def encoding_options(config: FinetuneRunConfig) -> dict[str, Any]:
 
 
 def longest_answer(encoded: EncodedExamples) -> int:
-    """Most tokens of a scored answer, 0 where verbalizers are compared."""
+    """Most positions from the start of Part B to the last scored one; 0 for verbalizers."""
     if encoded.arrays["tokens"].ndim == 2 and encoded.arrays["targets"].shape[-1] != (
         encoded.sequence_length
     ):
         return 0
-    return int(encoded.arrays["loss_mask"].sum(axis=-1).max())
+    mask = encoded.arrays["loss_mask"]
+    # Multiple choice from left to right scores the last tokens of Part B only.
+    ends = mask.shape[-1] - np.argmax(mask[..., ::-1], axis=-1)
+    return int((ends - encoded.arrays["prefix_length"]).max())

@@ -1,50 +1,44 @@
 """Multiple choice without finetuning: JSON lines with a question and its choices.
 
+A row has `inputs_pretokenized`, `choices_pretokenized` and `label`, the index of the right choice.
 Source: the original's zero-shot evaluation (reference-finetune.md, section 8).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 
 from glm_jax.errors import UsageError
-from glm_jax.io.listing import list_files
-from glm_jax.io.paths import resolve_path
 from glm_jax.tasks.example import Example
-from glm_jax.tasks.files import json_lines
+from glm_jax.tasks.files import Row as FileRow
+from glm_jax.tasks.files import origin_of
+from glm_jax.tasks.patterns import Pattern
 from glm_jax.tasks.sequence import Layout, Row, cloze_row, stack, unidirectional_row
+from glm_jax.tasks.task import Task
 from glm_jax.tokenizer import Tokenizer
 
 
-def read_multiple_choice(source: str) -> list[Example]:
-    """Examples of one .jsonl file, or of a folder or glob pattern of them.
-
-    A line has `inputs_pretokenized`, `choices_pretokenized` and `label`, the index of the right
-    choice (0 where it is missing). The guid is the number of the line in its file.
-
-    Raises:
-      UsageError: there is no such file, or a line lacks a field.
-    """
+def _examples(rows: Sequence[FileRow], split: str) -> list[Example]:
+    """The guid is the number of the row in its file; a missing label is 0."""
     examples = []
-    paths = [resolve_path(file.location) for file in list_files(source).files]
-    paths = [path for path in paths if path.suffix == ".jsonl"]
-    if not paths:
-        raise UsageError(f"{source} matches no file that ends in .jsonl")
-    for path in paths:
-        for number, row in enumerate(json_lines(path)):
-            try:
-                text, choices = row["inputs_pretokenized"], row["choices_pretokenized"]
-            except KeyError as error:
-                raise UsageError(f"{path}, line {number + 1}: no field {error}") from error
-            label = int(row.get("label", 0))
-            if not 0 <= label < len(choices):
-                raise UsageError(
-                    f"{path}, line {number + 1}: label {label} of {len(choices)} choices"
-                )
-            meta = {"choices": list(choices)}
-            examples.append(Example(str(number), text, None, label, number, len(choices), meta))
+    number, last_file = -1, ""
+    for index, row in enumerate(rows):
+        file, _, _ = (origin := origin_of(row, index)).rpartition(", line")
+        number, last_file = (number + 1 if file == last_file else 0), file
+        text, choices = row["inputs_pretokenized"], row["choices_pretokenized"]
+        label = row.get("label", 0)
+        if not isinstance(choices, list) or not choices:
+            raise UsageError(f"{origin}: choices_pretokenized is {choices!r}; expected choices")
+        if not isinstance(label, int) or not 0 <= label < len(choices):
+            raise UsageError(f"{origin}: label {label!r} of {len(choices)} choices")
+        meta = {"choices": list(choices), "file": PurePath(file).stem}
+        examples.append(
+            Example(str(number), text, None, int(label), str(number), len(choices), meta)
+        )
     return examples
 
 
@@ -102,3 +96,42 @@ def _last(ids: Sequence[int], room: int, kept: int | None) -> Sequence[int]:
         last = len(ids) - 1 - list(reversed(ids)).index(kept)
         start = min(start, last)
     return ids[start : start + room]
+
+
+def _encode(unidirectional: bool):
+    def encode(
+        example: Example, tokenizer: Tokenizer, sequence_length: int, block_positions: bool
+    ) -> Mapping[str, Any]:
+        return encode_multiple_choice(
+            example,
+            tokenizer,
+            sequence_length=sequence_length,
+            unidirectional=unidirectional,
+            block_positions=block_positions,
+        )
+
+    return encode
+
+
+def _no_pattern(example: Example, pattern: int) -> list[Pattern]:
+    raise UsageError("multiple choice takes its texts as they are, without patterns")
+
+
+def _task(name: str, unidirectional: bool) -> Task:
+    return Task(
+        name=name,
+        labels=(),
+        files={"dev": ("*.jsonl",)},
+        any_files=True,
+        texts=("inputs_pretokenized", "choices_pretokenized.*"),
+        examples=_examples,
+        pattern=_no_pattern,
+        num_patterns=1,
+        encode=_encode(unidirectional),
+        variable_choices=True,
+        group=lambda example: example.meta["file"],
+        prediction=lambda example, choice: choice,
+    )
+
+
+TASKS = (_task("multichoice", False), _task("multichoice-unidirectional", True))
