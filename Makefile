@@ -46,7 +46,7 @@ DOCSTRINGS := data/docstrings
 FINETUNE := $(BIN)/glm-jax finetune --gin_file=configs/finetune/docstrings.gin
 
 $(DOCSTRINGS)/train.jsonl: | $(VENV)/.installed
-	$(BIN)/python -m glm_jax.tasks.docstrings $(DOCSTRINGS)
+	$(BIN)/python -m glm_jax.data.sources.docstring_task $(DOCSTRINGS)
 
 finetune: pretrain $(DOCSTRINGS)/train.jsonl
 	$(FINETUNE)

@@ -20,10 +20,14 @@ from glm_jax.finetune.model_scores import Scorer
 from glm_jax.finetune.program import Extras, FinetuneProgram, make_finetune_program
 from glm_jax.finetune.prompts import PromptEncoder
 from glm_jax.finetune.splits import Split, longest_answer, read_splits
+from glm_jax.io.paths import resolve_path
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
 from glm_jax.tasks import Task
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
+
+# The original pads the word embedding to a multiple of 128 for each of its model-parallel ranks.
+MAX_PADDING_ROWS = 8 * 128 + 1
 
 
 @dataclass(frozen=True)
@@ -102,12 +106,14 @@ def find_tokenizer(config: FinetuneRunConfig) -> Tokenizer:
     """The tokenizer that the configuration names, or that lies with the initial weights."""
     named = config.tokenizer
     if named.kind:
-        return load_tokenizer(
+        tokenizer = load_tokenizer(
             named.kind,
             *named.files,
             task_mask=named.task_mask,
             fix_command_token=named.fix_command_token,
         )
+        _check_recorded(config, tokenizer)
+        return tokenizer
     try:
         return load_tokenizer(config.finetune.initial_weights)
     except UsageError as error:
@@ -117,17 +123,46 @@ def find_tokenizer(config: FinetuneRunConfig) -> Tokenizer:
         ) from error
 
 
+def _check_recorded(config: FinetuneRunConfig, tokenizer: Tokenizer) -> None:
+    """Makes sure that a run folder's weights are used with the tokenizer that it has.
+
+    Raises:
+      UsageError: the configuration names another one.
+    """
+    initial = config.finetune.initial_weights
+    folder = resolve_path(initial, "finetune.initial_weights") / "tokenizer"
+    if folder.is_dir() and load_tokenizer(folder).fingerprint != tokenizer.fingerprint:
+        raise UsageError(
+            f"{initial} has a tokenizer with it, which is another one than tokenizer.kind = "
+            f"{config.tokenizer.kind!r}"
+        )
+
+
+def check_vocabulary(tokenizer: Tokenizer, rows: int, checkpoint: str) -> None:
+    """Makes sure that a word embedding can be that of a tokenizer's vocabulary.
+
+    Raises:
+      UsageError: it has fewer rows than there are tokens, or more than padding explains.
+    """
+    if tokenizer.vocab_size > rows:
+        raise UsageError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, more than the {rows} of {checkpoint}"
+        )
+    if rows >= tokenizer.padded_vocab_size + MAX_PADDING_ROWS:
+        raise UsageError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but {checkpoint} has {rows} rows of "
+            "a word embedding: it is of another vocabulary"
+        )
+
+
 def network_of(config: FinetuneRunConfig, loaded: GLMConfig, tokenizer: Tokenizer) -> GLMConfig:
     """The network's configuration: that of the checkpoint with the run's dropout and dtype.
 
     Raises:
       UsageError: the checkpoint has another vocabulary, or too few positions.
     """
-    if tokenizer.vocab_size > loaded.vocab_size:
-        raise UsageError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, more than the {loaded.vocab_size} "
-            f"of finetune.initial_weights {config.finetune.initial_weights}"
-        )
+    initial = f"finetune.initial_weights {config.finetune.initial_weights}"
+    check_vocabulary(tokenizer, loaded.vocab_size, initial)
     if config.task.sequence_length > loaded.max_sequence_length:
         raise UsageError(
             f"task.sequence_length is {config.task.sequence_length}, but the position tables of "

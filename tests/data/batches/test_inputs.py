@@ -76,8 +76,25 @@ def test_supervised_examples_are_mixed_into_training_only(tiny_run, tmp_path):
         (["data.store=", "data.stores={'a': 'b'}"], "data.stores['a'] is 'b', of type str"),
         (["data.store=", "data.stores=a"], "expected type dict"),
         (["data.order=random"], "'random'; expected one of epochs, documents"),
-        (["data.supervised=a.jsonl"], "a file and a share above 0, or neither"),
-        (["data.supervised_share=0.5"], "a file and a share above 0, or neither"),
+        (["data.supervised=a.jsonl"], "examples and a share above 0, or neither"),
+        (["data.supervised_share=0.5"], "examples and a share above 0, or neither"),
+        (["data.tasks={'rte': 'a'}"], "examples and a share above 0, or neither"),
+        (
+            ["data.tasks={'rte': 'a'}", "data.supervised=a.jsonl", "data.supervised_share=0.5"],
+            "data.tasks is {'rte': 'a'}; expected one of them",
+        ),
+        (
+            [
+                "data.tasks={'rte': 'a'}",
+                "data.supervised_share=0.5",
+                "data.task_weights={'cb': 1.0}",
+            ],
+            "expected a weight for each of the tasks rte, or no weights",
+        ),
+        (
+            ["data.tasks={'a': 'a'}", "data.supervised_share=0.5", "data.task_weights={'a': 0.0}"],
+            "data.task_weights gives a weight 0.0; expected above 0",
+        ),
         (["data.supervised_share=1.0"], "expected a number in [0, 1)"),
     ],
 )
@@ -112,3 +129,20 @@ def test_a_split_that_is_too_short_is_named(tiny_run, tiny_store, tmp_path):
         UsageError, match=r"split train of the store .*short: the split has 3 token"
     ):
         inputs.read_rows("train", 0, range(8))
+
+
+def test_tasks_are_mixed_into_training_and_resume(tiny_run, tmp_path):
+    """Each batch is the same wherever reading starts, and has its share of the tasks' rows."""
+    rows = [{"passage": f"{i}", "question": "b", "label": i % 2 == 0, "idx": i} for i in range(9)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [f"data.tasks={{'boolq': '{tmp_path}'}}", "data.supervised_share=0.25"]
+    settings += ["data.sequence_length=200", "model.max_sequence_length=200"]
+    inputs = open_with(tiny_run, *settings)
+    batches = [inputs.read_rows("train", step, range(8)) for step in range(4)]
+    for batch in batches:
+        assert (batch["objective"] == int(Objective.OTHER)).sum() == 2
+    again = open_with(tiny_run, *settings).read_rows("train", 3, range(8))
+    for name, values in again.items():
+        np.testing.assert_array_equal(values, batches[3][name])
+    held_out = inputs.read_rows("validation", 0, range(8))
+    assert not (held_out["objective"] == int(Objective.OTHER)).any()
