@@ -3,7 +3,7 @@
 from glm_jax.tasks.catalog.multichoice import encode_multiple_choice
 from glm_jax.tasks.encode import encode_example, encode_priming_text, encode_shared_context
 from glm_jax.tasks.example import Example
-from glm_jax.tasks.files import Row
+from glm_jax.tasks.files import Row, comma_separated, json_lines, tab_separated
 from glm_jax.tasks.metric_functions import metrics
 from glm_jax.tasks.patterns import MASK, SLOT, Pattern, Shortenable
 from glm_jax.tasks.read import has_split, read_examples, read_multiple_choice
@@ -20,13 +20,16 @@ __all__ = [
     "Segments",
     "Shortenable",
     "Task",
+    "comma_separated",
     "encode_example",
     "encode_multiple_choice",
     "encode_priming_text",
     "encode_shared_context",
     "find_task",
     "has_split",
+    "json_lines",
     "metrics",
     "read_examples",
     "read_multiple_choice",
+    "tab_separated",
 ]

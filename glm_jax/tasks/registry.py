@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import sys
 import traceback
 from collections.abc import Mapping
 from functools import cache
@@ -93,9 +94,11 @@ def _load(source: str) -> ModuleType:
         path = local_path(resolve_path(source, "the file of a task"), "the file of a task")
         if not path.is_file():
             raise UsageError(f"the file of a task, {source}, does not exist")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        # A name that no other module has; dataclasses look their module up by it.
+        spec = importlib.util.spec_from_file_location(f"_task_file_{path.stem}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
         spec.loader.exec_module(module)
         return module
     except UsageError:
