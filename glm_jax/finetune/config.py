@@ -15,6 +15,7 @@ from glm_jax.parallel.layout import LayoutConfig
 from glm_jax.parallel.mesh import MeshConfig
 from glm_jax.tasks import Task, find_task
 from glm_jax.tasks.custom import custom_task
+from glm_jax.tasks.task import few_shot
 from glm_jax.train.optimizer import OptimizerConfig
 
 
@@ -26,6 +27,7 @@ class TaskConfig:
       name: a task of `glm_jax.tasks`, "custom", or a Python file with a task of your own, such as
         "my_task.py" (see `find_task`).
       data: the folder with its files, or a prepared TFDS data set, such as "tfds:super_glue/copa".
+      few_shot: takes FewSuperGLUE's splits: `dev32.jsonl` as dev, `val.jsonl` as test.
       sequence_length: L.
       pattern: id of the pattern.
       cloze: whether blanks are filled; else a head classifies.
@@ -41,6 +43,7 @@ class TaskConfig:
 
     name: str
     data: str
+    few_shot: bool = False
     sequence_length: int = 256
     pattern: int = 0
     cloze: bool = True
@@ -84,8 +87,10 @@ class TaskConfig:
     def task(self) -> Task:
         """The task itself."""
         if self.name == "custom":
-            return custom_task(self.patterns, self.words, label=self.label)
-        return find_task(self.name)
+            task = custom_task(self.patterns, self.words, label=self.label)
+        else:
+            task = find_task(self.name)
+        return few_shot(task) if self.few_shot else task
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from glm_jax.errors import UsageError
@@ -11,6 +11,13 @@ from glm_jax.tasks.example import Example, Label
 from glm_jax.tasks.files import Row, json_lines
 from glm_jax.tasks.patterns import Pattern
 
+# FewSuperGLUE's files: the dev split is of its own, and the test split SuperGLUE's labelled one.
+FEW_SHOT_FILES = {
+    "train": ("train.jsonl",),
+    "dev": ("dev32.jsonl",),
+    "test": ("val.jsonl",),
+    "unlabeled": ("unlabeled.jsonl",),
+}
 # Files of a task without a format of its own.
 OWN_FILES = {split: (f"{split}.jsonl",) for split in ("train", "dev", "test")}
 
@@ -162,3 +169,14 @@ class Task:
         if with_prompts and pattern in self.prompt_patterns:
             return self.prompt_patterns[pattern](example)
         return self.pattern(example, pattern)
+
+
+def few_shot(task: Task) -> Task:
+    """The task with FewSuperGLUE's splits.
+
+    Raises:
+      UsageError: it is not one of SuperGLUE's with files of its own for each split.
+    """
+    if task.files.get("dev") != ("val.jsonl",):
+        raise UsageError(f"task {task.name} has no few-shot splits; SuperGLUE's tasks have some")
+    return replace(task, files=FEW_SHOT_FILES)

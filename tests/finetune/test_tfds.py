@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from glm_jax.cli.main import main
 from glm_jax.errors import UsageError
-from glm_jax.tasks import has_split, read_examples
+from glm_jax.tasks import find_task, has_split, read_examples
+from glm_jax.tasks.custom import custom_task
+from glm_jax.tasks.text import standardize
 from tests.tasks import recorded
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -93,8 +96,8 @@ def test_examples_are_those_of_the_official_files(shared, prepare, tmp_path, tas
     source = prepare(name, downloaded)
     compared = 0
     for split in ("train", "dev", "test"):
-        if not has_split(task_of(task), str(downloaded / folder), split):
-            assert not has_split(task_of(task), source, split)
+        if not has_split(find_task(task), str(downloaded / folder), split):
+            assert not has_split(find_task(task), source, split)
             continue
         expected = read_examples(task, str(downloaded / folder), split)
         if task == "race":  # TFDS has its two halves as two data sets
@@ -113,10 +116,32 @@ def test_examples_are_those_of_the_official_files(shared, prepare, tmp_path, tas
     assert compared > 2
 
 
-def task_of(name: str):
-    from glm_jax.tasks import find_task
+def test_a_custom_task_takes_the_names_of_features_and_classes(shared, prepare, tmp_path):
+    source = prepare("ag_news_subset", official(tmp_path, "ag_news_csv"))
+    words = {"World": "a", "Sports": "b", "Business": "c", "Sci/Tech": "d"}
+    task = custom_task(("{title} {description} [MASK]",), words)
+    found = read_examples(task, source, "train")
+    assert {example.label for example in found} <= set(words)
+    expected = read_examples("agnews", str(tmp_path / "downloaded/ag_news_csv"), "train")
+    assert sorted(standardize(e.text_a.replace("\\", " ")) for e in found) == sorted(
+        e.text_a for e in expected
+    )
+    with pytest.raises(UsageError, match="has no split for 'dev' of task custom"):
+        read_examples(task, source, "dev")
 
-    return find_task(name)
+
+def test_a_command_takes_a_data_set(shared, prepare, tmp_path, tiny_task, capsys):
+    source = prepare("super_glue/boolq", official(tmp_path, "BoolQ"))
+    arguments = ["evaluate", str(tiny_task / "checkpoint"), "--task=boolq", "--json"]
+    arguments += ["--gin.task.sequence_length=64", "--gin.task.multi_token=True"]
+    found = []
+    for data in (source, str(tmp_path / "downloaded/BoolQ")):
+        assert main([*arguments, f"--data={data}"]) == 0
+        found.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert found[0] == found[1]
+    assert main([*arguments, "--data=tfds:super_glue/rte"]) == 2
+    error = capsys.readouterr().err
+    assert "is not prepared in" in error and "glm-jax: TFDS data set 'super_glue/rte'" in error
 
 
 def test_what_is_not_prepared_is_not_downloaded(monkeypatch, tmp_path):
