@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from glm_jax.cli.main import main
 from glm_jax.errors import UsageError
+from glm_jax.finetune.prepare import check_vocabulary
 
 RTE = {"premise": "a", "hypothesis": "b", "label": "entailment", "idx": 0}
 BOOLQ = {"passage": "a", "question": "b", "label": True, "idx": 0}
@@ -91,6 +94,9 @@ BAD_ROWS = [
      "a.jsonl, line 1: choices_pretokenized is []"),
     ("a choice that is no text", "multichoice", "a.jsonl",
      [{**CHOICE, "choices_pretokenized": [1, 2]}], "choices_pretokenized.*' is 1; expected text"),
+    ("a choice that is too long", "multichoice", "a.jsonl",
+     [{**CHOICE, "choices_pretokenized": ["a", "b" * 40]}],
+     "example 0 of task multichoice: a choice of 40 tokens needs a sequence length of 43"),
     ("no files of choices", "multichoice", "a.txt", [CHOICE],
      "matches no file that ends in .jsonl"),
 ]  # fmt: skip
@@ -189,14 +195,10 @@ def test_a_checkpoint_with_another_vocabulary_is_named(tiny_task, shared, capsys
 
 
 def test_a_vocabulary_that_is_too_small_for_the_checkpoint_is_named():
-    from types import SimpleNamespace
-
-    from glm_jax.finetune.prepare import check_vocabulary
-
-    bert = SimpleNamespace(vocab_size=30525, padded_vocab_size=30592)
-    check_vocabulary(bert, 30592, "c")  # pyright: ignore[reportArgumentType]
+    bert: Any = SimpleNamespace(vocab_size=30525, padded_vocab_size=30592)
+    check_vocabulary(bert, 30592, "c")
     check_vocabulary(bert, 30 * 1024, "c")  # padded for eight model-parallel ranks
     with pytest.raises(UsageError, match="has 30525 tokens, but c has 50304 rows"):
-        check_vocabulary(bert, 50304, "c")  # pyright: ignore[reportArgumentType]
+        check_vocabulary(bert, 50304, "c")
     with pytest.raises(UsageError, match="has 30525 tokens, more than the 21128 of c"):
-        check_vocabulary(bert, 21128, "c")  # pyright: ignore[reportArgumentType]
+        check_vocabulary(bert, 21128, "c")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 import glm_jax
 from glm_jax.cli.main import main
@@ -77,7 +79,7 @@ def test_left_to_right_scores_are_of_the_choice_after_the_text(tiny_task, tmp_pa
     row = {"inputs_pretokenized": "some text", "choices_pretokenized": [" a", " bcd"]}
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     checkpoint = tiny_task / "checkpoint"
-    settings = untrained_settings(checkpoint, "multichoice-unidirectional")  # pyright: ignore[reportArgumentType]
+    settings = untrained_settings(epath.Path(checkpoint), "multichoice-unidirectional")
     settings += [f"task.data={str(tmp_path)!r}", "task.sequence_length=32"]
     ready = prepare_finetuning(read_configuration([], settings, FinetuneRunConfig), ("dev",))
     encoded = ready.splits["dev"].encoded
@@ -85,7 +87,7 @@ def test_left_to_right_scores_are_of_the_choice_after_the_text(tiny_task, tmp_pa
         found = score_all(encoded, ready.program.scores, ready.params, ready.mesh, 16)
     model, params = glm_jax.load(checkpoint)
     arrays = {name: values[0] for name, values in encoded.arrays.items()}
-    logits = model.apply(
+    logits: Any = model.apply(
         {"params": params}, arrays["tokens"], arrays["position_ids"], arrays["prefix_length"]
     )
     log_probabilities = jax.nn.log_softmax(logits)

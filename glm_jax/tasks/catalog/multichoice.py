@@ -80,8 +80,8 @@ def encode_multiple_choice(
     room = sequence_length - max(map(len, answers)) - 2
     if room < 1:
         raise UsageError(
-            f"example {example.guid}: a choice of {max(map(len, answers))} tokens leaves no room "
-            f"for the text in a sequence of {sequence_length}"
+            f"a choice of {max(map(len, answers))} tokens needs a sequence length of "
+            f"{sequence_length + 1 - room}, more than {sequence_length}"
         )
     text = _last(text, room, None if unidirectional else mask)
     build = unidirectional_row if unidirectional else cloze_row

@@ -44,7 +44,9 @@ def write(folder, *rows) -> str:
     return str(folder)
 
 
-def rte_row(premise="Cats run.", hypothesis="Dogs bark", label="not_entailment", idx=0):
+def rte_row(
+    premise="Cats run.", hypothesis="Dogs bark", label: str | None = "not_entailment", idx=0
+):
     return {"premise": premise, "hypothesis": hypothesis, "label": label, "idx": idx}
 
 
