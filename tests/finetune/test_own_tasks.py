@@ -148,3 +148,21 @@ def test_an_unknown_metric_is_one_sentence():
     task = Task(name="t", labels=("a", "b"), examples=list, metrics=("f2",))
     with pytest.raises(UsageError, match="task t has the metric 'f2'; there are accuracy, acc, f1"):
         metrics(task, [0], [Example("0", "", label="a")])
+
+
+def test_a_run_leaves_the_file_that_the_benchmark_takes(tiny_task, tmp_path):
+    """GLUE's table, of the test split, whose rows have no labels."""
+    for split in ("train", "dev"):
+        rows = [f"{'fine' if i % 2 else 'dull'} {i}\t{i % 2}" for i in range(16)]
+        (tmp_path / f"{split}.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
+    (tmp_path / "test.tsv").write_text("index\tsentence\n0\tfine 1\n1\tdull 2\n2\tfine 3\n")
+    paths = (f"--gin.task.data={tmp_path}", f"--gin.finetune.run_folder={tmp_path / 'run'}")
+    weights = f"--gin.finetune.initial_weights={tiny_task / 'checkpoint'}"
+    flags = ("--gin.task.name=sst2", "--gin.task.multi_token=True", weights)
+    run("finetune", "--gin_file=configs/finetune/optimizer.gin", *paths, *flags, *FLAGS)
+    lines = (tmp_path / "run/predictions_test.jsonl").read_text().splitlines()
+    labels = [json.loads(line)["label"] for line in lines]
+    table = "".join(f"{number}\t{label}\n" for number, label in enumerate(labels))
+    assert len(labels) == 3
+    assert (tmp_path / "run/SST-2.tsv").read_text() == f"index\tprediction\n{table}"
+    assert json.loads((tmp_path / "run/results.json").read_text())["test"] == {}

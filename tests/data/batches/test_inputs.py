@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from glm_jax.cli.main import main
 from glm_jax.configure import read_configuration
 from glm_jax.data.batches.inputs import Inputs, open_inputs
 from glm_jax.data.blanks.config import Objective
@@ -146,3 +147,25 @@ def test_tasks_are_mixed_into_training_and_resume(tiny_run, tmp_path):
         np.testing.assert_array_equal(values, batches[3][name])
     held_out = inputs.read_rows("validation", 0, range(8))
     assert not (held_out["objective"] == int(Objective.OTHER)).any()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "sentence"),
+    [
+        ("{'boolq': 'nowhere'}", "train.jsonl is missing, which task boolq needs"),
+        ("{'bool': 'nowhere'}", "there is no task 'bool'; did you mean boolq?"),
+        ("{'cb': 'tfds:super_glue/cb'}", "TFDS data set 'super_glue/cb' is not prepared in"),
+    ],
+)
+def test_tasks_that_cannot_be_read_stop_a_run_before_it_starts(
+    tiny_run, tmp_path, capsys, monkeypatch, tasks, sentence
+):
+    constants = pytest.importorskip("tensorflow_datasets").core.constants
+    monkeypatch.setattr(constants, "DATA_DIR", str(tmp_path))
+    flags = [f"--gin.data.tasks={tasks}", "--gin.data.supervised_share=0.5"]
+    folder = tmp_path / "run"
+    flags.append(f"--gin.train.run_folder={folder}")
+    assert main(["pretrain", f"--gin_file={tiny_run}", *flags]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1, error
+    assert not folder.exists()
