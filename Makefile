@@ -50,7 +50,7 @@ FINETUNE := $(BIN)/glm-jax finetune --gin_file=configs/finetune/docstrings.gin \
   --gin.finetune.seeds="$(SEEDS)"
 
 $(DOCSTRINGS)/train.jsonl: | $(VENV)/.installed
-	$(BIN)/python -m glm_jax.tasks.docstrings $(DOCSTRINGS)
+	$(BIN)/python -m glm_jax.data.sources.docstring_task $(DOCSTRINGS)
 
 finetune: pretrain $(DOCSTRINGS)/train.jsonl
 	$(FINETUNE) --gin.finetune.run_folder=$(RUNS)

@@ -35,8 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=partial(resolve_path, name="CHECKPOINT"),
         help="a run folder; with --task any kind of checkpoint",
     )
-    parser.add_argument("--task", metavar="NAME", help="a task, such as rte")
-    parser.add_argument("--data", metavar="FOLDER", help="folder with the files of the task")
+    parser.add_argument(
+        "--task", metavar="NAME", help="a task, such as rte, or a Python file with one"
+    )
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="folder with the files of the task, or tfds:NAME"
+    )
     parser.add_argument(
         "--split", help="part of the store to read (validation), or split of the task (dev)"
     )
@@ -101,13 +105,17 @@ def _run_task(arguments: argparse.Namespace) -> int:
     from glm_jax.configure import read_configuration
     from glm_jax.finetune.config import FinetuneRunConfig
     from glm_jax.finetune.evaluate import evaluate_task, task_of, untrained_settings
+    from glm_jax.tasks.read import TFDS_PREFIX
 
     if arguments.num_batches is not None:
         raise UsageError("--num_batches is for held-out text, not for --task")
     split = arguments.split or "dev"
     bindings = list(arguments.bindings)
     if arguments.data is not None:
-        bindings.append(f"task.data={str(resolve_path(arguments.data, '--data'))!r}")
+        data = arguments.data
+        if not data.startswith(TFDS_PREFIX):
+            data = str(resolve_path(data, "--data"))
+        bindings.append(f"task.data={data!r}")
     checkpoint, task = arguments.run_folder, arguments.task
     gin_files = [checkpoint / "config.gin"] if task_of(checkpoint) == task else []
     settings = [] if gin_files else untrained_settings(checkpoint, task)

@@ -25,6 +25,9 @@ class DataConfig:
         or "documents", documents by length, starting at random sentences, as the original does.
       supervised: .jsonl file of supervised cloze examples that are mixed into training; "" for
         none.
+      tasks: instead of `supervised`, tasks of `glm_jax.tasks` by name, and the data of each.
+      task_weights: the weights in which all these tasks are drawn; where there are none, the
+        original's, min(size, 200,000)^0.8.
       supervised_share: part of the training examples that are supervised ones.
       seed: decides the order of texts and every blank.
     """
@@ -35,6 +38,8 @@ class DataConfig:
     stores: Mapping[str, float] = dataclasses.field(default_factory=dict)
     order: str = "epochs"
     supervised: str = ""
+    tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    task_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     supervised_share: float = 0.0
     seed: int = 0
 
@@ -51,11 +56,30 @@ class DataConfig:
                 raise UsageError(f"data.stores gives {store} weight {weight}; expected above 0")
         validation.choice("data", self, "order", ORDERS)
         validation.fraction("data", self, "supervised_share", one=False)
-        if bool(self.supervised) != (self.supervised_share > 0):
+        self._check_supervised()
+
+    def _check_supervised(self) -> None:
+        if self.supervised and self.tasks:
             raise UsageError(
-                f"data.supervised is {self.supervised!r} and data.supervised_share is "
-                f"{self.supervised_share}; expected a file and a share above 0, or neither"
+                f"data.supervised is {self.supervised!r} and data.tasks is {dict(self.tasks)}; "
+                "expected one of them"
             )
+        if bool(self.supervised or self.tasks) != (self.supervised_share > 0):
+            raise UsageError(
+                f"data.supervised is {self.supervised!r}, data.tasks is {dict(self.tasks)} and "
+                f"data.supervised_share is {self.supervised_share}; expected examples and a share "
+                "above 0, or neither"
+            )
+        if self.task_weights and set(self.task_weights) != set(self.tasks):
+            raise UsageError(
+                f"data.task_weights is {dict(self.task_weights)}; expected a weight for each of "
+                f"the tasks {', '.join(self.tasks) or '(none)'}, or no weights"
+            )
+        for task, weight in self.task_weights.items():
+            if not 0 < weight < float("inf"):
+                raise UsageError(
+                    f"data.task_weights gives {task} weight {weight}; expected above 0"
+                )
 
     @property
     def store_weights(self) -> Mapping[str, float]:

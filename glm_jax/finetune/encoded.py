@@ -11,7 +11,12 @@ import numpy as np
 from jaxtyping import Int
 
 from glm_jax.errors import UsageError
-from glm_jax.finetune.survey import Survey, survey_classification, survey_questions
+from glm_jax.finetune.survey import (
+    Survey,
+    survey_classification,
+    survey_questions,
+    survey_rows,
+)
 from glm_jax.tasks import Example, Task, encode_example
 from glm_jax.tasks.sequence import collate_choices, stack
 from glm_jax.tokenizer import Tokenizer
@@ -228,6 +233,14 @@ def encode_examples(
     by_position = {"tokens", "loss_mask", "position_ids", "prompt_ids"}
     if not cloze:
         survey = survey_classification(task, examples)
+    elif task.encode is not None:
+        survey = survey_rows(
+            [
+                encode_example(task, example, tokenizer, sequence_length=sequence_length)
+                for example in examples
+            ]
+        )
+        by_position |= {"targets"}
     else:
         survey = survey_questions(
             task,

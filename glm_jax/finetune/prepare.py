@@ -25,11 +25,12 @@ from glm_jax.finetune.program import Extras, FinetuneProgram, make_finetune_prog
 from glm_jax.finetune.prompts import PromptEncoder
 from glm_jax.finetune.splits import Split, priming_texts, read_splits, scores_answer_alone
 from glm_jax.finetune.trainable import IsTrained, TrainedParameters, join, leaf_paths
+from glm_jax.finetune.vocabulary import check_vocabulary, find_tokenizer
 from glm_jax.finetune.weights import describe_base, divide_weights, initial_prompts
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
 from glm_jax.tasks import Task
-from glm_jax.tokenizer import Tokenizer, load_tokenizer
+from glm_jax.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def prepare_finetuning(
     mesh = make_mesh(config.mesh)
     check_batch_size(settings.batch_size // settings.accumulation_steps, mesh)
     check_batch_size(settings.evaluation_batch_size, mesh)
-    tokenizer = find_tokenizer(config)
+    tokenizer = find_tokenizer(config.tokenizer, settings.initial_weights)
     splits = read_splits(config, task, tokenizer, names)
     loaded, params = load_glm(
         settings.initial_weights,
@@ -173,36 +174,14 @@ def trained_parameters(
     return separate, TrainedParameters(settings.freeze, frozen, train_layers=first > 0)
 
 
-def find_tokenizer(config: FinetuneRunConfig) -> Tokenizer:
-    """The tokenizer that the configuration names, or that lies with the initial weights."""
-    named = config.tokenizer
-    if named.kind:
-        return load_tokenizer(
-            named.kind,
-            *named.files,
-            task_mask=named.task_mask,
-            fix_command_token=named.fix_command_token,
-        )
-    try:
-        return load_tokenizer(config.finetune.initial_weights)
-    except UsageError as error:
-        raise UsageError(
-            f"{config.finetune.initial_weights} has no tokenizer with it; set tokenizer.kind and "
-            "tokenizer.files"
-        ) from error
-
-
 def network_of(config: FinetuneRunConfig, loaded: GLMConfig, tokenizer: Tokenizer) -> GLMConfig:
     """The network's configuration: that of the checkpoint with the run's dropout and dtype.
 
     Raises:
       UsageError: the checkpoint has another vocabulary.
     """
-    if tokenizer.vocab_size > loaded.vocab_size:
-        raise UsageError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, more than the {loaded.vocab_size} "
-            f"of finetune.initial_weights {config.finetune.initial_weights}"
-        )
+    initial = f"finetune.initial_weights {config.finetune.initial_weights}"
+    check_vocabulary(tokenizer, loaded.vocab_size, initial)
     return with_settings(config, loaded)
 
 

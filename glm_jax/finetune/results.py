@@ -23,7 +23,7 @@ from glm_jax.finetune.published import published_scores
 from glm_jax.finetune.trainable import join
 from glm_jax.finetune.weights import initial_state_from
 from glm_jax.io.files import write_file
-from glm_jax.tasks.predictions import prediction_lines
+from glm_jax.tasks.predictions import prediction_lines, submission
 
 RESULTS_FILE = "results.json"
 # What results have beside the metrics on the dev split.
@@ -127,9 +127,13 @@ def write_predictions(
     ready: PreparedFinetuning, folder: epath.Path, split: str, found: Predictions
 ) -> None:
     """Writes the predictions on a split in the benchmark's format."""
-    lines = prediction_lines(ready.task, found.labels, ready.splits[split].examples)
+    examples = ready.splits[split].examples
+    lines = prediction_lines(ready.task, found.labels, examples)
     name = "predictions.jsonl" if split == "dev" else f"predictions_{split}.jsonl"
     write_file(folder / name, ("\n".join(lines) + "\n").encode())
+    submitted = submission(ready.task, found.labels, examples) if split == "test" else None
+    if submitted is not None:
+        write_file(folder / submitted[0], submitted[1].encode())
 
 
 def write_pictures(

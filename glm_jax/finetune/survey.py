@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 from glm_jax.tasks import Example, Task
 from glm_jax.tasks.patterns import Part, Pattern, Shortenable
+from glm_jax.tasks.sequence import Row
 from glm_jax.tasks.task import Segments
 from glm_jax.tokenizer import Tokenizer
 
@@ -44,6 +45,15 @@ def survey_classification(task: Task, examples: Sequence[Example]) -> Survey:
     sizes = np.asarray([max(map(_segments_size, choices)) for choices in of_choices])
     num_choices = max(map(len, of_choices)) if isinstance(inputs[0], list) else 0
     return Survey(sizes, np.zeros_like(sizes), num_choices, 0, 0)
+
+
+def survey_rows(rows: Sequence[Row]) -> Survey:
+    """Rows of answers that are encoded already."""
+    ends = [int(np.flatnonzero(row["loss_mask"].any(axis=0))[-1]) + 1 for row in rows]
+    lengths = [end - int(row["prefix_length"].min()) for end, row in zip(ends, rows, strict=True)]
+    num_choices = max(len(row["tokens"]) for row in rows)
+    sizes = np.asarray(ends)
+    return Survey(sizes, np.zeros_like(sizes), num_choices, 0, max(lengths))
 
 
 def survey_questions(

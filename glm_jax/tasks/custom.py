@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from glm_jax.errors import UsageError
 from glm_jax.tasks.example import Example, Label
-from glm_jax.tasks.files import json_lines
+from glm_jax.tasks.files import origin_of
 from glm_jax.tasks.patterns import MASK, SLOT, Part, Pattern, Shortenable
 from glm_jax.tasks.task import Row, Task
 
 _MARKS = {"[MASK]": MASK, "[PROMPT]": SLOT}
 _BORDER = "||"
+_FIELD = re.compile(r"\{(\w+)!?\}")
 _PARTS = re.compile(r"(\{\w+!?\}|\[MASK\]|\[PROMPT\])")
 
 
@@ -40,8 +41,8 @@ def custom_task(
       metrics: names of the reported metrics.
 
     Raises:
-      UsageError: no pattern, a pattern without exactly one mask or without fields, fewer than two
-        labels, or two labels with one word.
+      UsageError: no pattern, a pattern without exactly one mask or without fields, or with a brace
+        that is part of no field, fewer than two labels, or two labels with one word.
     """
     fields = _checked_fields(patterns, words)
 
@@ -59,10 +60,7 @@ def custom_task(
     return Task(
         name="custom",
         labels=tuple(words),
-        files={split: (f"{split}.jsonl",) for split in ("train", "dev", "test")},
-        rows=json_lines,
         examples=examples,
-        published_at="your own data",
         pattern=questions,
         num_patterns=len(patterns),
         verbalizers=verbalizers,
@@ -85,6 +83,10 @@ def _checked_fields(patterns: Sequence[str], words: Mapping[str, str]) -> list[s
             raise UsageError(
                 f"the pattern {pattern!r} has {pattern.count('[MASK]')} masks; expected one [MASK]"
             )
+        if re.search("[{}]", _FIELD.sub("", pattern)):
+            raise UsageError(
+                f"the pattern {pattern!r} has a brace that is part of no field; expected {{field}}"
+            )
     fields = list(dict.fromkeys(field for pattern in patterns for field in fields_of(pattern)))
     if not fields:
         raise UsageError(f"the pattern {patterns[0]!r} has no field such as {{text}}")
@@ -93,13 +95,16 @@ def _checked_fields(patterns: Sequence[str], words: Mapping[str, str]) -> list[s
 
 def fields_of(pattern: str) -> list[str]:
     """The fields that a pattern names."""
-    return re.findall(r"\{(\w+)!?\}", pattern)
+    return _FIELD.findall(pattern)
 
 
 def _example(row: Row, split: str, number: int, fields: Sequence[str], label: str) -> Example:
-    meta = {field: str(row[field]) for field in fields}
+    origin = origin_of(row, number)
+    meta = {field: _text(row[field], field, origin) for field in fields}
     first, *others = meta.values()
     found = row.get(label)
+    if isinstance(found, list | dict):
+        raise UsageError(f"{origin}: the label {label!r} is {found!r}; expected text or a number")
     return Example(
         guid=f"{split}-{number}",
         text_a=first,
@@ -108,6 +113,18 @@ def _example(row: Row, split: str, number: int, fields: Sequence[str], label: st
         idx=number,
         meta=meta,
     )
+
+
+def _text(value: object, field: str, origin: str) -> str:
+    """A field as text.
+
+    Raises:
+      UsageError: it is neither text nor a number.
+    """
+    if not isinstance(value, str | int | float):
+        shown = "null" if value is None else repr(value)
+        raise UsageError(f"{origin}: the field {field!r} is {shown}; expected text")
+    return str(value)
 
 
 def _parts(pattern: str, example: Example) -> list[Part]:

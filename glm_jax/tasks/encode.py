@@ -71,7 +71,9 @@ def encode_example(
     encoder = _Encoder(tokenizer, layout, Prompts(num_prompt_tokens, prefix_prompt))
     try:
         label = task.label_index(example)
-        if not cloze:
+        if task.encode is not None:
+            row = dict(task.encode(example, tokenizer, sequence_length, block_positions))
+        elif not cloze:
             row = encoder.classification(task.segments(example))
         else:
             questions = task.questions(example, pattern, with_prompts=encoder.prompts.total > 0)

@@ -1,12 +1,13 @@
 """Predictions of a task -> its metrics.
 
-Definitions: SuperGLUE's and the original's (reference-finetune.md, section 6). Accuracies, and EM
-and F1 of ReCoRD and SQuAD, are percentages; other F1 and `em` are fractions, as the original
-reports them.
+Definitions: SuperGLUE's and the original's (reference-finetune.md, section 6). Accuracies, gender
+parity, and EM and F1 of ReCoRD and SQuAD, are percentages; other F1, `em` and Matthews' correlation
+are fractions, as the original reports them.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import string
 import unicodedata
@@ -46,7 +47,41 @@ def metrics(
         raise UsageError(f"{len(predictions)} predictions for {len(examples)} examples")
     if any(example.label is None for example in examples):
         raise UsageError(f"examples of task {task.name} have no labels, so they have no metrics")
-    return {name: METRICS[name](task, predictions, examples) for name in task.metrics}
+    unknown = [name for name in task.metrics if name not in METRICS]
+    if unknown:
+        raise UsageError(
+            f"task {task.name} has the metric {unknown[0]!r}; there are {', '.join(METRICS)}"
+        )
+    found = _metrics(task, predictions, examples)
+    groups = {} if task.group is None else _grouped(task, predictions, examples)
+    if len(groups) > 1:
+        found |= {
+            f"{name} of {group}": value
+            for group, of_it in groups.items()
+            for name, value in of_it.items()
+        }
+    return found
+
+
+def _metrics(
+    task: Task, predictions: Sequence[int], examples: Sequence[Example]
+) -> dict[str, float]:
+    found = {name: METRICS[name](task, predictions, examples) for name in task.metrics}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _grouped(
+    task: Task, predictions: Sequence[int], examples: Sequence[Example]
+) -> dict[str, dict[str, float]]:
+    """The metrics of each group of examples."""
+    assert task.group is not None
+    members: dict[str, list[int]] = defaultdict(list)
+    for number, example in enumerate(examples):
+        members[task.group(example)].append(number)
+    return {
+        group: _metrics(task, [predictions[i] for i in of_it], [examples[i] for i in of_it])
+        for group, of_it in members.items()
+    }
 
 
 def accuracy(predictions: Sequence[int], labels: Sequence[int]) -> float:
@@ -68,6 +103,28 @@ def f1_macro(predictions: Sequence[int], labels: Sequence[int]) -> float:
     """Mean F1, 0 to 1, of the labels that are predicted or there."""
     present = sorted({*predictions, *labels})
     return sum(f1_of(label, predictions, labels) for label in present) / len(present)
+
+
+def matthews(predictions: Sequence[int], labels: Sequence[int]) -> float:
+    """Matthews' correlation of two labels, -1 to 1; 0 where one side is the same for all."""
+    pairs = Counter(zip((p == 1 for p in predictions), (x == 1 for x in labels), strict=True))
+    both, neither = pairs[True, True], pairs[False, False]
+    false_positives, false_negatives = pairs[True, False], pairs[False, True]
+    product = math.prod(
+        (
+            *(both + false_positives, both + false_negatives),
+            *(neither + false_positives, neither + false_negatives),
+        )
+    )
+    if not product:
+        return 0.0
+    return (both * neither - false_positives * false_negatives) / math.sqrt(product)
+
+
+def gender_parity(predictions: Sequence[int]) -> float:
+    """Share, in percent, of pairs with one prediction: rows 2k and 2k + 1 differ in a pronoun."""
+    pairs = list(zip(predictions[::2], predictions[1::2], strict=False))
+    return accuracy([first for first, _ in pairs], [second for _, second in pairs])
 
 
 def questions_right(
@@ -134,12 +191,33 @@ def _questions_right(task: Task, predictions: Sequence[int], examples: Sequence[
     return questions_right(predictions, _labels(task, examples), questions)
 
 
-METRICS: Mapping[str, Callable[[Task, Sequence[int], Sequence[Example]], float]] = {
+def _questions_right_by_passage(
+    task: Task, predictions: Sequence[int], examples: Sequence[Example]
+) -> float | None:
+    """SuperGLUE's: a question is one of its passage. None where it is the same as `em`."""
+    pairs = [(example.meta["passage_idx"], example.meta["question_idx"]) for example in examples]
+    if len(set(pairs)) == len({question for _, question in pairs}):
+        return None
+    return questions_right(predictions, _labels(task, examples), pairs)
+
+
+def _gender_parity(
+    task: Task, predictions: Sequence[int], examples: Sequence[Example]
+) -> float | None:
+    return gender_parity(predictions) if len(predictions) > 1 else None
+
+
+# None where a metric has no value, or that of another one.
+METRICS: Mapping[str, Callable[[Task, Sequence[int], Sequence[Example]], float | None]] = {
     "accuracy": _accuracy,
     "acc": _accuracy,
+    "f1": lambda task, predictions, examples: f1_of(1, predictions, _labels(task, examples)),
+    "matthews": lambda task, predictions, examples: matthews(predictions, _labels(task, examples)),
+    "gender-parity": _gender_parity,
     "f1a": lambda task, predictions, examples: f1_of(1, predictions, _labels(task, examples)),
     "f1-macro": lambda task, predictions, examples: f1_macro(predictions, _labels(task, examples)),
     "em": _questions_right,
+    "em-by-passage": _questions_right_by_passage,
     "EM": _entities(exact_match),
     "F1": _entities(word_f1),
 }

@@ -32,6 +32,7 @@ PATH_SETTINGS = (
     "data.store",
     "data.stores",
     "data.supervised",
+    "data.tasks",
     "train.initial_weights",
 )
 
@@ -77,6 +78,8 @@ def moved_settings(folder: epath.Path, recorded: Mapping[str, object]) -> dict[s
         value = recorded.get(name)
         if isinstance(value, str):
             changed = _moved(value, old, folder)
+        elif isinstance(value, Mapping) and name == "data.tasks":
+            changed = {task: _moved(path, old, folder) for task, path in value.items()}
         elif isinstance(value, Mapping):
             changed = {_moved(key, old, folder): item for key, item in value.items()}
         else:

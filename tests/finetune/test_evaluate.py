@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import jax
+import numpy as np
 import pytest
+from etils import epath
 
+import glm_jax
 from glm_jax.cli.main import main
+from glm_jax.configure import read_configuration
+from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.evaluate import untrained_settings
+from glm_jax.finetune.predict import score_all
+from glm_jax.finetune.prepare import prepare_finetuning
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +52,45 @@ def test_any_checkpoint_answers_without_training(tiny_task, capsys):
     assert "has neither a head nor prompts" in capsys.readouterr().err
     assert main([*arguments, "--split=test"]) == 2
     assert "test.jsonl is missing, which task custom needs" in capsys.readouterr().err
+
+
+def test_multiple_choice_takes_a_pattern_of_files(tiny_task, tmp_path, capsys):
+    """Of several files, each has its accuracy, and all the mean weighted by their examples."""
+    for name, labels in (("one", (0, 1, 0)), ("two", (1,))):
+        rows = [
+            {"inputs_pretokenized": "x" * 40, "choices_pretokenized": [" a", " bcd"], "label": i}
+            for i in labels
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "notes.txt").write_text("no choices")
+    for task in ("multichoice", "multichoice-unidirectional"):
+        arguments = ["evaluate", str(tiny_task / "checkpoint"), f"--task={task}", "--json"]
+        arguments += [f"--data={tmp_path}/*", "--gin.task.sequence_length=32"]
+        assert main(arguments) == 0
+        found = json.loads(capsys.readouterr().out)
+        # All questions are one question, so that one choice is taken everywhere.
+        one, two = found["accuracy of one"], found["accuracy of two"]
+        assert (one, two) in ((pytest.approx(200 / 3), 0.0), (pytest.approx(100 / 3), 100.0))
+        assert found["accuracy"] == pytest.approx((3 * one + two) / 4)
+
+
+def test_left_to_right_scores_are_of_the_choice_after_the_text(tiny_task, tmp_path):
+    """The score of a choice is that of its tokens, wherever in Part B they are."""
+    row = {"inputs_pretokenized": "some text", "choices_pretokenized": [" a", " bcd"]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    checkpoint = tiny_task / "checkpoint"
+    settings = untrained_settings(epath.Path(checkpoint), "multichoice-unidirectional")
+    settings += [f"task.data={str(tmp_path)!r}", "task.sequence_length=32"]
+    ready = prepare_finetuning(read_configuration([], settings, FinetuneRunConfig), ("dev",))
+    encoded = ready.splits["dev"].encoded
+    with jax.set_mesh(ready.mesh):
+        found = score_all(encoded, ready.program.scores, ready.params, ready.mesh, 16)
+    model, params = glm_jax.load(checkpoint)
+    arrays = {name: values[0] for name, values in encoded.arrays.items()}
+    logits: Any = model.apply(
+        {"params": params}, arrays["tokens"], arrays["position_ids"], arrays["prefix_length"]
+    )
+    log_probabilities = jax.nn.log_softmax(logits)
+    picked = np.take_along_axis(np.asarray(log_probabilities), arrays["targets"][..., None], -1)
+    expected = (picked[..., 0] * arrays["loss_mask"]).sum(-1)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)

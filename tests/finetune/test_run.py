@@ -169,7 +169,7 @@ def test_every_way_of_training_learns(tiny_task, tmp_path, settings):
         (["task.pattern=3"], "task.pattern is 3; task custom has 0 to 0"),
         (["task.data=nowhere"], "train.jsonl is missing, which task custom needs"),
         (["task.label=answer"], "has no label"),
-        (["task.patterns=('{review} [MASK]',)"], "has no field 'review'"),
+        (["task.patterns=('{review} [MASK]',)"], "line 1: no field 'review'; found text, label"),
         (["task.words={'bad': 'n', 'ugly': 'y'}"], "has the label 'good'"),
         (["task.words={'bad': 'n', 'good': 'no'}", "task.multi_token=False"], "2 tokens where one"),
         (["task.sequence_length=8"], "can't be shortened need a sequence length"),

@@ -17,7 +17,7 @@ from glm_jax.finetune.shared_contexts import answers_room, share_contexts
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.initial import initial_params
 from glm_jax.tasks import Example, find_task
-from glm_jax.tasks.multiple_choice import encode_multiple_choice
+from glm_jax.tasks.catalog.multichoice import encode_multiple_choice
 from glm_jax.tasks.sequence import collate_choices
 from tests.serve.tiny_checkpoint import MODEL, byte_tokenizer
 

@@ -107,6 +107,16 @@ def test_paths_inside_the_folder_move_with_it(run_folder):
         "data.supervised_share=0.1",
         "train.initial_weights=original",
     ).rename("ren")
+    run_folder(
+        "first",
+        "data.tasks={'rte': 'first/RTE', 'cb': 'data/CB', 'copa': 'tfds:super_glue/copa'}",
+        "data.supervised_share=0.1",
+    ).rename("second")
+    tasks = read_configuration(["second/config.gin"]).data.tasks
+    assert dict(tasks) == {
+        **{"rte": "second/RTE", "cb": "data/CB"},
+        "copa": "tfds:super_glue/copa",
+    }
     config = read_configuration(["ren/config.gin"])
     assert dict(config.data.stores) == {"ren/store": 0.5, "stores/other": 1.0}
     assert config.data.supervised == "ren/tasks/lines.jsonl"

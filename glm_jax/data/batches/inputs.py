@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 
 from glm_jax.data.batches.pipeline import Prefetched, batches
 from glm_jax.data.batches.position import DataPosition, first_position
-from glm_jax.data.batches.rows import MixedIn, RowMaker
-from glm_jax.data.batches.supervised import SupervisedExamples, read_supervised
+from glm_jax.data.batches.rows import MixedIn, RowMaker, RowSource
+from glm_jax.data.batches.supervised import read_supervised
+from glm_jax.data.batches.task_mixture import open_tasks
 from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.data.config import DataConfig
 from glm_jax.data.order.documents import DocumentTexts
@@ -106,20 +107,30 @@ class Inputs:
         )
 
     def _supervised(self) -> MixedIn | None:
-        if not self.data.supervised:
+        if not self.data.supervised_share:
             return None
-        source: SupervisedExamples = self._opened(
-            "supervised",
-            lambda: read_supervised(
-                self.data.supervised,
-                self.tokenizer,
-                sequence_length=self.data.sequence_length,
-                seed=self.data.seed,
-            ),
-        )
+        source: RowSource = self._opened("supervised", self._open_supervised)
         position = self.position
         return MixedIn(
             source, self.data.supervised_share, position.start, position.supervised_before
+        )
+
+    def _open_supervised(self) -> RowSource:
+        data = self.data
+        if data.supervised:
+            return read_supervised(
+                data.supervised,
+                self.tokenizer,
+                sequence_length=data.sequence_length,
+                seed=data.seed,
+            )
+        return open_tasks(
+            data.tasks,
+            data.task_weights,
+            self.tokenizer,
+            sequence_length=data.sequence_length,
+            seed=data.seed,
+            block_positions=self.blanks.block_positions,
         )
 
     def _texts(self, split: str) -> TextSource:

@@ -88,12 +88,13 @@ def _wsc_segments(example: Example) -> Segments:
 
 def _task(name: str, **more) -> Task:
     shared = {"files": FILES, "rows": json_lines, "sorted_predictions": True}
-    return Task(name=name, published_at=CLUE, **shared, **more)
+    return Task(name=name, published_at=CLUE, submission=f"{name}_predict.json", **shared, **more)
 
 
 TASKS = (
     _task(
         "afqmc",
+        texts=("sentence1", "sentence2"),
         labels=("0", "1"),
         examples=_fields("sentence1", "sentence2"),
         pattern=_afqmc_pattern,
@@ -102,6 +103,7 @@ TASKS = (
     ),
     _task(
         "tnews",
+        texts=("sentence", "keywords"),
         labels=tuple(TNEWS_WORDS),
         examples=_fields("sentence", "keywords"),
         pattern=_tnews_pattern,
@@ -110,6 +112,7 @@ TASKS = (
     ),
     _task(
         "cluewsc",
+        texts=("text", "target.span1_text", "target.span2_text"),
         labels=("false", "true"),
         examples=_wsc_examples,
         pattern=_wsc_pattern,

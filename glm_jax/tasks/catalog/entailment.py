@@ -97,7 +97,9 @@ def _cb_words(pattern: int) -> Mapping[Label, str]:
     return {"entailment": " Yes", "contradiction": " No", "neutral": " Maybe"}
 
 
-def _task(name: str, file: str, premise: str, hypothesis: str) -> Task:
+def _task(
+    name: str, file: str, premise: str, hypothesis: str, submission: str, *metrics: str
+) -> Task:
     return Task(
         name=name,
         labels=("entailment", "not_entailment"),
@@ -105,6 +107,9 @@ def _task(name: str, file: str, premise: str, hypothesis: str) -> Task:
         rows=json_lines,
         examples=_entailment(premise, hypothesis),
         published_at=SUPERGLUE,
+        texts=(premise, hypothesis),
+        submission=submission,
+        metrics=("accuracy", *metrics),
         pattern=_entailment_pattern,
         num_patterns=5,
         verbalizers=_entailment_words,
@@ -113,9 +118,9 @@ def _task(name: str, file: str, premise: str, hypothesis: str) -> Task:
 
 
 TASKS = (
-    _task("rte", "", "premise", "hypothesis"),
-    _task("ax-g", "AX-g.jsonl", "premise", "hypothesis"),
-    _task("ax-b", "AX-b.jsonl", "sentence1", "sentence2"),
+    _task("rte", "", "premise", "hypothesis", "RTE.jsonl"),
+    _task("ax-g", "AX-g.jsonl", "premise", "hypothesis", "AX-g.jsonl", "gender-parity"),
+    _task("ax-b", "AX-b.jsonl", "sentence1", "sentence2", "AX-b.jsonl", "matthews"),
     Task(
         name="cb",
         labels=("entailment", "contradiction", "neutral"),
@@ -123,6 +128,8 @@ TASKS = (
         rows=json_lines,
         examples=_entailment("premise", "hypothesis"),
         published_at=SUPERGLUE,
+        texts=("premise", "hypothesis"),
+        submission="CB.jsonl",
         pattern=_cb_pattern,
         num_patterns=5,
         verbalizers=_cb_words,

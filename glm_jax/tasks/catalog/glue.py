@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from glm_jax.tasks.example import Example, Label
-from glm_jax.tasks.files import GLUE, TSV, tab_separated, tab_separated_columns
+from glm_jax.tasks.files import (
+    GLUE,
+    TSV,
+    Fields,
+    origin_of,
+    tab_separated,
+    tab_separated_columns,
+)
 from glm_jax.tasks.patterns import MASK, Pattern, Shortenable
 from glm_jax.tasks.task import Row, Task
 from glm_jax.tasks.text import lower_first, standardize, strip_punctuation
@@ -48,7 +55,7 @@ def _mnli_pattern(example: Example, pattern: int) -> list[Pattern]:
     return [Pattern((first, "?"), (MASK, ",", second))]
 
 
-def _mnli(name: str, kind: str) -> Task:
+def _mnli(name: str, kind: str, submission: str) -> Task:
     return Task(
         name=name,
         labels=("contradiction", "entailment", "neutral"),
@@ -60,6 +67,8 @@ def _mnli(name: str, kind: str) -> Task:
         rows=tab_separated,
         examples=_fields("sentence1", "sentence2", "gold_label", "{split}_" + kind),
         published_at=GLUE,
+        texts=("sentence1", "sentence2"),
+        submission=submission,
         pattern=_mnli_pattern,
         num_patterns=4,
         verbalizers=_words(
@@ -78,7 +87,10 @@ def _cola_rows(path) -> list[Row]:
     """The test file has a header and the others have none."""
     if path.name.startswith("test"):
         return tab_separated(path)
-    return [{"label": row["1"], "sentence": row["3"]} for row in tab_separated_columns(path)]
+    return [
+        Fields({"label": row["1"], "sentence": row["3"]}, origin_of(row, number))
+        for number, row in enumerate(tab_separated_columns(path))
+    ]
 
 
 def _cola_pattern(example: Example, pattern: int) -> list[Pattern]:
@@ -119,16 +131,18 @@ _NO_YES = {"0": " No", "1": " Yes"}
 
 
 def _binary(name: str, first: str, second: str | None, label: str, **more) -> Task:
-    settings = {"labels": ("0", "1"), "files": TSV, "rows": tab_separated} | more
+    texts = (first,) if second is None else (first, second)
+    settings = {"labels": ("0", "1"), "files": TSV, "rows": tab_separated, "texts": texts} | more
     examples = _fields(first, second, label)
     return Task(name=name, examples=examples, published_at=GLUE, **settings)
 
 
 TASKS = (
-    _mnli("mnli", "matched"),
-    _mnli("mnli-mm", "mismatched"),
+    _mnli("mnli", "matched", "MNLI-m.tsv"),
+    _mnli("mnli-mm", "mismatched", "MNLI-mm.tsv"),
     _binary(
         *("sst2", "sentence", None, "label"),
+        submission="SST-2.tsv",
         pattern=_sst2_pattern,
         num_patterns=2,
         verbalizers=_words({"0": " terrible", "1": " great"}, {"0": " bad", "1": " good"}),
@@ -136,18 +150,24 @@ TASKS = (
     _binary(
         *("cola", "sentence", None, "label"),
         rows=_cola_rows,
+        submission="CoLA.tsv",
+        metrics=("accuracy", "matthews"),
         pattern=_cola_pattern,
         num_patterns=1,
         verbalizers=_words({"0": " incorrect", "1": " correct"}),
     ),
     _binary(
         *("mrpc", "#1 String", "#2 String", "Quality"),
+        submission="MRPC.tsv",
+        metrics=("accuracy", "f1"),
         pattern=_mrpc_pattern,
         num_patterns=2,
         verbalizers=_words(_NO_YES),
     ),
     _binary(
         *("qqp", "question1", "question2", "is_duplicate"),
+        submission="QQP.tsv",
+        metrics=("accuracy", "f1"),
         pattern=_qqp_pattern,
         num_patterns=2,
         verbalizers=_words(_NO_YES),
@@ -155,6 +175,7 @@ TASKS = (
     _binary(
         *("qnli", "question", "sentence", "label"),
         labels=("entailment", "not_entailment"),
+        submission="QNLI.tsv",
         pattern=_qnli_pattern,
         num_patterns=3,
         verbalizers=_words({"entailment": " Yes", "not_entailment": " No"}),

@@ -71,11 +71,16 @@ TASKS = (
         rows=json_lines,
         examples=_multirc_examples,
         published_at=SUPERGLUE,
+        texts=(
+            *("passage.text", "passage.questions.question"),
+            "passage.questions.answers.text",
+        ),
+        submission="MultiRC.jsonl",
         pattern=_multirc_pattern,
         num_patterns=5,
         verbalizers=_multirc_words,
         segments=_multirc_segments,
-        metrics=("f1a", "em", "acc"),
+        metrics=("f1a", "em", "acc", "em-by-passage"),
         has_slots=True,
     ),
 )

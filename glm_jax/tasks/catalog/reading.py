@@ -1,4 +1,4 @@
-"""Questions about passages: RACE, and SQuAD as a cloze (for pretraining on several tasks).
+"""Questions about passages: RACE, and SQuAD and CMRC as a cloze, for pretraining on several tasks.
 
 Files and patterns: reference-finetune.md, sections 7 and 3.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from glm_jax.errors import UsageError
 from glm_jax.tasks.example import Example
-from glm_jax.tasks.files import json_lines, whole_json
+from glm_jax.tasks.files import CLUE, json_lines, origin_of, whole_json
 from glm_jax.tasks.patterns import MASK, Pattern, Shortenable
 from glm_jax.tasks.task import Row, Task
 
@@ -17,6 +18,8 @@ NO_ANSWER = "N/A"
 
 
 def _race_examples(rows: Sequence[Row], split: str) -> list[Example]:
+    for number, row in enumerate(rows):
+        _check_choices(row, origin_of(row, number))
     return [
         Example(
             guid=f"{split}-p{row['id']}-q{number}",
@@ -29,6 +32,23 @@ def _race_examples(rows: Sequence[Row], split: str) -> list[Example]:
         for row in rows
         for number, question in enumerate(row["questions"])
     ]
+
+
+def _check_choices(row: Row, origin: str) -> None:
+    """Makes sure that a passage has choices for each question, and its answer among them.
+
+    Raises:
+      UsageError: it has not.
+    """
+    count, options, answers = len(row["questions"]), row["options"], row.get("answers")
+    if len(options) != count or (answers is not None and len(answers) != count):
+        raise UsageError(f"{origin}: expected options and an answer for each of {count} questions")
+    for number, choices in enumerate(options):
+        if not choices or (answers is not None and answers[number] not in "ABCD"[: len(choices)]):
+            raise UsageError(
+                f"{origin}: question {number} has {len(choices)} options"
+                + ("" if answers is None else f" and the answer {answers[number]!r}")
+            )
 
 
 def _clean(article: str) -> str:
@@ -51,14 +71,18 @@ def _race_pattern(example: Example, pattern: int) -> list[Pattern]:
     return [Pattern((article,), second, answer=" " + c) for c in example.meta["choices"]]
 
 
-def _squad_examples(rows: Sequence[Row], split: str) -> list[Example]:
-    questions = [
+def _questions(rows: Sequence[Row]) -> list[tuple[str, Row]]:
+    """(context, question) of files in SQuAD's format."""
+    return [
         (paragraph["context"], question)
         for row in rows
         for article in row["data"]
         for paragraph in article["paragraphs"]
         for question in paragraph["qas"]
     ]
+
+
+def _squad_examples(rows: Sequence[Row], split: str) -> list[Example]:
     return [
         Example(
             guid=question["id"],
@@ -70,7 +94,7 @@ def _squad_examples(rows: Sequence[Row], split: str) -> list[Example]:
                 "answers": question["answers"],
             },
         )
-        for context, question in questions
+        for context, question in _questions(rows)
     ]
 
 
@@ -78,6 +102,32 @@ def _squad_pattern(example: Example, pattern: int) -> list[Pattern]:
     parts = (Shortenable(example.text_a), " " + example.second, MASK, ".")
     return [Pattern(parts, answer=" " + example.meta["answer"]["text"])]
 
+
+def _cmrc_examples(rows: Sequence[Row], split: str) -> list[Example]:
+    """One example per distinct answer in training, else per question, with its first answer."""
+    examples = []
+    for context, question in _questions(rows):
+        answers = list(dict.fromkeys(answer["text"] for answer in question["answers"]))
+        if not answers:
+            raise UsageError(f"question {question['id']!r} of cmrc has no answer")
+        for number, answer in enumerate(answers if split == "train" else answers[:1]):
+            guid = f"{question['id']}-{number}" if number else question["id"]
+            meta = {"answer": {"text": answer}, "answers": question["answers"]}
+            examples.append(Example(guid, context, question["question"], "0", meta=meta))
+    return examples
+
+
+def _cmrc_pattern(example: Example, pattern: int) -> list[Pattern]:
+    """As CMRC's input of generation; the question is shortened after the context."""
+    question, context = Shortenable(example.second), Shortenable(example.text_a)
+    parts = ("问题：", question, "答案：", MASK, context)
+    return [Pattern(parts, answer=example.meta["answer"]["text"])]
+
+
+_SQUAD_TEXTS = (
+    *("data.paragraphs.context", "data.paragraphs.qas.id", "data.paragraphs.qas.question"),
+    "data.paragraphs.qas.answers.text",
+)
 
 TASKS = (
     Task(
@@ -88,6 +138,7 @@ TASKS = (
             for split in ("train", "dev", "test")
         },
         rows=json_lines,
+        texts=("article", "questions.*", "options.*.*"),
         examples=_race_examples,
         published_at="https://www.cs.cmu.edu/~glai1/data/race",
         pattern=_race_pattern,
@@ -99,9 +150,23 @@ TASKS = (
         labels=("0",),
         files={"train": ("train-v2.0.json",), "dev": ("dev-v2.0.json",)},
         rows=whole_json,
+        texts=_SQUAD_TEXTS,
         examples=_squad_examples,
         published_at="https://rajpurkar.github.io/SQuAD-explorer",
         pattern=_squad_pattern,
         num_patterns=1,
+        metrics=(),
+    ),
+    Task(
+        name="cmrc",
+        labels=("0",),
+        files={split: (f"{split}.json",) for split in ("train", "dev", "test")},
+        rows=whole_json,
+        texts=_SQUAD_TEXTS,
+        examples=_cmrc_examples,
+        published_at=CLUE,
+        pattern=_cmrc_pattern,
+        num_patterns=1,
+        metrics=(),
     ),
 )

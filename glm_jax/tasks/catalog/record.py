@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from glm_jax.errors import UsageError
 from glm_jax.tasks.example import Example
 from glm_jax.tasks.files import JSON_LINES, SUPERGLUE, json_lines
 from glm_jax.tasks.patterns import MASK, Pattern, Shortenable
@@ -56,6 +57,8 @@ def question_examples(rows: Sequence[Row], split: str) -> list[Example]:
         for question in row["qas"]:
             meta = _meta(row, question, entities, _answers(question))
             guid = f"{split}-p{row['idx']}-q{question['idx']}"
+            if not entities:
+                raise UsageError(f"example {guid} of record has no entities to choose from")
             query, idx = standardize(question["query"]), question["idx"]
             examples.append(Example(guid, text, query, "1", idx, len(entities), meta))
     return examples
@@ -85,7 +88,9 @@ def _meta(row: Row, question: Row, candidates: list[str], answers: list[str]) ->
 
 
 def _pattern(example: Example, pattern: int) -> list[Pattern]:
-    left, right = example.second.split(PLACEHOLDER)
+    left, found, right = example.second.partition(PLACEHOLDER)
+    if not found or PLACEHOLDER in right:
+        raise UsageError(f"expected one {PLACEHOLDER} in the query {example.second!r}")
     parts = (Shortenable(example.text_a), " " + left.rstrip(), MASK, right)
     return [Pattern(parts, answer=" " + entity) for entity in example.meta["candidates"]]
 
@@ -106,10 +111,13 @@ TASKS = (
         examples=_examples,
         other_examples={"loss": training_examples},
         published_at=SUPERGLUE,
+        texts=("passage.text", "qas.query"),
+        submission="ReCoRD.jsonl",
         pattern=_pattern,
         num_patterns=1,
         segments=_segments,
         metrics=("EM", "F1"),
         variable_choices=True,
+        prediction=lambda example, choice: example.meta["candidates"][choice],
     ),
 )

@@ -139,6 +139,7 @@ def _xstance(name: str, language: str | None) -> Task:
         rows=json_lines,
         examples=_xstance_examples(language),
         published_at=XSTANCE,
+        texts=("question", "comment", "language"),
         pattern=_xstance_pattern,
         num_patterns=6,
         verbalizers=_xstance_words,
@@ -148,24 +149,28 @@ def _xstance(name: str, language: str | None) -> Task:
 TASKS = (
     _from_files(
         *("agnews", _AGNEWS),
+        texts=("0", "1", "2"),
         examples=_agnews_examples,
         pattern=_topic_pattern(" News:"),
         num_patterns=6,
     ),
     _from_files(
         *("yahoo", _YAHOO),
+        texts=("0", "1", "2", "3"),
         examples=_yahoo_examples,
         pattern=_topic_pattern(" Question:"),
         num_patterns=6,
     ),
     _from_files(
         *("yelp-polarity", _YELP_POLARITY),
+        texts=("0", "1"),
         examples=_yelp_examples,
         pattern=_yelp_pattern,
         num_patterns=4,
     ),
     _from_files(
         *("yelp-full", _YELP_FULL),
+        texts=("0", "1"),
         examples=_yelp_examples,
         pattern=_yelp_pattern,
         num_patterns=4,

@@ -13,6 +13,7 @@ from glm_jax.tasks.files import JSON_LINES, SUPERGLUE, json_lines
 from glm_jax.tasks.patterns import MASK, SLOT, Pattern, Shortenable
 from glm_jax.tasks.task import Row, Segments, Task
 
+TEXTS = ("text", "target.span1_text", "target.span2_text")
 # Candidates that one training example has at most.
 MAX_CANDIDATES = 9
 
@@ -140,12 +141,14 @@ def _examples_without_groups(rows: Sequence[Row], split: str) -> list[Example]:
 TASKS = (
     Task(
         name="wsc",
+        submission="WSC.jsonl",
         labels=("False", "True"),
         files=JSON_LINES,
         rows=json_lines,
         examples=_examples,
         other_examples={"classification": classification_examples},
         published_at=SUPERGLUE,
+        texts=TEXTS,
         pattern=_pattern,
         num_patterns=3,
         segments=_segments,
@@ -163,6 +166,7 @@ TASKS = (
         rows=json_lines,
         examples=_pair_examples,
         published_at=SUPERGLUE,
+        texts=TEXTS,
         segments=_segments,
     ),
 )

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from glm_jax.cli.main import main
 from glm_jax.configure import read_configuration
 from glm_jax.data.batches.inputs import Inputs, open_inputs
 from glm_jax.data.blanks.config import Objective
@@ -76,8 +77,25 @@ def test_supervised_examples_are_mixed_into_training_only(tiny_run, tmp_path):
         (["data.store=", "data.stores={'a': 'b'}"], "data.stores['a'] is 'b', of type str"),
         (["data.store=", "data.stores=a"], "expected type dict"),
         (["data.order=random"], "'random'; expected one of epochs, documents"),
-        (["data.supervised=a.jsonl"], "a file and a share above 0, or neither"),
-        (["data.supervised_share=0.5"], "a file and a share above 0, or neither"),
+        (["data.supervised=a.jsonl"], "examples and a share above 0, or neither"),
+        (["data.supervised_share=0.5"], "examples and a share above 0, or neither"),
+        (["data.tasks={'rte': 'a'}"], "examples and a share above 0, or neither"),
+        (
+            ["data.tasks={'rte': 'a'}", "data.supervised=a.jsonl", "data.supervised_share=0.5"],
+            "data.tasks is {'rte': 'a'}; expected one of them",
+        ),
+        (
+            [
+                "data.tasks={'rte': 'a'}",
+                "data.supervised_share=0.5",
+                "data.task_weights={'cb': 1.0}",
+            ],
+            "expected a weight for each of the tasks rte, or no weights",
+        ),
+        (
+            ["data.tasks={'a': 'a'}", "data.supervised_share=0.5", "data.task_weights={'a': 0.0}"],
+            "data.task_weights gives a weight 0.0; expected above 0",
+        ),
         (["data.supervised_share=1.0"], "expected a number in [0, 1)"),
     ],
 )
@@ -112,3 +130,42 @@ def test_a_split_that_is_too_short_is_named(tiny_run, tiny_store, tmp_path):
         UsageError, match=r"split train of the store .*short: the split has 3 token"
     ):
         inputs.read_rows("train", 0, range(8))
+
+
+def test_tasks_are_mixed_into_training_and_resume(tiny_run, tmp_path):
+    """Each batch is the same wherever reading starts, and has its share of the tasks' rows."""
+    rows = [{"passage": f"{i}", "question": "b", "label": i % 2 == 0, "idx": i} for i in range(9)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [f"data.tasks={{'boolq': '{tmp_path}'}}", "data.supervised_share=0.25"]
+    settings += ["data.sequence_length=200", "model.max_sequence_length=200"]
+    inputs = open_with(tiny_run, *settings)
+    batches = [inputs.read_rows("train", step, range(8)) for step in range(4)]
+    for batch in batches:
+        assert (batch["objective"] == int(Objective.OTHER)).sum() == 2
+    again = open_with(tiny_run, *settings).read_rows("train", 3, range(8))
+    for name, values in again.items():
+        np.testing.assert_array_equal(values, batches[3][name])
+    held_out = inputs.read_rows("validation", 0, range(8))
+    assert not (held_out["objective"] == int(Objective.OTHER)).any()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "sentence"),
+    [
+        ("{'boolq': 'nowhere'}", "train.jsonl is missing, which task boolq needs"),
+        ("{'bool': 'nowhere'}", "there is no task 'bool'; did you mean boolq?"),
+        ("{'cb': 'tfds:super_glue/cb'}", "TFDS data set 'super_glue/cb' is not prepared in"),
+    ],
+)
+def test_tasks_that_cannot_be_read_stop_a_run_before_it_starts(
+    tiny_run, tmp_path, capsys, monkeypatch, tasks, sentence
+):
+    constants = pytest.importorskip("tensorflow_datasets").core.constants
+    monkeypatch.setattr(constants, "DATA_DIR", str(tmp_path))
+    flags = [f"--gin.data.tasks={tasks}", "--gin.data.supervised_share=0.5"]
+    folder = tmp_path / "run"
+    flags.append(f"--gin.train.run_folder={folder}")
+    assert main(["pretrain", f"--gin_file={tiny_run}", *flags]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1, error
+    assert not folder.exists()

@@ -1,6 +1,6 @@
 """A task that every installation has on disk: which library a docstring comes from.
 
-    python -m glm_jax.tasks.docstrings FOLDER
+    python -m glm_jax.data.sources.docstring_task FOLDER
 
 writes `train.jsonl`, `dev.jsonl` and `test.jsonl` of a custom task. Names that give the library
 away are replaced, and a source file is in one split with all its docstrings.
