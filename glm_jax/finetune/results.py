@@ -69,8 +69,11 @@ def read_results(
     if file.is_file():
         with suppress(ValueError):
             results = json.loads(file.read_text())
-    known = isinstance(results, dict) and results.get("steps") == steps
-    known = known and ("test" in results) == ("test" in ready.splits)
+    known = (
+        isinstance(results, dict)
+        and results.get("steps") == steps
+        and ("test" in results) == ("test" in ready.splits)
+    )
     # A process that goes on alone would wait for the others.
     return None if any_process(not known) else results
 
