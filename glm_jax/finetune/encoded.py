@@ -11,12 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from glm_jax.errors import UsageError
-from glm_jax.finetune.survey import (
-    Survey,
-    survey_classification,
-    survey_questions,
-    survey_rows,
-)
+from glm_jax.finetune.survey import Survey, survey_split
 from glm_jax.tasks import Example, Task, encode_example
 from glm_jax.tasks.sequence import collate_choices, stack
 from glm_jax.tokenizer import Tokenizer
@@ -229,31 +224,11 @@ def encode_examples(
         raise UsageError(f"a split of task {task.name} has no examples")
     for example in examples:
         task.label_index(example)
-    cloze, multi_token = options.get("cloze", True), options.get("multi_token", False)
+    cloze = options.get("cloze", True)
+    survey = survey_split(task, examples, tokenizer, sequence_length, patterns, options)
     by_position = {"tokens", "loss_mask", "position_ids", "prompt_ids"}
-    if not cloze:
-        survey = survey_classification(task, examples)
-    elif task.encode is not None:
-        survey = survey_rows(
-            [
-                encode_example(task, example, tokenizer, sequence_length=sequence_length)
-                for example in examples
-            ]
-        )
+    if survey.answer_length:
         by_position |= {"targets"}
-    else:
-        survey = survey_questions(
-            task,
-            examples,
-            tokenizer,
-            patterns=patterns,
-            prompts=options.get("num_prompt_tokens", 0) + options.get("prefix_prompt", 0),
-            multi_token=multi_token,
-            segment_length=options.get("segment_length", 0),
-            alone=task.answer_alone and options.get("negatives") is False,
-        )
-        if survey.answer_length:
-            by_position |= {"targets"}
     encoded = EncodedExamples(
         task,
         examples,

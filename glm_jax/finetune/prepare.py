@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -107,13 +108,7 @@ def prepare_finetuning(
     program = make_program(config, scorer, extras, mesh, is_trained, num_steps, smoothing)
     base = describe_base(config, params, model.num_attention_heads) if config.freezes else None
     start, frozen = divide_weights(params, program, is_trained, num_separate_layers=separate)
-
-    def params_of(seed: int) -> PyTree:
-        if config.prompt.initial != "words":
-            return start
-        prompts = initial_prompts(config, task, tokenizer, params["word_embedding"], seed)
-        return join(start, {"prompt_encoder": prompts})
-
+    add_prompts = partial(initial_prompts, config, task, tokenizer, params["word_embedding"])
     return PreparedFinetuning(
         task=task,
         splits=splits,
@@ -121,7 +116,7 @@ def prepare_finetuning(
         model=model,
         mesh=mesh,
         program=program,
-        params_of=params_of,
+        params_of=lambda seed: join(start, add_prompts(seed)),
         frozen=frozen,
         base=base,
         num_steps=num_steps,

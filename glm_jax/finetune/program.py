@@ -121,8 +121,8 @@ def make_finetune_program(
     boxed, boxed_params = jax.eval_shape(init, key), jax.eval_shape(init_params, key)
     specs = parameter_specs(boxed_params, mesh, layout)
     shardings = parameter_shardings(boxed, mesh, layout)
-    boxed_frozen = partition(boxed_params, is_trained)[1]
-    frozen = _abstract_frozen(boxed_frozen, mesh, layout, scorer.model.config.compute_dtype)
+    dtype = scorer.model.config.compute_dtype
+    frozen = _abstract_frozen(partition(boxed_params, is_trained)[1], mesh, layout, dtype)
     scores = replace(scorer, model=scorer.model.clone(param_specs=specs))
     over_mesh = OverMesh(mesh, shardings, frozen, specs, is_trained)
     step_of = partial(
@@ -131,19 +131,22 @@ def make_finetune_program(
         schedule=learning_rate_schedule(optimizer_config),
         accumulation_steps=accumulation_steps,
     )
-    choice_loss = partial(_loss_sum, scores, loss, label_smoothing)
-    token_loss = partial(language_model_loss, scores, token_smoothing)
+    choices = partial(_loss_sum, scores, loss, label_smoothing)
+    tokens = partial(language_model_loss, scores, token_smoothing)
     return FinetuneProgram(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
         abstract_frozen=frozen,
-        initialize=lambda seed: initialize_sharded(
-            init, mesh, jax.random.key(seed_value(seed)), layout=layout
-        ),
-        train_step=step_of(choice_loss, mean_over_examples, "weight"),
-        language_model_step=step_of(token_loss, mean_gradients, "loss_mask"),
+        initialize=lambda seed: initialize_sharded(init, mesh, key_of(seed), layout=layout),
+        train_step=step_of(choices, mean_over_examples, "weight"),
+        language_model_step=step_of(tokens, mean_gradients, "loss_mask"),
         scores=over_mesh.scores(scores),
         recognition_scores=over_mesh.scores(partial(recognition_scores, scores)),
     )
+
+
+def key_of(seed: int) -> Array:
+    """The key of a run's random numbers."""
+    return jax.random.key(seed_value(seed))
 
 
 def seed_value(seed: int) -> np.uint32:

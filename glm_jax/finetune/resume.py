@@ -91,5 +91,7 @@ def _changes(recorded: Mapping[str, Any], config: FinetuneRunConfig):
             if json.dumps(old) != json.dumps(new):
                 yield f"{section}.{name}", old, new
     old, new = recorded["finetune"]["initial_weights"], config.finetune.initial_weights
-    if not config.finetune.random_weights and resolve_path(old) != resolve_path(new):
+    # The checksums of frozen weights say whether they are the same, wherever they are.
+    matters = not (config.freezes or config.finetune.random_weights)
+    if matters and resolve_path(old) != resolve_path(new):
         yield "finetune.initial_weights", old, new

@@ -5,13 +5,15 @@ Runs start with this, so it builds the questions of all examples, but tokenizes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from glm_jax.tasks import Example, Task
+from glm_jax.tasks import Example, Task, encode_example
+from glm_jax.tasks.example import naming_example
 from glm_jax.tasks.patterns import Part, Pattern, Shortenable
 from glm_jax.tasks.sequence import Row
 from glm_jax.tasks.task import Segments
@@ -38,6 +40,36 @@ class Survey:
     answer_length: int
 
 
+def survey_split(
+    task: Task,
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    sequence_length: int,
+    patterns: Sequence[int],
+    options: Mapping[str, Any],
+) -> Survey:
+    """The rows of a split; the arguments are those of `encode_examples`."""
+    if not options.get("cloze", True):
+        return survey_classification(task, examples)
+    if task.encode is not None:
+        return survey_encoded(
+            [
+                encode_example(task, example, tokenizer, sequence_length=sequence_length)
+                for example in examples
+            ]
+        )
+    return survey_questions(
+        task,
+        examples,
+        tokenizer,
+        patterns=patterns,
+        prompts=options.get("num_prompt_tokens", 0) + options.get("prefix_prompt", 0),
+        multi_token=options.get("multi_token", False),
+        segment_length=options.get("segment_length", 0),
+        alone=task.answer_alone and options.get("negatives") is False,
+    )
+
+
 def survey_classification(task: Task, examples: Sequence[Example]) -> Survey:
     """The rows of a classifier's input, whose ends are dropped where they are too long."""
     inputs = [task.segments(example) for example in examples]
@@ -47,7 +79,7 @@ def survey_classification(task: Task, examples: Sequence[Example]) -> Survey:
     return Survey(sizes, np.zeros_like(sizes), num_choices, 0, 0)
 
 
-def survey_rows(rows: Sequence[Row]) -> Survey:
+def survey_encoded(rows: Sequence[Row]) -> Survey:
     """Rows of answers that are encoded already."""
     ends = [int(np.flatnonzero(row["loss_mask"].any(axis=0))[-1]) + 1 for row in rows]
     lengths = [end - int(row["prefix_length"].min()) for end, row in zip(ends, rows, strict=True)]
@@ -86,7 +118,8 @@ def survey_questions(
             by_label = task.verbalizers(pattern)
             words = tuple(by_label[label] for label in task.labels) if multi_token else ()
         for example in examples:
-            questions = task.questions(example, pattern, with_prompts=prompts > 0)
+            with naming_example(task.name, example):
+                questions = task.questions(example, pattern, with_prompts=prompts > 0)
             texts = _answers(questions[:1] if alone else questions) if words is None else words
             answers.append(texts)
             longest = max(map(_size, texts), default=0)

@@ -152,10 +152,13 @@ def initial_prompts(
     tokenizer: Tokenizer,
     table: Float[Array, "V D"],
     seed: int,
-) -> dict[str, jax.Array]:
+) -> dict[str, dict[str, jax.Array]]:
     """The parameters of the prompt encoder that are made of the network's word embeddings."""
+    if config.prompt.initial != "words":
+        return {}
     assert task.verbalizers is not None  # the configuration has been checked
     words = task.verbalizers(config.task.pattern).values()
     ids = sorted({id for word in words for id in tokenizer.encode_text(word)})
     key = jax.random.fold_in(jax.random.key(seed_value(seed)), PROMPT_KEY)
-    return {"spell_embeddings": words_as_prompts(key, table, ids, config.prompt.total)}
+    prompts = words_as_prompts(key, table, ids, config.prompt.total)
+    return {"prompt_encoder": {"spell_embeddings": prompts}}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from glm_jax.errors import UsageError
 
 Label = str | int
 
@@ -38,3 +41,12 @@ class Example:
         if not isinstance(self.text_b, str):
             raise TypeError(f"example {self.guid} has no second text")
         return self.text_b
+
+
+@contextmanager
+def naming_example(task: str, example: Example) -> Iterator[None]:
+    """Puts the example, and its task's name, into the message of a `UsageError`."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"example {example.guid} of task {task}: {error}") from error

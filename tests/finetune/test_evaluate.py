@@ -17,6 +17,7 @@ from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.evaluate import untrained_settings
 from glm_jax.finetune.predict import score_all
 from glm_jax.finetune.prepare import prepare_finetuning
+from glm_jax.finetune.trainable import join
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +85,11 @@ def test_left_to_right_scores_are_of_the_choice_after_the_text(tiny_task, tmp_pa
     ready = prepare_finetuning(read_configuration([], settings, FinetuneRunConfig), ("dev",))
     encoded = ready.splits["dev"].encoded
     with jax.set_mesh(ready.mesh):
-        found = score_all(encoded, ready.program.scores, ready.params, ready.mesh, 16)
+        found = score_all(
+            encoded, ready.program.score, join(ready.params_of(1), ready.frozen), ready.mesh, 16
+        )
     model, params = glm_jax.load(checkpoint)
-    arrays = {name: values[0] for name, values in encoded.arrays.items()}
+    arrays = encoded.row(0)
     logits: Any = model.apply(
         {"params": params}, arrays["tokens"], arrays["position_ids"], arrays["prefix_length"]
     )
