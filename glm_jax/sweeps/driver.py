@@ -222,7 +222,7 @@ class Driver:
         """Starts a killed trial again, unless that has happened too often."""
         how = f"was killed by signal {-ended.code}" if ended.code and ended.code < 0 else "stopped"
         if active.restarts >= self._plan.sweep.max_restarts:
-            self._fail(active, f"it {how}, for the {active.restarts + 1}th time")
+            self._fail(active, f"it {how} {active.restarts + 1} times")
             return
         active.restarts += 1
         self._say(f"restarting {active.trial.name}, which {how}")

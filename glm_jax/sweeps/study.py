@@ -118,7 +118,7 @@ class SweepStudy:
         return self.storage.get_trial(number)
 
     def propose(self, trial: Trial, distributions: Mapping[str, BaseDistribution]) -> None:
-        """Adds a trial that waits to be claimed."""
+        """Adds a trial that waits to be claimed, unless another driver has just done so."""
         attributes = {
             KEY: trial.key,
             NAME: trial.name,
@@ -129,15 +129,15 @@ class SweepStudy:
         if job := self._last_job(trial.key):
             attributes[JOB] = job
         params = {name: _param(trial.point[name]) for name in distributions}
-        self.storage.create_new_trial(
-            self.study_id,
-            create_trial(
-                state=TrialState.WAITING,
-                params=params,
-                distributions=dict(distributions),
-                user_attrs=attributes,
-            ),
+        proposed = create_trial(
+            state=TrialState.WAITING,
+            params=params,
+            distributions=dict(distributions),
+            user_attrs=attributes,
         )
+        number = self.storage.create_new_trial(self.study_id, proposed)
+        if self.current()[trial.key]._trial_id != number:
+            self._abandon(self.storage.get_trial(number))
 
     def release(self, found: FrozenTrial, trial: Trial) -> None:
         """Gives up a claimed trial that is not done, so that any driver may continue it."""

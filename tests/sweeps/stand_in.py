@@ -49,7 +49,7 @@ def main() -> int:
         return 1
     for step in range(first + 1, num_steps + 1):
         time.sleep(STEP_SECONDS)
-        loss = 10 * (rate - 0.01) ** 2 + 1 / step + int(values["train.seed"]) / 1000
+        loss = 10 * (rate - 0.01) ** 2 + 1 / step + int(values.get("train.seed", 0)) / 1000
         with open(folder / "metrics.jsonl", "a") as metrics:
             for kind in ("train", "validation"):
                 metrics.write(json.dumps({"step": step, "kind": kind, "loss": loss}) + "\n")
