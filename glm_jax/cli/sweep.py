@@ -106,7 +106,7 @@ def _show_commands(plan: Plan, environment: dict[str, str], console: Console) ->
     """Prints what would run for each known trial."""
     from glm_jax.sweeps.backends import make_backend
 
-    backend = make_backend(plan, environment)
+    backend = make_backend(plan, environment, start=False)
     for number, trial in enumerate(plan.trials):
         console.print(backend.commands(trial, number % backend.num_slots))
 

@@ -17,7 +17,7 @@ from glm_jax.errors import RunError
 from glm_jax.io.lock import local_holder
 from glm_jax.io.paths import resolve_path
 from glm_jax.sweeps.drivers import Drivers
-from glm_jax.sweeps.jobs import Backend, Ended, Job, last_message, log_file, run_folder_of
+from glm_jax.sweeps.jobs import Backend, Ended, Job, last_message, run_folder_of
 from glm_jax.sweeps.outcomes import Outcome, metric_values, read_outcome
 from glm_jax.sweeps.plan import Plan
 from glm_jax.sweeps.pruning import Pruning
@@ -41,7 +41,8 @@ class Active:
       found: it, in the study.
       slot: what it runs on.
       job: its run; None while another process has its run folder.
-      restarts: how often it was started again after it was killed.
+      restarts: how often it was killed, or stopped where it had started.
+      steps: that it had done when it was last started again.
       pruned: whether it was asked to stop since others are better.
     """
 
@@ -50,6 +51,7 @@ class Active:
     slot: int
     job: Job | None = None
     restarts: int = 0
+    steps: int = 0
     pruned: bool = False
 
 
@@ -103,6 +105,8 @@ class Driver:
                 self._next_look = time.monotonic() + LOOK_SECONDS
             for active in tuple(self._active):
                 self._advance(active, looking)
+            if self._stopping and self._backend.is_detached:
+                return self._unfinished() == 0  # the next driver finds what still runs
             if self._stopping:
                 for active in self._active:
                     if active.job is not None and id(active) not in stopped:
@@ -194,7 +198,7 @@ class Driver:
         """Records how a trial's run ended, or starts it again."""
         folder = run_folder_of(active.trial, self._plan.kind)
         well = ended.code in (0, None)
-        message = last_message(log_file(self._plan.folder, active.trial, "err"))
+        message = last_message(self._plan.local_folder, active.trial)
         if well and is_complete(active.trial.config, folder):
             self._complete(active, read_outcome(folder, self._plan.metric, self._plan.goal))
         elif active.pruned and (well or ended.was_killed):
@@ -203,7 +207,7 @@ class Driver:
         elif self._stopping:
             self._release(active)
         elif well or ended.was_killed:
-            self._restart(active, ended)
+            self._restart(active, ended, folder)
         elif IN_USE in message:
             active.job = None
         else:
@@ -218,13 +222,17 @@ class Driver:
         shown = f"{self._plan.metric} {value:.6g} after {time_taken} of training"
         self._finish(active, TrialState.COMPLETE, outcome, shown, value)
 
-    def _restart(self, active: Active, ended: Ended) -> None:
-        """Starts a killed trial again, unless that has happened too often."""
-        how = f"was killed by signal {-ended.code}" if ended.code and ended.code < 0 else "stopped"
-        if active.restarts >= self._plan.sweep.max_restarts:
-            self._fail(active, f"it {how} {active.restarts + 1} times")
+    def _restart(self, active: Active, ended: Ended, folder: str) -> None:
+        """Starts again a trial that was killed, or has saved and stopped, unless in vain."""
+        killed = bool(ended.code)
+        how = f"was killed by signal {-(ended.code or 0)}" if killed else "stopped"
+        steps = read_outcome(folder, self._plan.metric, self._plan.goal).steps
+        if killed or steps <= active.steps:
+            active.restarts += 1
+        active.steps = steps
+        if active.restarts > self._plan.sweep.max_restarts:
+            self._fail(active, f"it {how} {active.restarts} times")
             return
-        active.restarts += 1
         self._say(f"restarting {active.trial.name}, which {how}")
         self._start(active)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-from collections.abc import Mapping, Sequence
+import glob
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from glm_jax.sweeps.trials import Trial
 
 BASE_FILE = "base.gin"
 LOGS = "logs"
+PREFIX = "glm-jax: "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,13 @@ class Job(Protocol):
 
 
 class Backend(Protocol):
-    """Where trials run."""
+    """Where trials run.
+
+    Attributes:
+      is_detached: whether runs continue when their driver stops.
+    """
+
+    is_detached: bool
 
     @property
     def num_slots(self) -> int:
@@ -109,15 +116,19 @@ def log_file(folder: str, trial: Trial, stream: str) -> Path:
     return Path(folder) / LOGS / f"{trial.name}.{stream}"
 
 
-def last_message(file: Path) -> str:
-    """The last line of a run's standard error, without the name of the command."""
-    try:
-        lines = [line for line in file.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        lines = []
-    return lines[-1].strip().removeprefix("glm-jax: ") if lines else ""
+def last_message(folder: str, trial: Trial) -> str:
+    """What a trial's run has complained about: its last line, or the last that glm-jax wrote.
 
-
-def as_line(command: Sequence[str]) -> str:
-    """A command as one line that a shell reads back."""
-    return shlex.join(command)
+    Args:
+      folder: of the sweep.
+      trial: the trial.
+    """
+    # Of a queue, each job has a file of its own, with both streams.
+    files = [path for path in (Path(folder) / LOGS).glob(f"{glob.escape(trial.name)}[.-]*")]
+    files = [path for path in files if path.suffix in (".err", ".log")]
+    if not files:
+        return ""
+    newest = max(files, key=lambda path: path.stat().st_mtime)
+    lines = [line for line in newest.read_text(errors="replace").splitlines() if line.strip()]
+    own = [line for line in lines if line.startswith(PREFIX)]
+    return (own or lines or [""])[-1].strip().removeprefix(PREFIX)

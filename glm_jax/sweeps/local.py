@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ from typing import Any
 from glm_jax.errors import RunError
 from glm_jax.io.processes import is_running, machine, start_of
 from glm_jax.sweeps.devices import Slot
-from glm_jax.sweeps.jobs import Ended, as_line, gin_flags, log_file
-from glm_jax.sweeps.run_kind import RunKind
+from glm_jax.sweeps.jobs import Ended, log_file
 from glm_jax.sweeps.trials import Trial
 
 GLM_JAX = (sys.executable, "-m", "glm_jax")
@@ -80,26 +80,25 @@ class AdoptedJob:
 class LocalBackend:
     """Starts trials on this machine, each on its part of the devices and cores."""
 
+    is_detached = False
+
     def __init__(
         self,
-        kind: RunKind,
         folder: str,
         slots: Sequence[Slot],
         environment: Mapping[str, str],
-        program: Sequence[str] = GLM_JAX,
+        command: Callable[[Trial, int], list[str]],
     ):
         """Args:
-        kind: of the runs.
-        folder: of the sweep.
+        folder: where the output of the trials goes.
         slots: what each trial may use.
         environment: of the trials.
-        program: what `glm-jax` is started by.
+        command: what runs a trial on a slot.
         """
-        self._kind = kind
         self._folder = folder
         self._slots = slots
-        self._environment = with_shared_cache(environment, folder)
-        self._program = tuple(program)
+        self._environment = dict(environment)
+        self._command = command
 
     @property
     def num_slots(self) -> int:
@@ -112,7 +111,7 @@ class LocalBackend:
             output.parent.mkdir(parents=True, exist_ok=True)
             with open(output, "ab") as out, open(errors, "ab") as err, running_on(cores):
                 process = subprocess.Popen(
-                    [*GATE, *self._command(trial)],
+                    [*GATE, *self._command(trial, slot)],
                     stdin=subprocess.PIPE,
                     stdout=out,
                     stderr=err,
@@ -131,10 +130,10 @@ class LocalBackend:
 
     def commands(self, trial: Trial, slot: int) -> str:
         variables = [f"{n}={value}" for n, value in self._slots[slot].environment.items()]
-        return as_line([*variables, "glm-jax", *self._command(trial)[len(self._program) :]])
-
-    def _command(self, trial: Trial) -> list[str]:
-        return [*self._program, self._kind.command, *gin_flags(trial, self._kind, self._folder)]
+        command = self._command(trial, slot)
+        if command[: len(GLM_JAX)] == list(GLM_JAX):
+            command = ["glm-jax", *command[len(GLM_JAX) :]]
+        return shlex.join([*variables, *command])
 
 
 def with_shared_cache(environment: Mapping[str, str], folder: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
-from glm_jax.io.paths import resolve_path
+from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.parallel.mesh import MESH_AXES
 from glm_jax.sweeps.config import SweepConfig
 from glm_jax.sweeps.run_kind import AnyConfig, Bound, goal_of, kind_of, metric_of, with_defaults
@@ -29,6 +29,7 @@ class Plan:
       bound: what its file sets for the run, by section and name.
       kind: of its runs.
       folder: where everything goes, as it was given.
+      local_folder: where output and compiled programs go: the same, unless it is a URL.
       axes: what varies, seeds excluded.
       builder: makes trials of points.
       metric: that trials are compared by, as TensorBoard names it.
@@ -55,6 +56,8 @@ class Plan:
         self.bound = bound = with_defaults(bound, self.kind)
         self.folder = sweep.folder or os.path.join("sweeps", PurePath(file).stem)
         resolve_path(self.folder, "sweep.folder")
+        name = PurePath(self.folder).name
+        self.local_folder = os.path.join("sweeps", name) if is_url(self.folder) else self.folder
         self.axes = axes_of(sweep)
         self.seeds: tuple[int | None, ...] = sweep.seeds or (None,)
         self.builder = TrialBuilder(sweep, bound, self.kind, self.folder)

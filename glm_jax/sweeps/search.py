@@ -13,6 +13,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from glm_jax.sweeps.plan import Plan
@@ -91,7 +92,7 @@ class Search:
             seed=zlib.crc32(f"{seed} {index}".encode()), multivariate=True, n_startup_trials=1
         )
         # A study of its own in memory, where a proposal can be drawn and dropped.
-        study = optuna.create_study(sampler=sampler, direction=plan.goal)
+        study = optuna.create_study(sampler=sampler, direction=StudyDirection[plan.goal.upper()])
         study.add_trials(known)
         for _ in range(MAX_PROPOSALS):
             asked = study.ask(dict(self.distributions))

@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
+from optuna.study import StudyDirection
 
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.paths import is_url, resolve_path
@@ -77,7 +78,10 @@ def open_study(storage: BaseStorage, name: str, goal: str) -> int:
     """
     try:
         study = optuna.create_study(
-            storage=storage, study_name=name, direction=goal, load_if_exists=True
+            storage=storage,
+            study_name=name,
+            direction=StudyDirection[goal.upper()],
+            load_if_exists=True,
         )
     except Exception as error:
         reason = " ".join(str(error).split())

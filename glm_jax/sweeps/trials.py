@@ -162,8 +162,8 @@ class TrialBuilder:
         model = build_section("model", GLMConfig, {n: value_of(f"model.{n}") for n in fields})
         if name == "num_parameters":
             return num_parameters(model)
-        data = (value_of(f"data.{field}") for field in ("sequence_length", "batch_size"))
-        return flops_per_step(model, *data, value_of("train.target_fraction"))
+        length, batch_size = value_of("data.sequence_length"), value_of("data.batch_size")
+        return flops_per_step(model, length, batch_size, value_of("train.target_fraction"))
 
     def _check_names(self) -> None:
         sweep = self._sweep

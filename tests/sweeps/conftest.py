@@ -12,8 +12,8 @@ import pytest
 
 from glm_jax.configure import read_sweep
 from glm_jax.errors import RunError
+from glm_jax.sweeps.backends import local_backend
 from glm_jax.sweeps.devices import Slot
-from glm_jax.sweeps.local import LocalBackend
 from glm_jax.sweeps.plan import Plan
 from glm_jax.sweeps.run import run_sweep
 
@@ -55,7 +55,7 @@ def drive(tmp_path) -> Callable[..., list[str]]:
         sweep, bound = read_sweep([path], bindings)
         plan = Plan(sweep, bound, str(path), 1)
         slots = (Slot({}, frozenset(), 1),) * parallel
-        backend = LocalBackend(plan.kind, plan.folder, slots, os.environ, STAND_IN)
+        backend = local_backend(plan, slots, os.environ, STAND_IN)
         lines: list[str] = []
         try:
             run_sweep(plan, backend, lines.append, retry_failed=retry_failed)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from glm_jax.configure import read_sweep
 from glm_jax.errors import RunError
+from glm_jax.sweeps.backends import local_backend
 from glm_jax.sweeps.devices import Slot
-from glm_jax.sweeps.local import LocalBackend
 from glm_jax.sweeps.plan import Plan
 from glm_jax.sweeps.run import run_sweep
 
@@ -24,7 +24,7 @@ def main() -> int:
     sweep, bound = read_sweep([sys.argv[1]], sys.argv[2:])
     plan = Plan(sweep, bound, sys.argv[1], 1)
     slots = (Slot({}, frozenset(), 1),) * sweep.parallel
-    backend = LocalBackend(plan.kind, plan.folder, slots, os.environ, STAND_IN)
+    backend = local_backend(plan, slots, os.environ, STAND_IN)
     try:
         run_sweep(plan, backend, lambda line: print(line, flush=True))
     except RunError as error:
