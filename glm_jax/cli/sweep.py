@@ -112,4 +112,13 @@ def _show_commands(plan: Plan, environment: dict[str, str], console: Console) ->
 
 
 def _report(folder: str, arguments: argparse.Namespace, console: Console) -> int:
-    raise UsageError("not yet")
+    """Prints and writes the report, once or until the sweep is done."""
+    from glm_jax.sweeps.report.report import show_report, watch_report
+
+    if arguments.bindings:
+        raise UsageError(f"glm-jax sweep report takes no --gin.{arguments.bindings[0]}")
+    if arguments.watch:
+        watch_report(folder, console)
+    else:
+        show_report(folder, console)
+    return 0

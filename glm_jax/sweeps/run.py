@@ -94,6 +94,7 @@ def write_base(plan: Plan) -> None:
         "goal": plan.goal,
         "objective": plan.objective,
         "folder_setting": plan.kind.folder_setting,
+        "num_trials": plan.num_trials,
     }
     write_file(folder / SWEEP_FILE, (json.dumps(facts, indent=2) + "\n").encode())
 

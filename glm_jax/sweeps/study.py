@@ -10,6 +10,7 @@ reached by one atomic operation, and a driver may be killed between any two of t
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +26,7 @@ from glm_jax.sweeps.trials import Trial
 
 KEY, NAME, POINT, SEED, SETTINGS = "key", "name", "point", "seed", "settings"
 JOB, DRIVER, WANTED_BY = "job", "driver", "wanted_by:"
-ABANDONED, MESSAGE, RESULT = "abandoned", "message", "result"
+ABANDONED, MESSAGE, RESULT, COST = "abandoned", "message", "result", "cost"
 RETRIED = "retried:"  # in the study: failed trials that are to be tried again
 BASE = "base"  # in the study: what the sweep's file sets for the run
 
@@ -125,6 +126,7 @@ class SweepStudy:
             POINT: _as_text(trial.point),
             SEED: trial.seed,
             SETTINGS: _as_text(trial.settings),
+            COST: None if trial.cost is None else dataclasses.asdict(trial.cost),
         }
         if job := self._last_job(trial.key):
             attributes[JOB] = job
