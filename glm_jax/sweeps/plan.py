@@ -66,7 +66,7 @@ class Plan:
         self._num_devices = num_devices
         points = list(self._points())
         self.trials = self._validated(points if sweep.sampler != "tpe" else self._corners(points))
-        self.metric = sweep.metric or metric_of(self.kind, self.trials[0].config)
+        self.metric = sweep.metric or _common_metric(self.trials)
         self.goal = sweep.goal or goal_of(self.metric)
         self.objective = sweep.objective or self.kind.objective
         if sweep.sampler == "tpe":
@@ -204,6 +204,21 @@ def _inputs_of(config: AnyConfig) -> dict[str, str]:
 def _exists(path: str) -> bool:
     exists: Callable[[], bool] = resolve_path(path).exists
     return exists()
+
+
+def _common_metric(trials: Iterable[Trial]) -> str:
+    """The metric that every trial is judged by.
+
+    Raises:
+      UsageError: they have different ones.
+    """
+    metrics = sorted({metric_of(trial.config) for trial in trials})
+    if len(metrics) > 1:
+        raise UsageError(
+            f"the trials have different metrics, {' and '.join(metrics)}; set sweep.metric to one "
+            "that all of them have"
+        )
+    return metrics[0]
 
 
 def _check_seeds(sweep: SweepConfig) -> None:

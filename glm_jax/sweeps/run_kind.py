@@ -123,7 +123,7 @@ def kind_of(bound: Bound) -> RunKind:
     return kind
 
 
-def metric_of(kind: RunKind, config: AnyConfig) -> str:
+def metric_of(config: AnyConfig) -> str:
     """The metric that a run is judged by, as TensorBoard names it."""
     if isinstance(config, FinetuneRunConfig):
         return f"validation/{config.task.task.metrics[0]}"

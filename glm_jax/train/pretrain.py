@@ -64,8 +64,7 @@ def pretrain(
 
     Raises:
       UsageError: something of the configuration, or an earlier checkpoint, does not fit the rest.
-      RunError: another process has the run folder, loss or gradients were not finite too often, a
-        checkpoint could not be saved, or all are damaged.
+      RunError: the run folder is in use, updates or a save failed, or all checkpoints are damaged.
     """
     folder = resolve_path(config.train.run_folder, "train.run_folder")
     process = jax.process_index()
@@ -80,8 +79,7 @@ def pretrain(
         inputs = ready.inputs
         if first_step:
             inputs = resume_inputs(checkpoints.read_record(first_step), config, inputs, line.say)
-        evaluation_due = is_evaluation_due(config, folder, first_step)
-        if first_step >= config.train.num_steps and not evaluation_due:
+        if is_finished(config, folder, first_step):
             return _outcome(config, first_step, first_step)
         enter(jax.set_mesh(ready.mesh))
         enter(line)
@@ -91,17 +89,16 @@ def pretrain(
         skipped = int(jax.device_get(state.skipped))
         if process == 0:
             write_configuration(folder, config, inputs.tokenizer)
-        reports = reporter_config(config, ready.mesh)
-        reporter = enter(RunReporter(folder, first_step, skipped, line, reports))
-        num_batches = config.evaluation.num_batches
-        evaluate_at = partial(evaluate_state, ready, inputs, num_batches, reporter)
-        if evaluation_due:
-            evaluate_at(first_step, state)
+        report = reporter_config(config, ready.mesh)
+        reporter = enter(RunReporter(folder, first_step, skipped, line, report))
+        validate = partial(evaluate_state, ready, inputs, config.evaluation.num_batches, reporter)
+        if is_evaluation_due(config, folder, first_step):
+            validate(first_step, state)
         run = Run(
             config=loop_config(config),
             train_step=ready.program.train_step,
             batches=inputs.read("train", ready.mesh),
-            evaluate=evaluate_at,
+            evaluate=validate,
             checkpoints=checkpoints,
             record=partial(record_at, config, inputs, first_step),
             reporter=reporter,
@@ -112,6 +109,11 @@ def pretrain(
         )
         steps = train_loop(run, state, first_step)
     return _outcome(config, first_step, steps)
+
+
+def is_finished(config: RunConfig, folder: epath.Path, step: int) -> bool:
+    """Whether a run of which some steps are saved has nothing left to do."""
+    return step >= config.train.num_steps and not is_evaluation_due(config, folder, step)
 
 
 def is_evaluation_due(config: RunConfig, folder: epath.Path, step: int) -> bool:

@@ -44,7 +44,7 @@ def test_trials_and_groups_are_ordered_by_the_metric(folder):
     of_best = [t.value for t in results.trials if t.point == best.point and t.value is not None]
     assert best.mean == pytest.approx(statistics.fmean(of_best))
     assert best.num_values == 3 and best.interval is not None
-    assert best.mean < second.mean
+    assert second.mean is not None and best.mean is not None and best.mean < second.mean
     assert failed.mean is None and failed.num_values == 0
 
 
