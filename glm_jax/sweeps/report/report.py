@@ -13,6 +13,8 @@ from glm_jax.io.files import make_folder, write_file
 from glm_jax.io.paths import is_url
 from glm_jax.sweeps.report.best import best_gin
 from glm_jax.sweeps.report.hparams import write_hparams
+from glm_jax.sweeps.report.page import report_page
+from glm_jax.sweeps.report.pictures import THEMES, draw_pictures
 from glm_jax.sweeps.report.results import Results, read_results
 from glm_jax.sweeps.report.tables import (
     as_markdown,
@@ -71,8 +73,12 @@ def write_report(results: Results) -> list[str]:
         f"{as_markdown(group_rows(results))}\n## Trials\n\n{as_markdown(trial_rows(results))}"
     )
     files = {"report.md": markdown, "trials.csv": trials_csv(results)}
-    if gin := best_gin(results):
-        files["best.gin"] = gin
+    best = best_gin(results)
+    if best is not None:
+        files["best.gin"] = best
+    for name, _, image in draw_pictures(results, THEMES[0]):
+        files[f"{name}.svg"] = image.decode()
+    files["index.html"] = report_page(results, best)
     for name, text in files.items():
         write_file(f"{folder}/{name}", text.encode())
     names = list(files)
