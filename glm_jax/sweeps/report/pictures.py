@@ -37,17 +37,19 @@ class Theme:
       ink: of text and axes.
       paper: of the page.
       colours: of curves and cells, a colour map of Matplotlib.
+      span: the part of it that stands out from the page, for curves.
     """
 
     name: str
     ink: str
     paper: str
     colours: str
+    span: tuple[float, float]
 
 
 THEMES = (
-    Theme("light", ink="#222222", paper="#ffffff", colours="viridis"),
-    Theme("dark", ink="#dddddd", paper="#16181c", colours="plasma"),
+    Theme("light", ink="#222222", paper="#ffffff", colours="viridis", span=(0.0, 0.85)),
+    Theme("dark", ink="#dddddd", paper="#16181c", colours="plasma", span=(0.98, 0.35)),
 )
 
 
@@ -84,7 +86,7 @@ def _curves(results: Results, theme: Theme) -> Figure | None:
     if any(max(curve.seconds) > 0 for curve in curves):
         panels["seconds of training"] = [curve.seconds for curve in curves]
     figure = Figure(figsize=(4.4 * len(panels), 4.6), layout="constrained")
-    colours = matplotlib.colormaps[theme.colours](np.linspace(0.05, 0.9, len(curves)))
+    colours = matplotlib.colormaps[theme.colours](np.linspace(*theme.span, len(curves)))
     for axes, (label, positions) in zip(
         figure.subplots(1, len(panels), squeeze=False, sharey=True)[0],
         panels.items(),
@@ -174,6 +176,8 @@ def _scaling(results: Results, theme: Theme) -> Figure | None:
             axes.plot(line, law(line), "--", color=theme.ink, lw=1, label=label)
             axes.legend(frameon=False)
         axes.set(xscale="log", yscale="log", xlabel=SIZES[size], ylabel=results.metric)
+        for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            formatter("{x:.3g}")
         _plain(axes)
     return figure
 
