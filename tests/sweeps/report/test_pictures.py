@@ -13,6 +13,7 @@ from glm_jax.sweeps.report.analysis import best_by_size, fit_power_law, importan
 from glm_jax.sweeps.report.page import report_page
 from glm_jax.sweeps.report.pictures import THEMES, draw_pictures
 from glm_jax.sweeps.report.results import Result, Results
+from tests.serve.browser import browsing, find_chromium
 
 
 def made_up(folder: Path, *, layers=(1, 2, 4), rates=(1e-3, 1e-2), seeds=(1, 2)) -> Results:
@@ -119,3 +120,32 @@ def test_the_page_fetches_nothing_and_escapes(tmp_path):
     assert "# &lt;b&gt;" in page
     assert page.count('class="light"') == page.count('class="dark"') == 4
     assert page.count("<!DOCTYPE") == 0 and page.count("<!doctype html>") == 1
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed")
+def test_the_page_shows_one_of_both_themes_in_a_browser(tmp_path):
+    results = made_up(tmp_path / "sweep")
+    page = tmp_path / "index.html"
+    page.write_text(report_page(results, "optimizer.learning_rate = 0.01\n"))
+    chromium = find_chromium()
+    assert chromium is not None
+    with browsing(chromium, tmp_path / "profile") as tab:
+        tab.call("Network.enable")
+        tab.call("Network.emulateNetworkConditions", **OFFLINE)
+        tab.open(page.as_uri())
+        for theme, other in (("light", "dark"), ("dark", "light")):
+            tab.look(1200, 900, theme)
+            assert tab.evaluate(visible(theme)) == 4
+            assert tab.evaluate(visible(other)) == 0
+            # Nothing is wider than the window.
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 1200
+            tab.screenshot(tmp_path / f"{theme}.png")
+
+
+OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+
+
+def visible(theme: str) -> str:
+    """How many pictures of a theme a page shows."""
+    boxes = f"[...document.querySelectorAll('.{theme} svg')].map(s => s.getBoundingClientRect())"
+    return f"{boxes}.filter(box => box.width > 100 && box.height > 50).length"
