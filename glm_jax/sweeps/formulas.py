@@ -29,7 +29,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "round": round,
     "sqrt": math.sqrt,
 }
-MAX_EXPONENT = 1000  # larger powers of integers take memory without limit
+MAX_EXPONENT = 1000
+MAX_BITS = 100_000  # of a power of integers
 MAX_LENGTH = 10_000  # of a text or a tuple
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -123,8 +124,9 @@ def _value(node: ast.expr, value_of: Callable[[str], Any]) -> Any:
 def _power(base: Any, exponent: Any) -> Any:
     if isinstance(exponent, int | float) and abs(exponent) > MAX_EXPONENT:
         raise UsageError(f"the exponent {exponent} is larger than {MAX_EXPONENT}")
-    if isinstance(base, int) and base.bit_length() > MAX_EXPONENT:
-        raise UsageError("the base of a power is too large")
+    integers = isinstance(base, int) and isinstance(exponent, int)
+    if integers and base.bit_length() * exponent > MAX_BITS:
+        raise UsageError("a power is too large")
     return base**exponent
 
 

@@ -65,7 +65,9 @@ class Plan:
         self.num_excluded = 0
         self._num_devices = num_devices
         points = list(self._points())
-        self.trials = self._validated(points if sweep.sampler != "tpe" else self._corners(points))
+        self.trials: tuple[Trial, ...] = self._validated(
+            points if sweep.sampler != "tpe" else self._corners(points)
+        )
         self.metric = sweep.metric or _common_metric(self.trials)
         self.goal = sweep.goal or goal_of(self.metric)
         self.objective = sweep.objective or self.kind.objective

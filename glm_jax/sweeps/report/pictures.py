@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 
 import matplotlib
@@ -80,7 +80,7 @@ def _curves(results: Results, theme: Theme) -> Figure | None:
     metric, curves = read_curves(results)
     if not any(len(curve.steps) > 1 for curve in curves):
         return None
-    panels = {"step": [curve.steps for curve in curves]}
+    panels: dict[str, list[Sequence[float]]] = {"step": [curve.steps for curve in curves]}
     if all(curve.flops is not None for curve in curves):
         panels["training FLOP"] = [curve.flops or [] for curve in curves]
     if any(max(curve.seconds) > 0 for curve in curves):
