@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from io import BytesIO
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,6 +25,7 @@ from glm_jax.sweeps.report.analysis import (
 from glm_jax.sweeps.report.curves import read_curves
 from glm_jax.sweeps.report.results import Results
 
+INK = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 MAX_LABELS = 8  # curves with a name in the legend
 SIZES = {"num_parameters": "parameters", "flops": "training FLOP"}
 
@@ -61,11 +63,14 @@ def draw_pictures(results: Results, theme: Theme) -> Iterator[tuple[str, str, by
         ("importance", "Importance of the settings", _importance),
         ("scaling", "Scaling", _scaling),
     )
-    ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), theme.ink)
-    ticks = dict.fromkeys(("xtick.color", "ytick.color"), theme.ink)
-    fixed = {"axes.facecolor": "none", "svg.fonttype": "none", "svg.hashsalt": results.name}
+    settings: dict[Any, Any] = {
+        **dict.fromkeys(INK, theme.ink),
+        "axes.facecolor": "none",
+        "svg.fonttype": "none",
+        "svg.hashsalt": results.name,
+    }
     for name, title, draw in drawings:
-        with matplotlib.rc_context({**ink, **ticks, **fixed}):
+        with matplotlib.rc_context(settings):
             figure = draw(results, theme)
             if figure is None:
                 continue
