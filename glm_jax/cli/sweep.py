@@ -97,9 +97,20 @@ def _show(plan: Plan, console: Console) -> None:
     for line in plan_lines(plan):
         console.print(line)
     if plan.trials:
-        console.print(plan_table(plan, plan.trials, None))
+        console.print(plan_table(plan, plan.trials, _measured_speed(plan)))
     for problem in missing_inputs(plan.trials):
         console.print(f"note: {problem}")
+
+
+def _measured_speed(plan: Plan) -> float | None:
+    """Seconds for each operation, from trials of this sweep that are done; None without any."""
+    from glm_jax.io.paths import resolve_path
+    from glm_jax.sweeps.report.results import read_results, seconds_per_flop
+    from glm_jax.sweeps.run import SWEEP_FILE
+
+    if not (resolve_path(plan.folder) / SWEEP_FILE).is_file():
+        return None
+    return seconds_per_flop(read_results(plan.folder))
 
 
 def _show_commands(plan: Plan, environment: dict[str, str], console: Console) -> None:

@@ -15,10 +15,13 @@ from rich.console import Console
 
 from glm_jax.configure import read_configuration
 from glm_jax.io.processes import is_running
+from glm_jax.sweeps.report.results import read_results
 from glm_jax.sweeps.storage import open_storage
 from glm_jax.sweeps.study import JOB
 from glm_jax.train.metrics import read_metrics
 from glm_jax.train.pretrain import pretrain
+from tests.finetune.conftest import SETTINGS, write_examples
+from tests.serve.tiny_checkpoint import write_checkpoint
 from tests.train.test_pretrain import assert_same_params
 
 SWEEP = (
@@ -95,3 +98,28 @@ def test_a_sweep_killed_at_random_moments_equals_undisturbed_runs(
     output, errors = again.communicate(timeout=600)
     assert again.returncode == 0 and "started" not in output, errors
     assert json.loads((folder / "sweep.json").read_text())["goal"] == "minimize"
+
+
+@pytest.mark.slow
+def test_a_sweep_of_finetuning(run_command, tmp_path):
+    data = write_examples(tmp_path / "data")
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    file = tmp_path / "tasks.gin"
+    paths = f"task.data = '{data}'\nfinetune.initial_weights = '{checkpoint}'\n"
+    sweep = (
+        f"finetune.run_folder = 'unused'\nsweep.folder = '{tmp_path}/sweep'\n"
+        "sweep.choices = {'optimizer.learning_rate': (1e-5, 3e-3)}\n"
+    )
+    file.write_text(SETTINGS + paths + sweep)
+    done = run_command(["sweep", "run", file])
+    assert done.returncode == 0, done.stderr
+    results = read_results(str(tmp_path / "sweep"))
+    assert (results.metric, results.goal) == ("validation/accuracy", "maximize")
+    assert [trial.name for trial in results.trials] == [
+        "learning_rate=0.003",
+        "learning_rate=1e-05",
+    ]
+    for trial in results.trials:
+        written = json.loads((Path(trial.run_folder) / "results.json").read_text())
+        assert trial.value == pytest.approx(written["accuracy"])
+        assert trial.status == "done" and trial.best_step == written["step"]

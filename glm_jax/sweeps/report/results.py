@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -145,6 +146,13 @@ def read_results(folder: str) -> Results:
     trials = [_result(trial, results) for trial in current.values()]
     trials.sort(key=lambda trial: (results.order(trial.value), trial.name))
     return dataclasses.replace(results, trials=tuple(trials))
+
+
+def seconds_per_flop(results: Results) -> float | None:
+    """The median time that training took for one operation; None before a trial is done."""
+    done = [t for t in results.trials if t.status == "done" and t.flops and t.train_seconds]
+    rates = [trial.train_seconds / trial.flops for trial in done if trial.flops]
+    return statistics.median(rates) if rates else None
 
 
 def _result(trial: FrozenTrial, results: Results) -> Result:

@@ -12,7 +12,7 @@ import pytest
 from glm_jax.sweeps.report.analysis import best_by_size, fit_power_law, importances
 from glm_jax.sweeps.report.page import report_page
 from glm_jax.sweeps.report.pictures import THEMES, draw_pictures
-from glm_jax.sweeps.report.results import Result, Results
+from glm_jax.sweeps.report.results import Result, Results, seconds_per_flop
 from tests.serve.browser import browsing, find_chromium
 
 
@@ -68,6 +68,11 @@ def test_importance_is_the_share_of_the_variance(tmp_path):
     assert sum(shares.values()) == pytest.approx(1, abs=1e-6)
     # By hand: the variance of 4 n^-0.1 over 1, 2, 4 is 0.0452, that of the rates 0.0225.
     assert shares["model.num_layers"] == pytest.approx(0.0452 / 0.0677, abs=0.005)
+
+
+def test_the_speed_is_that_of_the_trial_in_the_middle(tmp_path):
+    # 20 s for 1, 2 and 4 TFLOP.
+    assert seconds_per_flop(made_up(tmp_path)) == pytest.approx(20 / 2e12)
 
 
 def test_a_power_law_is_found_again(tmp_path):
