@@ -108,10 +108,11 @@ def running_trials(folder: Path) -> list[int]:
 
 
 def wait_for(condition, driver: subprocess.Popen[str], seconds: float = 120) -> None:
+    """Waits until a condition was true once, or the driver has ended."""
     deadline = time.monotonic() + seconds
-    while not condition() and driver.poll() is None and time.monotonic() < deadline:
+    while not condition() and driver.poll() is None:
+        assert time.monotonic() < deadline, "nothing happens"
         time.sleep(0.02)
-    assert condition() or driver.poll() is not None
 
 
 @pytest.mark.slow

@@ -140,7 +140,9 @@ def start_driver(file: Path, environment: Mapping[str, str]) -> subprocess.Popen
 
 
 def wait_for(condition, driver: subprocess.Popen[str], seconds: float = 120) -> None:
+    """Waits until a condition was true once."""
     deadline = time.monotonic() + seconds
-    while not condition() and driver.poll() is None and time.monotonic() < deadline:
+    while not condition():
+        assert driver.poll() is None, "the driver has ended"
+        assert time.monotonic() < deadline, "nothing happens"
         time.sleep(0.1)
-    assert condition(), "the driver has ended" if driver.poll() is not None else "nothing happens"
