@@ -172,7 +172,7 @@ class Driver:
             self._drop(active, "was taken over by another driver")
             job.stop()
             return
-        job.begin()
+        job.proceed()
         active.job = job
         self._say(f"started    {active.trial.name}")
 

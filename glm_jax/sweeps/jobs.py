@@ -40,7 +40,7 @@ class Job(Protocol):
         """By which another driver finds it again."""
         ...
 
-    def begin(self) -> None:
+    def proceed(self) -> None:
         """Lets it run, now that its record is kept."""
         ...
 
@@ -68,7 +68,7 @@ class Backend(Protocol):
         ...
 
     def start(self, trial: Trial, slot: int) -> Job:
-        """Prepares a trial's run, which waits for `begin`.
+        """Prepares a trial's run, which waits for `proceed`.
 
         Raises:
           RunError: it can't be started.

@@ -39,7 +39,7 @@ class LocalJob:
     def record(self) -> Mapping[str, Any]:
         return self._record
 
-    def begin(self) -> None:
+    def proceed(self) -> None:
         if self._process.stdin:
             with suppress(OSError):  # it was killed already, which `poll` reports
                 self._process.stdin.write(b"\n")
@@ -64,7 +64,7 @@ class AdoptedJob:
     def record(self) -> Mapping[str, Any]:
         return self._record
 
-    def begin(self) -> None:
+    def proceed(self) -> None:
         """It runs already."""
 
     def poll(self) -> Ended | None:

@@ -241,8 +241,8 @@ def _check_folders(trials: list[Trial]) -> None:
     for trial in trials:
         if trial.name in names:
             raise UsageError(
-                f"two trials have the run folder {trial.name}: their values differ too little "
-                "to be told apart in a name"
+                f"two trials have the run folder {trial.name}: their values are equal in the "
+                "six digits of a name"
             )
         names[trial.name] = trial
         same = settings.setdefault(repr(sorted(trial.settings.items())), trial)

@@ -32,7 +32,7 @@ class QueuedJob:
     def record(self) -> Mapping[str, Any]:
         return {"queue": self._queue.kind, "name": self._name}
 
-    def begin(self) -> None:
+    def proceed(self) -> None:
         """It is in the queue already."""
 
     def poll(self) -> Ended | None:

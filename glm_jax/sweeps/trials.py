@@ -118,7 +118,7 @@ class TrialBuilder:
           index: number of the point, where points are drawn; None for a grid.
 
         Raises:
-          UsageError: it is impossible; the message begins with what differs.
+          UsageError: it is impossible; the message starts with what differs.
         """
         differing = point if seed is None else {**point, SEED: seed}
         number = "" if index is None else f"p{index:03d}"

@@ -39,7 +39,7 @@ class Theme:
       ink: of text and axes.
       paper: of the page.
       colours: of curves and cells, a colour map of Matplotlib.
-      span: the part of it that stands out from the page, for curves.
+      span: the part of it that contrasts with the page, for curves.
     """
 
     name: str
