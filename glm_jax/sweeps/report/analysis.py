@@ -55,17 +55,28 @@ def importances(results: Results) -> dict[str, float]:
     values = [trial.value or 0.0 for trial in trials]
     if len(trials) < 3 or statistics.pvariance(values) == 0:
         return {}
-    shares = {name: _explained(trials, values, name) for name in varied_axes(trials)}
+    # Where a list has a value for every trial, it explains all and says nothing.
+    axes = [n for n in varied_axes(trials) if _is_range(trials, n) or _is_repeated(trials, n)]
+    shares = {name: _explained(trials, values, name) for name in axes}
     if any(trial.seed is not None for trial in trials):
         points = [repr(sorted(trial.point.items())) for trial in trials]
         shares["seed"] = 1 - _between(points, values)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def _explained(trials: Sequence[Result], values: Sequence[float], name: str) -> float:
+def _is_range(trials: Sequence[Result], name: str) -> bool:
     found = [trial.point.get(name) for trial in trials]
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in found)
-    if numbers and len(set(found)) > MAX_LIST:
+    return numbers and len(set(found)) > MAX_LIST
+
+
+def _is_repeated(trials: Sequence[Result], name: str) -> bool:
+    return len({hashable(trial.point.get(name)) for trial in trials}) < len(trials)
+
+
+def _explained(trials: Sequence[Result], values: Sequence[float], name: str) -> float:
+    found = [trial.point.get(name) for trial in trials]
+    if _is_range(trials, name):
         correlation = spearmanr(np.array(found, float), np.array(values)).statistic
         return float(np.nan_to_num(correlation) ** 2)
     return _between([hashable(value) for value in found], values)

@@ -70,6 +70,11 @@ def test_importance_is_the_share_of_the_variance(tmp_path):
     assert shares["model.num_layers"] == pytest.approx(0.0452 / 0.0677, abs=0.005)
 
 
+def test_what_differs_between_all_trials_has_no_importance(tmp_path):
+    shares = importances(made_up(tmp_path, rates=(1e-2,), seeds=(1,)))
+    assert "model.num_layers" not in shares
+
+
 def test_the_speed_is_that_of_the_trial_in_the_middle(tmp_path):
     # 20 s for 1, 2 and 4 TFLOP.
     assert seconds_per_flop(made_up(tmp_path)) == pytest.approx(20 / 2e12)
