@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import io
 import os
@@ -21,6 +20,7 @@ from etils import epath
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.io.paths import is_url, resolve_path
+from glm_jax.sweeps.config import SweepConfig
 from glm_jax.train.config import RunConfig
 from glm_jax.train.run_folder import (
     PATH_SETTINGS,
@@ -28,13 +28,14 @@ from glm_jax.train.run_folder import (
     folder_of_run,
     moved_settings,
 )
-from glm_jax.typed_values import build_section
+from glm_jax.typed_values import build_known, build_section, unknown_name
 
 # What a configuration may describe, by the command that runs it.
 Root = TypeVar("Root", bound=Any)
 SECTIONS: dict[str, type] = {
     **typing.get_type_hints(RunConfig),
     **typing.get_type_hints(FinetuneRunConfig),
+    "sweep": SweepConfig,
 }
 # Holds configs/: a link to the checkout's folder, a copy of it in an installed package.
 PACKAGE = Path(__file__).parent
@@ -70,21 +71,44 @@ def read_configuration(
       UsageError: a missing file, an unknown or missing name, a wrong type, an impossible value or
         an impossible combination.
     """
-    return _build(_bound_values(gin_files, bindings), root)
+    return build_known(_read_bound_values(gin_files, bindings), root)
 
 
 def read_any_configuration(
     gin_files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ()
 ) -> RunConfig | FinetuneRunConfig:
     """`read_configuration` of finetuning, if the section `finetune` is set, or of pretraining."""
-    bound = _bound_values(gin_files, bindings)
-    return _build(bound, FinetuneRunConfig if bound["finetune"] else RunConfig)
+    bound = _read_bound_values(gin_files, bindings)
+    return build_known(bound, FinetuneRunConfig if bound["finetune"] else RunConfig)
 
 
-def _bound_values(
+def read_sweep(
+    gin_files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ()
+) -> tuple[SweepConfig, dict[str, dict[str, Any]]]:
+    """The sweep that gin files describe, and what they set in every other section.
+
+    Arguments as in `read_configuration`. The other sections' values are not checked.
+
+    Raises:
+      UsageError: as `read_configuration`, for the section `sweep`.
+    """
+    bound = _read_bound_values(gin_files, bindings)
+    values = bound.pop("sweep")
+    if not values:
+        raise UsageError(
+            f"{os.fspath(gin_files[-1])} sets nothing of the section sweep; expected a sweep's file"
+        )
+    return build_section("sweep", SweepConfig, values), bound
+
+
+def _read_bound_values(
     gin_files: Sequence[str | os.PathLike[str]], bindings: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """What files and bindings set, by section and name."""
+    """What gin files and bindings set, by section and name; empty sections included.
+
+    Raises:
+      UsageError: a missing file, or one that gin can't make sense of.
+    """
     gin.clear_config(clear_constants=True)
     try:
         for path in gin_files:
@@ -99,18 +123,6 @@ def _bound_values(
         raise UsageError(_explain(error)) from error
     finally:
         gin.clear_config(clear_constants=True)
-
-
-def _build(bound: Mapping[str, dict[str, Any]], root: type[Root]) -> Root:
-    """The configuration of these values."""
-    sections = typing.get_type_hints(root)
-    for name, values in bound.items():
-        if values and name not in sections:
-            raise UsageError(
-                f"{name}.{next(iter(values))} is set, but this command has the sections "
-                f"{', '.join(sections)}"
-            )
-    return root(**{name: build_section(name, SECTIONS[name], bound[name]) for name in sections})
 
 
 def _find(path: str | os.PathLike[str], beside: epath.Path | None = None) -> epath.Path | None:
@@ -252,7 +264,7 @@ def _checked_binding(binding: str) -> str:
         raise UsageError(f"the binding {binding!r} names no section; expected SECTION.NAME=VALUE")
     section = name.rpartition("/")[2].rpartition(".")[0]
     if section and section.rpartition(".")[2] not in SECTIONS:
-        raise UsageError(_unknown("section", section, list(SECTIONS)))
+        raise UsageError(unknown_name("section", section, list(SECTIONS)))
     try:
         ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -270,23 +282,17 @@ def _explain(error: Exception) -> str:
     """gin's many-line messages as one sentence."""
     text = str(error)
     if match := re.search(r"No configurable matching '(.+?)'", text):
-        return _unknown("section", match[1], list(SECTIONS)) + _place(text)
+        return unknown_name("section", match[1], list(SECTIONS)) + _place(text)
     if match := re.search(r"Configurable '(.+?)' doesn't have a parameter named '(.+?)'", text):
         section = match[1].rpartition(".")[2]
         names = [field.name for field in dataclasses.fields(SECTIONS[section])]
-        return _unknown("name", match[2], names, f" in section {section}") + _place(text)
+        return unknown_name("name", match[2], names, f" in section {section}") + _place(text)
     if match := re.search(r"No bindings specified for '(.+?)/gin\.macro'", text):
         return f"the macro %{match[1]} is used, but not defined" + _place(text)
     if isinstance(error, tokenize.TokenError):
         return f"the configuration can't be read: {error.args[0]}"
     first_line = next((line.strip() for line in text.splitlines() if line.strip()), repr(error))
     return f"the configuration can't be read: {first_line}" + _place(text)
-
-
-def _unknown(kind: str, name: str, known: list[str], where: str = "") -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
-    return f"unknown {kind} {name!r}{where}; {hint}"
 
 
 def _place(text: str) -> str:

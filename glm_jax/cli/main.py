@@ -23,6 +23,7 @@ from glm_jax.cli import (
     prepare,
     pretrain,
     serve,
+    sweep,
     tokenizer,
 )
 from glm_jax.errors import RunError, UsageError
@@ -33,6 +34,7 @@ COMMANDS = (
     pretrain,
     evaluate,
     finetune,
+    sweep,
     fill,
     serve,
     convert,

@@ -189,6 +189,17 @@ class FolderLock:
         return (json.dumps(record) + "\n").encode()
 
 
+def local_holder(folder: epath.Path) -> str | None:
+    """The running process of this machine that has a folder's lock; None where there is none."""
+    try:
+        holder = _read_holder((folder / LOCK_FILE).read_bytes())
+    except OSError:
+        return None
+    if holder is None or holder.machine != machine():
+        return None
+    return holder.describe() if is_running(holder.process, holder.started) else None
+
+
 def _this_process(folder: epath.Path) -> Holder:
     identity = ""
     if not is_url(folder):

@@ -24,7 +24,12 @@ def start_of_this_process() -> str:
 
     Process numbers are used again: a number and its start together are one process.
     """
-    found = _state_and_start("self")
+    return start_of("self")
+
+
+def start_of(process: int | str) -> str:
+    """When a process of this machine was started, as its own `start_of_this_process`."""
+    found = _state_and_start(str(process))
     return found[1] if found else ""
 
 

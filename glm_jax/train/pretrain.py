@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import jax
+from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -23,7 +24,7 @@ from glm_jax.io.paths import resolve_path
 from glm_jax.train.config import RunConfig
 from glm_jax.train.evaluate import evaluate
 from glm_jax.train.loop import LoopConfig, Run, train_loop
-from glm_jax.train.metrics import ProgressLine, draw_loss
+from glm_jax.train.metrics import ProgressLine, draw_loss, read_metrics
 from glm_jax.train.preflight import PreparedRun, prepare_run
 from glm_jax.train.profile import Profiler, ProfileSteps
 from glm_jax.train.reporter import ReporterConfig, RunReporter, utilisation_of
@@ -63,8 +64,7 @@ def pretrain(
 
     Raises:
       UsageError: something of the configuration, or an earlier checkpoint, does not fit the rest.
-      RunError: another process has the run folder, loss or gradients were not finite too often, a
-        checkpoint could not be saved, or all are damaged.
+      RunError: the run folder is in use, updates or a save failed, or all checkpoints are damaged.
     """
     folder = resolve_path(config.train.run_folder, "train.run_folder")
     process = jax.process_index()
@@ -79,7 +79,7 @@ def pretrain(
         inputs = ready.inputs
         if first_step:
             inputs = resume_inputs(checkpoints.read_record(first_step), config, inputs, line.say)
-        if first_step >= config.train.num_steps:
+        if is_finished(config, folder, first_step):
             return _outcome(config, first_step, first_step)
         enter(jax.set_mesh(ready.mesh))
         enter(line)
@@ -89,15 +89,16 @@ def pretrain(
         skipped = int(jax.device_get(state.skipped))
         if process == 0:
             write_configuration(folder, config, inputs.tokenizer)
-        reports = reporter_config(config, ready.mesh)
-        reporter = enter(RunReporter(folder, first_step, skipped, line, reports))
+        report = reporter_config(config, ready.mesh)
+        reporter = enter(RunReporter(folder, first_step, skipped, line, report))
+        validate = partial(evaluate_state, ready, inputs, config.evaluation.num_batches, reporter)
+        if is_evaluation_due(config, folder, first_step):
+            validate(first_step, state)
         run = Run(
             config=loop_config(config),
             train_step=ready.program.train_step,
             batches=inputs.read("train", ready.mesh),
-            evaluate=partial(
-                evaluate_state, ready, inputs, config.evaluation.num_batches, reporter
-            ),
+            evaluate=validate,
             checkpoints=checkpoints,
             record=partial(record_at, config, inputs, first_step),
             reporter=reporter,
@@ -108,6 +109,21 @@ def pretrain(
         )
         steps = train_loop(run, state, first_step)
     return _outcome(config, first_step, steps)
+
+
+def is_finished(config: RunConfig, folder: epath.Path, step: int) -> bool:
+    """Whether a run of which some steps are saved has nothing left to do."""
+    return step >= config.train.num_steps and not is_evaluation_due(config, folder, step)
+
+
+def is_evaluation_due(config: RunConfig, folder: epath.Path, step: int) -> bool:
+    """Whether the run was stopped between a save and the evaluation that follows it."""
+    if not step or (step % config.evaluation.every and step != config.train.num_steps):
+        return False
+    evaluated = (
+        r["step"] for r in read_metrics(folder / "metrics.jsonl") if r["kind"] == "validation"
+    )
+    return step not in evaluated
 
 
 def resume_inputs(

@@ -106,6 +106,23 @@ def test_a_run_leaves_its_folder_and_learns(tiny_run):
     assert record["data_seed"] == config.data.seed and len(record["tokenizer_fingerprint"]) == 64
 
 
+@pytest.mark.parametrize("num_steps", [6, 9])
+def test_an_evaluation_that_a_kill_prevented_is_made_up_for(finished, tiny_run, num_steps):
+    folder = Path(finished.train.run_folder)
+    records = list(read_metrics(folder / "metrics.jsonl"))
+    (lost,) = [record for record in records if record["kind"] == "validation"]
+    kept = [json.dumps(record) + "\n" for record in records if record is not lost]
+    (folder / "metrics.jsonl").write_text("".join(kept))
+    bindings = (f"train.num_steps={num_steps}", "evaluation.every=6")
+    outcome, _, output = run(tiny_run, *bindings)
+    assert outcome.finished and "step 6: validation" in output
+    records = list(read_metrics(folder / "metrics.jsonl"))
+    found = [record for record in records if record["kind"] == "validation"]
+    assert [record["step"] for record in found] == sorted({6, num_steps})
+    assert {**found[0], "seconds": 0} == {**lost, "seconds": 0}
+    assert "validation" not in run(tiny_run, *bindings)[2]
+
+
 def test_a_run_in_parts_equals_an_uninterrupted_one_bit_for_bit(tiny_run, tmp_path):
     dropout = ("model.hidden_dropout=0.1", "model.attention_dropout=0.1")
     _, whole, _ = run(tiny_run, *dropout)

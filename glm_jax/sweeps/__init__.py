@@ -1,0 +1,1 @@
+"""Sweeps: many configurations of one run, tried on one machine or a cluster, and compared."""
