@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jaxtyping import PyTree
 
 from glm_jax.errors import UsageError
-from glm_jax.generate.beam_search import FoundBlank, beam_search
+from glm_jax.generate.beam_engine import FoundBlank, beam_search
 from glm_jax.generate.decoder import Decoder, make_decoder, power_of_two
 from glm_jax.generate.engine import ActiveFill, FilledBlank, fill_all
 from glm_jax.generate.prompt import (
