@@ -22,6 +22,7 @@ from glm_jax.generate.beam_step import (
 from glm_jax.generate.decode import DecodeState, apply_constraints, next_logits
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import PAGE_SIZE, Cache, reorder
+from glm_jax.parallel.layout import replicate
 
 
 class Search(NamedTuple):
@@ -103,7 +104,11 @@ def run_searches(
         active += num_active(search)
         return _step(model, params, search, blank_start, ends, settings), steps + 1, active
 
-    return jax.lax.while_loop(should_continue, step, (search, jnp.int32(0), jnp.int32(0)))
+    start = (search, jnp.int32(0), jnp.int32(0))
+    search, steps, active = jax.lax.while_loop(should_continue, step, start)
+    # Every process reads these.
+    rows, results = replicate((search.rows, search.results))
+    return search._replace(rows=rows, results=results), steps, active
 
 
 def _step(

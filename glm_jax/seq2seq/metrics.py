@@ -60,7 +60,8 @@ def bleu_estimate(predictions: Sequence[str], references: Sequence[str]) -> Esti
         ) from error
     bleu = BLEU()
     found = bleu.corpus_score(list(predictions), [list(references)], n_bootstrap=NUM_RESAMPLES)
-    fields = json.loads(found.format(width=12, is_json=True))
+    signature = bleu.get_signature().format()
+    fields = json.loads(found.format(width=12, signature=signature, is_json=True))
     middle, half = fields["confidence_mean"], fields["confidence_var"]
     return Estimate(found.score, middle - half, middle + half)
 
