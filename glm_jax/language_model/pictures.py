@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 from etils import epath
@@ -47,7 +48,7 @@ def position_groups(losses: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarra
     while edges[-1] <= longest:
         edges.append(max(edges[-1] + 1, int(edges[-1] * _GROWTH)))
     centers, means, errors = [], [], []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         # The first token of a document has no loss, so index 0 is its second position.
         found = np.concatenate([values[start - 1 : end - 1] for values in losses])
         centers.append((start + min(end, longest + 1) - 1) / 2 + 1)
