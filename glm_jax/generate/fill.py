@@ -166,6 +166,15 @@ class Filler:
             for ids, samples in zip(encoded, drawn, strict=True)
         ]
 
+    def write(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[str]:
+        """The text of the first blank of every prompt."""
+        sampling = limited(sampling, self.config.max_sequence_length)
+        if sampling.beams > 1:
+            blanks = [found[0][0].blank for found in search(self.decoder, prompts, sampling)]
+        else:
+            blanks = [some[0].blanks[0] for some in draw(self.decoder, prompts, sampling)]
+        return [self.tokenizer.decode(blank.ids) for blank in blanks]
+
     def start(self, text: str, sampling: Sampling) -> tuple[list[int], list[ActiveFill]]:
         """Prepares a text for an `Engine`: its ids, and one entry per sample.
 

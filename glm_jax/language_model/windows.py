@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from glm_jax.errors import UsageError
+from glm_jax.generate.prompt import mask_ids
 from glm_jax.tasks.sequence import Row, padded
 
 
@@ -44,25 +45,29 @@ class WindowLayout:
         return self.special.get("gMASK", self.special["MASK"])
 
 
-def document_rows(ids: Sequence[int], layout: WindowLayout) -> Iterator[Row]:
+def document_rows(
+    ids: Sequence[int], layout: WindowLayout, *, scores_first: bool = False
+) -> Iterator[Row]:
     """The windows of a document.
 
     Args:
-      ids: of the document; one that is shorter than two tokens has no windows.
+      ids: of the document; one without a token to score has no windows.
       layout: of the windows.
+      scores_first: whether the first token is scored as well, after the mask alone.
 
     Yields:
       rows as of `part_b_row`, of which `loss_mask` is 1 where a token is scored.
     """
-    if len(ids) < 2:
+    before_first = 0 if scores_first else 1
+    if len(ids) <= before_first:
         return
     size, stride = layout.sequence_length - 1, layout.stride
     for start in range(0, max(len(ids) - size, 0) + stride, stride):
         if start and start + size - stride >= len(ids):
             return
         window = ids[start : start + size]
-        scored_before = size - stride if start else 1
-        split = 1 if layout.unidirectional else scored_before
+        scored_before = size - stride if start else before_first
+        split = min(scored_before, 1) if layout.unidirectional else scored_before
         yield part_b_row(
             layout.special,
             [*window[:split], layout.mask],
@@ -98,7 +103,7 @@ def part_b_row(
     start, end = len(prefix), len(prefix) + len(text)
     if end > length:
         raise UsageError(f"a row of {length} tokens is too short; {end} are needed")
-    masks = (special.get("gMASK"), special["MASK"])
+    masks = mask_ids(special)
     position = max(index for index, id in enumerate(prefix) if id in masks)
     position_ids = np.zeros((2, length), np.int32)
     position_ids[0, :end] = [*range(start), *[position] * len(text)]
