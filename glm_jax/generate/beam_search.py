@@ -1,14 +1,12 @@
-"""Beam search over all blanks of several texts, with W rows per text."""
+"""Beam search over all blanks of several texts, with W rows per text: the compiled program."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
 from glm_jax.generate.beam_step import (
@@ -22,25 +20,9 @@ from glm_jax.generate.beam_step import (
     search_step,
 )
 from glm_jax.generate.decode import DecodeState, apply_constraints, next_logits
-from glm_jax.generate.decoder import Decoder, power_of_two
-from glm_jax.generate.engine import (
-    FilledBlank,
-    empty_decode_state,
-    put_settings,
-    put_text,
-    slots_needed,
-)
-from glm_jax.generate.prompt import Prompt
-from glm_jax.generate.settings import Sampling
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import PAGE_SIZE, Cache, reorder
-
-
-class FoundBlank(NamedTuple):
-    """One hypothesis for a blank, and its score."""
-
-    blank: FilledBlank
-    score: float
+from glm_jax.parallel.layout import replicate
 
 
 class Search(NamedTuple):
@@ -54,125 +36,79 @@ class Search(NamedTuple):
     results: Hypotheses  # [N, S, W, ...]
 
 
-def beam_search(
-    decoder: Decoder,
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    *,
-    num_texts: int,
-    first_length: int = 1,
-) -> list[list[list[FoundBlank]]]:
-    """Fills the blanks of texts by beam search, from left to right, each from the best before it.
+def empty_search(
+    cache: Cache, rows: DecodeState, num_beams: int, max_blanks: int, max_tokens: int
+) -> Search:
+    """The state without texts.
 
     Args:
-      decoder: the network.
-      prompts: Part A of the texts.
-      sampling: `beams`, `length_penalty` and the limits of a blank.
-      num_texts: texts at a time.
-      first_length: see `BeamSettings`.
-
-    Returns:
-      For every text and blank the complete hypotheses, the best first; never more than beams.
+      cache, rows: of N x W rows.
+      num_beams: W.
+      max_blanks: S, of a text.
+      max_tokens: T, of a blank.
     """
-    found: list[list[list[FoundBlank]]] = []
-    max_blanks = power_of_two(max((len(prompt.masks) for prompt in prompts), default=1))
-    num_slots = max((slots_needed(p, sampling.max_blank_length) for p in prompts), default=0)
-    for first in range(0, len(prompts), num_texts):
-        group = prompts[first : first + num_texts]
-        results = _search_group(
-            decoder, group, sampling, num_texts, num_slots, max_blanks, first_length
-        )
-        found += [
-            [_read_hypotheses(results, text, blank) for blank in range(len(prompt.masks))]
-            for text, prompt in enumerate(group)
-        ]
-    return found
-
-
-def _search_group(
-    decoder: Decoder,
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    num_texts: int,
-    num_slots: int,
-    max_blanks: int,
-    first_length: int,
-) -> Hypotheses:
-    num_rows = num_texts * sampling.beams
-    cache = decoder.new_cache(num_rows, num_slots)
-    rows = empty_decode_state(num_rows, cache[0].key.shape[0] * PAGE_SIZE)
-    for text, prompt in enumerate(prompts):
-        chosen = np.zeros(num_rows, bool)
-        chosen[text * sampling.beams : (text + 1) * sampling.beams] = True
-        cache = decoder.read(cache, prompt.ids, chosen)
-        for row in np.flatnonzero(chosen):
-            put_text(rows, int(row), prompt, decoder.blank_start)
-            put_settings(rows.settings, int(row), sampling, 0)
-    settings = BeamSettings(
-        jnp.float32(sampling.length_penalty),
-        jnp.bool_(sampling.early_stopping),
-        jnp.int32(first_length),
-    )
-    with decoder.on_mesh():
-        results, _ = _run_searches(
-            decoder.model,
-            (sampling.beams, max_blanks, power_of_two(sampling.max_blank_length)),
-            decoder.params,
-            cache,
-            rows,
-            np.int32(decoder.blank_start),
-            np.asarray(decoder.ends, np.int32),
-            settings,
-        )
-    return jax.device_get(results)
-
-
-def _read_hypotheses(results: Hypotheses, text: int, blank: int) -> list[FoundBlank]:
-    found = []
-    for score, length, ended, tokens, log_probs in zip(
-        *(np.asarray(array[text, blank]) for array in results), strict=True
-    ):
-        if not np.isfinite(score):
-            continue
-        end = float(log_probs[length]) if ended else None
-        filled = FilledBlank(tokens[:length].tolist(), log_probs[:length].tolist(), end)
-        found.append(FoundBlank(filled, float(score)))
-    return found
-
-
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def _run_searches(
-    model: DecodingGLM,
-    sizes: tuple[int, int, int],
-    params: PyTree,
-    cache: Cache,
-    rows: DecodeState,
-    blank_start: Int[Array, ""],
-    ends: Int[Array, "E"],
-    settings: BeamSettings,
-) -> tuple[Hypotheses, Cache]:
-    """Steps until all blanks of all texts are filled."""
-    num_beams, max_blanks, max_tokens = sizes
     num_texts = rows.length.shape[0] // num_beams
     found = no_hypotheses(num_texts, num_beams, max_tokens)
-    results = jax.tree.map(lambda a: jnp.repeat(a[:, None], max_blanks, axis=1), found)
-    start = Search(
+    return Search(
         cache,
-        jax.tree.map(jnp.asarray, rows),
+        rows,
         first_beams(num_texts, num_beams, max_tokens),
         found,
         jnp.zeros(num_texts, bool),
-        results,
+        jax.tree.map(lambda a: jnp.repeat(a[:, None], max_blanks, axis=1), found),
     )
 
-    def step(search: Search) -> Search:
-        return _step(model, params, search, blank_start, ends, settings)
 
-    def should_continue(search: Search) -> Bool[Array, ""]:
-        return jnp.any(search.rows.current < search.rows.count)
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def run_searches(
+    model: DecodingGLM,
+    params: PyTree,
+    search: Search,
+    is_new: Bool[Array, "N"],
+    blank_start: Int[Array, ""],
+    ends: Int[Array, "E"],
+    settings: BeamSettings,
+    min_active: Int[Array, ""],
+) -> tuple[Search, Int[Array, ""], Int[Array, ""]]:
+    """Steps until fewer than `min_active` texts have work left.
 
-    end = jax.lax.while_loop(should_continue, step, start)
-    return end.results, end.cache  # in the memory of the donated cache
+    Args:
+      model, params: the network.
+      search: the state; it is donated.
+      is_new: texts that were put into their rows since the last call.
+      blank_start: the token that starts every blank.
+      ends: tokens that end a blank.
+      settings: of all searches.
+      min_active: at least 1.
+
+    Returns:
+      The state, the number of steps, and the sum over steps of the texts with work left.
+    """
+    num_beams = search.beams.total.shape[1]
+    max_blanks, max_tokens = search.results.tokens.shape[1], search.results.tokens.shape[3]
+    fresh = empty_search(search.cache, search.rows, num_beams, max_blanks, max_tokens)
+    per_text = ("beams", "found", "forced", "results")
+    search = search._replace(
+        **{name: _where(is_new, getattr(fresh, name), getattr(search, name)) for name in per_text}
+    )
+
+    def num_active(search: Search) -> Int[Array, ""]:
+        texts = _of_texts(search.rows, num_beams)
+        return jnp.sum(texts.current < texts.count)
+
+    def should_continue(state: tuple) -> Bool[Array, ""]:
+        return num_active(state[0]) >= min_active
+
+    def step(state: tuple) -> tuple:
+        search, steps, active = state
+        active += num_active(search)
+        return _step(model, params, search, blank_start, ends, settings), steps + 1, active
+
+    start = (search, jnp.int32(0), jnp.int32(0))
+    search, steps, active = jax.lax.while_loop(should_continue, step, start)
+    # Every process reads these.
+    rows, results = replicate((search.rows, search.results))
+    return search._replace(rows=rows, results=results), steps, active
 
 
 def _step(

@@ -34,6 +34,8 @@ class Decoder:
       blank_start: the token that starts every blank, sop.
       ends: the tokens that end a blank.
       mesh: the mesh that the parameters are sharded over; None for a single device.
+      prompt_multiple: prompts are padded to a multiple of this, with a program for each length;
+        None for powers of two, which are few.
     """
 
     model: DecodingGLM
@@ -41,6 +43,7 @@ class Decoder:
     blank_start: int
     ends: tuple[int, ...]
     mesh: jax.sharding.Mesh | None
+    prompt_multiple: int | None = None
 
     def new_cache(self, num_rows: int, num_slots: int) -> Cache:
         """An empty cache of `num_rows` rows and `cache_size(num_slots)` slots."""
@@ -52,10 +55,16 @@ class Decoder:
 
         The given cache is donated.
         """
-        tokens = np.zeros((1, prompt_size(len(ids))), np.int32)
+        tokens = np.zeros((1, self.padded_size(len(ids))), np.int32)
         tokens[0, : len(ids)] = ids
         with self.on_mesh():
             return _read(self.model, self.params, cache, tokens, np.int32(len(ids)), rows)
+
+    def padded_size(self, length: int) -> int:
+        """The padded length of a prompt."""
+        if self.prompt_multiple is None:
+            return prompt_size(length)
+        return max(-(-length // self.prompt_multiple), 1) * self.prompt_multiple
 
     def on_mesh(self) -> Any:
         """A context in which programs shard their arrays over the mesh."""

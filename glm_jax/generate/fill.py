@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jaxtyping import PyTree
 
 from glm_jax.errors import UsageError
-from glm_jax.generate.beam_search import FoundBlank, beam_search
+from glm_jax.generate.beam_engine import FoundBlank, beam_search
 from glm_jax.generate.decoder import Decoder, make_decoder, power_of_two
 from glm_jax.generate.engine import ActiveFill, FilledBlank, fill_all
 from glm_jax.generate.prompt import (
@@ -165,6 +165,15 @@ class Filler:
             best_first([self.filled(ids, active.blanks) for active in samples])
             for ids, samples in zip(encoded, drawn, strict=True)
         ]
+
+    def write(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[str]:
+        """The text of the first blank of every prompt."""
+        sampling = limited(sampling, self.config.max_sequence_length)
+        if sampling.beams > 1:
+            blanks = [found[0][0].blank for found in search(self.decoder, prompts, sampling)]
+        else:
+            blanks = [some[0].blanks[0] for some in draw(self.decoder, prompts, sampling)]
+        return [self.tokenizer.decode(blank.ids) for blank in blanks]
 
     def start(self, text: str, sampling: Sampling) -> tuple[list[int], list[ActiveFill]]:
         """Prepares a text for an `Engine`: its ids, and one entry per sample.

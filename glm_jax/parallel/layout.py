@@ -119,6 +119,13 @@ def constrain(array: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     return jax.lax.with_sharding_constraint(array, spec)
 
 
+def replicate(tree: PyTree) -> PyTree:
+    """Constrains arrays to be on every device of the mesh, under `jax.set_mesh` only."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, PartitionSpec())
+
+
 def parameter_specs(abstract: PyTree, mesh: Mesh, layout: LayoutConfig = DEFAULT_LAYOUT) -> PyTree:
     """The sharding of every array of a tree, from the logical names that it carries.
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from glm_jax.generate.beam_search import beam_search
+from glm_jax.generate.beam_engine import beam_search
 from glm_jax.generate.decoder import make_decoder
 from glm_jax.generate.engine import ActiveFill, Engine, fill_all
 from glm_jax.generate.prompt import Prompt

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_jax.generate.beam_search import beam_search
+from glm_jax.generate.beam_engine import beam_search
 from glm_jax.generate.settings import Sampling
 from tests.generate.tiny_decoder import (
     BEGIN,

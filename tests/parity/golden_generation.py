@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from glm_jax.generate.beam_search import beam_search
+from glm_jax.generate.beam_engine import beam_search
 from glm_jax.generate.decoder import Decoder, make_decoder
 from glm_jax.generate.engine import ActiveFill, fill_all
 from glm_jax.generate.prompt import Prompt, mask_ids

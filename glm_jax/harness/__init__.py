@@ -1,0 +1,1 @@
+"""GLM as a model of lm-evaluation-harness."""

@@ -1,0 +1,1 @@
+"""Language modelling benchmarks: perplexity of documents, and LAMBADA."""

@@ -1,0 +1,56 @@
+"""What is scored as a language model, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from glm_jax import validation
+from glm_jax.errors import UsageError
+from glm_jax.finetune.config import TokenizerConfig
+from glm_jax.parallel.mesh import MeshConfig
+
+LANGUAGE_MODEL_TASKS = ("lambada", "wikitext", "ptb", "language_model")
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """The text, and how it is read.
+
+    Attributes:
+      name: one of `LANGUAGE_MODEL_TASKS`.
+      data: the file.
+      sequence_length: L; 0 for the longest that the network has positions for.
+      stride: tokens from one window to the next; 0 for a quarter of L.
+      unidirectional: whether context is read from left to right.
+      batch_size: rows at a time.
+      num_attention_heads: of an original checkpoint, which doesn't record it; 0 for hidden size /
+        64.
+    """
+
+    name: str
+    data: str
+    sequence_length: int = 0
+    stride: int = 0
+    unidirectional: bool = False
+    batch_size: int = 16
+    num_attention_heads: int = 0
+
+    def __post_init__(self) -> None:
+        validation.choice("language_model", self, "name", LANGUAGE_MODEL_TASKS)
+        validation.at_least("language_model", self, 0, "sequence_length", "stride")
+        validation.at_least("language_model", self, 1, "batch_size")
+        validation.at_least("language_model", self, 0, "num_attention_heads")
+        validation.boolean("language_model", self, "unidirectional")
+        if self.name == "lambada" and self.stride:
+            raise UsageError(
+                "language_model.stride is for documents; a passage of LAMBADA is one window"
+            )
+
+
+@dataclass(frozen=True)
+class LanguageModelRunConfig:
+    """Everything that an evaluation needs; each field is a section."""
+
+    mesh: MeshConfig
+    tokenizer: TokenizerConfig
+    language_model: LanguageModelConfig

@@ -1,0 +1,1 @@
+"""Sequence-to-sequence tasks: texts that are written for other texts."""

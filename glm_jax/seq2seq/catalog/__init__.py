@@ -1,0 +1,1 @@
+"""The tasks themselves, one module for each kind."""

@@ -1,0 +1,110 @@
+"""Texts with several blanks: random ones (a blank language model), and extraction.
+
+Files and encodings: reference-finetune.md, section 9. MASK is the mask of
+every model, and texts without a blank are refused (section 14, fault 19).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import groupby
+
+import numpy as np
+from etils import epath
+
+from glm_jax.errors import UsageError
+from glm_jax.seq2seq.detokenize import blanks
+from glm_jax.seq2seq.files import existing, line_pairs
+from glm_jax.seq2seq.source import Source, SourceEncoder
+from glm_jax.seq2seq.task import Seq2SeqTask
+from glm_jax.tasks.example import Example
+from glm_jax.tasks.files import lines_of
+
+BLANK = "[MASK]"
+_SPLITS = {"train": "train", "dev": "valid", "test": "test"}
+_PUBLISHED_AT = "https://github.com/Varal7/blank_language_model"
+
+
+def blank_words(example: Example, ratio: float, random: np.random.Generator) -> Example:
+    """The example with random words replaced by blanks, where neighbours share one.
+
+    Args:
+      example: with a text.
+      ratio: share of its words, rounded down.
+      random: what draws them.
+    """
+    words = example.text_a.split()
+    chosen = random.choice(len(words), int(len(words) * ratio), replace=False)
+    hidden = np.isin(np.arange(len(words)), chosen)
+    text, targets = [], []
+    for is_blank, group in groupby(zip(hidden, words, strict=True), key=lambda item: bool(item[0])):
+        run = [word for _, word in group]
+        text += [BLANK] if is_blank else run
+        if is_blank:
+            targets.append(" ".join(run))
+    meta = {**example.meta, "targets": targets}
+    return Example(example.guid, " ".join(text), example.text_b, meta=meta)
+
+
+def blank_task(ratio: float) -> Seq2SeqTask:
+    """The blank language model's task.
+
+    Args:
+      ratio: share of the words that training hides, and in the name of the test split's input.
+    """
+    return Seq2SeqTask(
+        name="blank",
+        read=partial(_read_blanks, ratio),
+        source=_text_with_blanks,
+        published_at=_PUBLISHED_AT,
+        target=lambda example: tuple(f" {text}" for text in example.meta["targets"]),
+        metrics=(),
+        several_blanks=True,
+        draw=lambda example, random: blank_words(example, ratio, random),
+        reference_is_decoded=False,
+    )
+
+
+def _read_blanks(ratio: float, folder: epath.Path, split: str) -> list[Example]:
+    file = existing(folder / f"{_SPLITS[split]}.txt")
+    texts = [blanks(line.strip()) for line in lines_of(file)]
+    sources = texts
+    if split == "test":
+        asked = existing(folder / "blank" / f"test.maskratio{ratio:.1f}.blank")
+        sources = [blanks(line.strip()) for line in lines_of(asked)]
+        if len(sources) != len(texts):
+            raise UsageError(f"{asked} has {len(sources)} lines, {file} has {len(texts)}")
+    pairs = enumerate(zip(sources, texts, strict=True))
+    return [Example(f"{split}-{number}", source, text) for number, (source, text) in pairs]
+
+
+def _text_with_blanks(example: Example, encoder: SourceEncoder) -> Source:
+    """The text alone, whose masks are all filled.
+
+    Raises:
+      UsageError: it has none.
+    """
+    ids = tuple(encoder.encode(f" {example.text_a}")[: encoder.length])
+    found = tuple(index for index, id in enumerate(ids) if id == encoder.mask)
+    if not found:
+        raise UsageError(f"the text has no {BLANK} among its first {encoder.length} tokens")
+    return Source(ids, found)
+
+
+def _parts(example: Example) -> tuple[str, ...]:
+    return tuple(f" {part}" for part in example.second.split("|"))
+
+
+TASKS = (
+    blank_task(0.1),
+    Seq2SeqTask(
+        name="extraction",
+        read=line_pairs(str, str, _SPLITS),
+        source=_text_with_blanks,
+        published_at="your own files",
+        target=_parts,
+        metrics=(),
+        several_blanks=True,
+        reference_is_decoded=False,
+    ),
+)

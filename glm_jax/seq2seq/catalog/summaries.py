@@ -1,0 +1,112 @@
+"""Summaries and headlines: CNN/DailyMail, XSum, Gigaword, and texts of one's own.
+
+Files and encodings: reference-finetune.md, section 9.
+"""
+
+from __future__ import annotations
+
+import re
+
+from etils import epath
+
+from glm_jax.errors import UsageError
+from glm_jax.seq2seq.detokenize import cnn_dm_source, cnn_dm_target, gigaword
+from glm_jax.seq2seq.files import existing, line_pairs, own_pairs
+from glm_jax.seq2seq.fix_tokenization import fix_cnn_dm, fix_gigaword
+from glm_jax.seq2seq.source import Source, SourceEncoder
+from glm_jax.seq2seq.task import Seq2SeqTask
+from glm_jax.tasks.example import Example
+from glm_jax.tasks.files import read_text, whole_json
+from glm_jax.tasks.text import standardize
+
+_XSUM_SPLITS = "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json"
+_XSUM_NAMES = {"train": "train", "dev": "validation", "test": "test"}
+_XSUM_SECTION = re.compile(r"\[SN\](.*?)\[SN\]")
+
+
+def summary_source(example: Example, encoder: SourceEncoder) -> Source:
+    """The blank, then the text, whose end is left out where it is too long."""
+    mask = encoder.sentence_mask
+    ids = [encoder.start, mask, *encoder.encode(" Content:"), *encoder.encode(f" {example.text_a}")]
+    return encoder.source(ids, mask)
+
+
+def own_source(example: Example, encoder: SourceEncoder) -> Source:
+    """The text, whose start is left out where it is too long, then the blank."""
+    mask, special = encoder.sentence_mask, encoder.tokenizer.special
+    kept = max(encoder.length - 3, 0)
+    text = encoder.encode(example.text_a)[-kept:] if kept else []
+    return encoder.source([encoder.start, *text, mask, special["eos"]], mask)
+
+
+def _read_xsum(folder: epath.Path, split: str) -> list[Example]:
+    ids = whole_json(existing(folder / _XSUM_SPLITS))[0].get(_XSUM_NAMES[split])
+    if ids is None:
+        raise UsageError(f"{folder / _XSUM_SPLITS} has no list {_XSUM_NAMES[split]!r}")
+    examples = []
+    for number, id in enumerate(ids):
+        sections = _xsum_sections(existing(folder / f"{id}.summary"))
+        source, target = sections["RESTBODY"], sections["FIRST-SENTENCE"]
+        examples.append(Example(f"{split}-{number}", source, target))
+    return examples
+
+
+def _xsum_sections(file: epath.Path) -> dict[str, str]:
+    """The sections of an article by name, their lines joined by spaces.
+
+    Raises:
+      UsageError: the article or its summary is missing.
+    """
+    sections: dict[str, list[str]] = {}
+    name = ""
+    for line in map(str.strip, read_text(file).splitlines()):
+        if header := _XSUM_SECTION.fullmatch(line):
+            name = header[1]
+        elif line:
+            sections.setdefault(name, []).append(line)
+    for needed in ("RESTBODY", "FIRST-SENTENCE"):
+        if needed not in sections:
+            raise UsageError(f"{file} has no text in the section {needed}")
+    return {name: " ".join(lines) for name, lines in sections.items()}
+
+
+TASKS = (
+    Seq2SeqTask(
+        name="cnn_dm",
+        read=line_pairs(
+            lambda text: cnn_dm_source(standardize(text)),
+            lambda text: cnn_dm_target(standardize(text)),
+        ),
+        source=summary_source,
+        published_at="https://github.com/microsoft/unilm/tree/master/s2s-ft",
+        rouge_fix=fix_cnn_dm,
+    ),
+    Seq2SeqTask(
+        name="cnn_dm_original",
+        read=line_pairs(standardize, standardize),
+        source=summary_source,
+        published_at="https://github.com/microsoft/unilm/tree/master/s2s-ft",
+    ),
+    Seq2SeqTask(
+        name="gigaword",
+        read=line_pairs(
+            lambda text: gigaword(standardize(text)), lambda text: gigaword(standardize(text))
+        ),
+        source=summary_source,
+        published_at="https://github.com/microsoft/unilm/tree/master/s2s-ft",
+        rouge_fix=fix_gigaword,
+    ),
+    Seq2SeqTask(
+        name="xsum",
+        read=_read_xsum,
+        source=summary_source,
+        published_at="https://github.com/EdinburghNLP/XSum",
+    ),
+    Seq2SeqTask(
+        name="customization",
+        read=own_pairs,
+        source=own_source,
+        published_at="your own files",
+        reference_is_decoded=False,
+    ),
+)

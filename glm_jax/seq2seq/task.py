@@ -1,0 +1,52 @@
+"""What a sequence-to-sequence task is: its examples, its sources, and how outputs are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from glm_jax.seq2seq.files import Reader
+from glm_jax.seq2seq.fix_tokenization import unchanged
+from glm_jax.seq2seq.source import Source, SourceEncoder
+from glm_jax.tasks.example import Example
+
+
+def text_b(example: Example) -> tuple[str, ...]:
+    """The target of tasks that have it as their second text."""
+    return (f" {example.second}",)
+
+
+@dataclass(frozen=True)
+class Seq2SeqTask:
+    """A task; `glm_jax.seq2seq.SEQ2SEQ_TASKS` has them by name.
+
+    Attributes:
+      name: in configurations and on the command line.
+      read: (folder, split) -> examples; the splits are train, dev and test.
+      source: (example, encoder) -> what the model reads.
+      published_at: where the files can be had.
+      target: example -> the text of each blank.
+      metrics: names of the reported metrics; the first one chooses the best checkpoint.
+      windows: (example, encoder) -> the examples that one with a long text is split into.
+      in_window: whether an example that `windows` made is trained on.
+      several_blanks: whether all masks of a source are filled, rather than its first one.
+      draw: (example, generator) -> the example with random blanks, for training.
+      reference_is_decoded: whether outputs are compared with targets that are encoded and decoded,
+        so that both have the vocabulary's form; else with the texts themselves.
+      rouge_fix: changes outputs and references of lower-case vocabularies before ROUGE.
+    """
+
+    name: str
+    read: Reader
+    source: Callable[[Example, SourceEncoder], Source]
+    published_at: str
+    target: Callable[[Example], Sequence[str]] = text_b
+    metrics: Sequence[str] = ("rouge-1", "rouge-l", "rouge-2")
+    windows: Callable[[Example, SourceEncoder], list[Example]] | None = None
+    in_window: Callable[[Example], bool] = lambda example: True
+    several_blanks: bool = False
+    draw: Callable[[Example, np.random.Generator], Example] | None = None
+    reference_is_decoded: bool = True
+    rouge_fix: Callable[[str], str] = unchanged
