@@ -20,6 +20,7 @@ from etils import epath
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.io.paths import is_url, resolve_path
+from glm_jax.language_model.config import LanguageModelRunConfig
 from glm_jax.sweeps.config import SweepConfig
 from glm_jax.train.config import RunConfig
 from glm_jax.train.run_folder import (
@@ -32,11 +33,9 @@ from glm_jax.typed_values import build_known, build_section, unknown_name
 
 # What a configuration may describe, by the command that runs it.
 Root = TypeVar("Root", bound=Any)
-SECTIONS: dict[str, type] = {
-    **typing.get_type_hints(RunConfig),
-    **typing.get_type_hints(FinetuneRunConfig),
-    "sweep": SweepConfig,
-}
+ROOTS = (RunConfig, FinetuneRunConfig, LanguageModelRunConfig)
+SECTIONS: dict[str, type] = {"sweep": SweepConfig}
+SECTIONS |= {name: cls for root in ROOTS for name, cls in typing.get_type_hints(root).items()}
 # Holds configs/: a link to the checkout's folder, a copy of it in an installed package.
 PACKAGE = Path(__file__).parent
 # What gin raises over a file that it can't make sense of.
@@ -71,7 +70,7 @@ def read_configuration(
       UsageError: a missing file, an unknown or missing name, a wrong type, an impossible value or
         an impossible combination.
     """
-    return build_known(_read_bound_values(gin_files, bindings), root)
+    return build_known(root, _read_bound_values(gin_files, bindings))
 
 
 def read_any_configuration(
@@ -79,7 +78,7 @@ def read_any_configuration(
 ) -> RunConfig | FinetuneRunConfig:
     """`read_configuration` of finetuning, if the section `finetune` is set, or of pretraining."""
     bound = _read_bound_values(gin_files, bindings)
-    return build_known(bound, FinetuneRunConfig if bound["finetune"] else RunConfig)
+    return build_known(FinetuneRunConfig if bound["finetune"] else RunConfig, bound)
 
 
 def read_sweep(

@@ -10,7 +10,10 @@ the same targets. --gin.SECTION.NAME=VALUE overrides the run's own configuration
 
 On a task, the best checkpoint of a finetuned run answers as it was trained to, and any other
 checkpoint without training; --gin.task.NAME=VALUE, such as --gin.task.pattern=1, says how it is
-asked. Without a saved tokenizer, --gin.tokenizer.kind=bert --gin.tokenizer.files="('vocab.txt',)".
+asked. The tasks lambada, wikitext, ptb and language_model score a file: accuracy of last words, or
+perplexities by token, word and byte; --gin.language_model.stride=N and
+--gin.language_model.unidirectional=True say how. Without a saved tokenizer,
+--gin.tokenizer.kind=bert --gin.tokenizer.files="('vocab.txt',)".
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from functools import partial
 from glm_jax.errors import UsageError
 from glm_jax.io.files import write_file
 from glm_jax.io.paths import resolve_path
+from glm_jax.language_model.tasks import LANGUAGE_MODEL_TASKS
 
 HELP = "loss and accuracy of a run's newest checkpoint on held-out text"
 TAKES_GIN = True
@@ -39,12 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--task", metavar="NAME", help="a task, such as rte, or a Python file with one"
     )
     parser.add_argument(
-        "--data", metavar="FOLDER", help="folder with the files of the task, or tfds:NAME"
+        "--data",
+        metavar="FOLDER",
+        help="folder with the files of the task, tfds:NAME, or the file that is scored",
     )
     parser.add_argument(
         "--split", help="part of the store to read (validation), or split of the task (dev)"
     )
     parser.add_argument("--num_batches", type=int, metavar="N", help="batches to evaluate on")
+    parser.add_argument(
+        "--picture", metavar="FILE", help="draw the loss by position and document (.png)"
+    )
     parser.add_argument(
         "--json",
         nargs="?",
@@ -56,6 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Restores, evaluates, prints."""
+    if arguments.task in LANGUAGE_MODEL_TASKS:
+        return _run_language_model(arguments)
     if arguments.task is not None:
         return _run_task(arguments)
     if arguments.data is not None:
@@ -123,6 +134,31 @@ def _run_task(arguments: argparse.Namespace) -> int:
     found = evaluate_task(config, checkpoint, split)
     shown = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
     _show(arguments.json, {"task": arguments.task, "split": split, **found}, f"{split} {shown}")
+    return 0
+
+
+def _run_language_model(arguments: argparse.Namespace) -> int:
+    from glm_jax.configure import read_configuration
+    from glm_jax.language_model.config import LanguageModelRunConfig
+    from glm_jax.language_model.evaluate import evaluate_language_model
+    from glm_jax.language_model.pictures import draw_losses
+
+    for flag in ("num_batches", "split"):
+        if getattr(arguments, flag) is not None:
+            raise UsageError(f"--{flag} is not for --task={arguments.task}, which scores a file")
+    settings = [f"language_model.name={arguments.task!r}"]
+    if arguments.data is not None:
+        file = str(resolve_path(arguments.data, "--data"))
+        settings.append(f"language_model.data={file!r}")
+    config = read_configuration([], [*settings, *arguments.bindings], LanguageModelRunConfig)
+    picture = arguments.picture and resolve_path(arguments.picture, "--picture")
+    if picture and arguments.task == "lambada":
+        raise UsageError("--picture is for documents; LAMBADA has none")
+    found = evaluate_language_model(config, arguments.run_folder)
+    if picture:
+        draw_losses(found.losses, picture)
+    shown = ", ".join(f"{name} {value:.6g}" for name, value in found.metrics.items())
+    _show(arguments.json, {"task": arguments.task, **found.metrics}, shown)
     return 0
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from glm_jax import validation
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import TokenizerConfig
+from glm_jax.language_model.tasks import LANGUAGE_MODEL_TASKS
 from glm_jax.parallel.mesh import MeshConfig
-
-LANGUAGE_MODEL_TASKS = ("lambada", "wikitext", "ptb", "language_model")
 
 
 @dataclass(frozen=True)
