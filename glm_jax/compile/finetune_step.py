@@ -17,6 +17,7 @@ from glm_jax.finetune.lora import linear_kind
 from glm_jax.finetune.placeholder import placeholder_batch
 from glm_jax.finetune.prepare import make_program, scorer_of, trained_parameters, with_settings
 from glm_jax.finetune.step_size import step_size
+from glm_jax.finetune.trainable import layer_size
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.batches import batch_sharding
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
@@ -73,5 +74,8 @@ def compile_finetune_step(
         )
     trained, frozen = program.abstract_state.params, program.abstract_frozen
     size, parameters = step_size(batch), parameter_count(trained) + parameter_count(frozen)
-    work = Work(model, parameters, int(size.rows), int(size.length), size.logit_share)
+    work = Work(
+        *(model, parameters, int(size.rows), int(size.length), size.logit_share),
+        frozen_parameters=layer_size(frozen),
+    )
     return compile_and_report(lowered, work, mesh, topology, name, compiler_options)

@@ -64,6 +64,7 @@ class Work:
       parameters: of the network and what is trained with it.
       rows, length: the sequences of a step.
       logit_fraction: share of their positions whose logits are computed.
+      frozen_parameters: of layers that are not trained.
     """
 
     model: GLMConfig
@@ -71,11 +72,14 @@ class Work:
     rows: int
     length: int
     logit_fraction: float
+    frozen_parameters: int = 0
 
     @property
     def flops(self) -> float:
         """Operations of the model, nothing repeated."""
-        per_token = training_flops_per_token(self.model, self.length, self.logit_fraction)
+        per_token = training_flops_per_token(
+            self.model, self.length, self.logit_fraction, self.frozen_parameters
+        )
         return self.rows * self.length * per_token
 
 

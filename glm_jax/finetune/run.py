@@ -39,6 +39,7 @@ from glm_jax.finetune.seeds import check_folder, finetune_seeds
 from glm_jax.finetune.shared_contexts import share_contexts
 from glm_jax.finetune.step_size import mean_step_size
 from glm_jax.finetune.summary import describe_network, describe_training
+from glm_jax.finetune.trainable import layer_size
 from glm_jax.finetune.weights import check_base, initial_state_from
 from glm_jax.io.paths import resolve_path
 from glm_jax.parallel.batches import Batch, process_rows, to_devices
@@ -225,5 +226,7 @@ def reporter_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> Rep
         num_steps=ready.num_steps,
         tokens_per_step=round(size.positions),
         max_skipped_steps=0,
-        utilisation=utilisation_of(ready.model, round(size.length), chips, size.logit_share),
+        utilisation=utilisation_of(
+            ready.model, round(size.length), chips, size.logit_share, layer_size(ready.frozen)
+        ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -132,3 +133,12 @@ def separate_layers(params: PyTree, num_layers: int) -> dict[str, Any]:
     first = from_paths((path, leaf[:num_layers]) for path, leaf in stacks.items())
     later = from_paths((path, leaf[num_layers:]) for path, leaf in stacks.items())
     return {**params, LAYERS: first, LATER_LAYERS: later}
+
+
+def layer_size(params: PyTree) -> int:
+    """The number of parameters of the layers in a tree of shapes or arrays."""
+    return sum(
+        math.prod(leaf.shape)
+        for path, leaf in leaf_paths(params)
+        if path.partition("/")[0] in (LAYERS, LATER_LAYERS)
+    )

@@ -59,13 +59,21 @@ def forward_flops_per_token(
 
 
 def training_flops_per_token(
-    config: GLMConfig, sequence_length: int, logit_fraction: float = 1.0
+    config: GLMConfig,
+    sequence_length: int,
+    logit_fraction: float = 1.0,
+    frozen_parameters: int = 0,
 ) -> float:
     """Operations of forward and backward pass per token; what remat computes again is not counted.
 
-    Arguments as in `forward_flops_per_token`. The backward pass takes twice the forward pass.
+    The backward pass takes twice the forward pass, but for parameters without gradients.
+
+    Args:
+      config, sequence_length, logit_fraction: as in `forward_flops_per_token`.
+      frozen_parameters: number of parameters of layers that are not trained.
     """
-    return 3 * forward_flops_per_token(config, sequence_length, logit_fraction)
+    forward = forward_flops_per_token(config, sequence_length, logit_fraction)
+    return 3 * forward - 2 * frozen_parameters
 
 
 def peak_flops_per_second(chip: Chip) -> float | None:
@@ -82,6 +90,7 @@ def model_flops_utilisation(
     tokens_per_second: float,
     devices: Sequence[Chip],
     logit_fraction: float = 1.0,
+    frozen_parameters: int = 0,
 ) -> float | None:
     """Share of the devices' bfloat16 peak that training at this speed uses.
 
@@ -91,6 +100,7 @@ def model_flops_utilisation(
       tokens_per_second: positions of the global batch trained per second, over all devices.
       devices: every device that takes part.
       logit_fraction: share of the positions whose logits are computed.
+      frozen_parameters: number of parameters of layers that are not trained.
 
     Returns:
       A number from 0 to 1, or None where a chip's peak is not known (as on CPU).
@@ -99,5 +109,5 @@ def model_flops_utilisation(
     known = [peak for peak in peaks if peak is not None]
     if not known or len(known) < len(peaks):
         return None
-    used = training_flops_per_token(config, sequence_length, logit_fraction) * tokens_per_second
-    return used / sum(known)
+    per_token = training_flops_per_token(config, sequence_length, logit_fraction, frozen_parameters)
+    return per_token * tokens_per_second / sum(known)

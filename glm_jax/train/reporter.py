@@ -165,12 +165,16 @@ def progress_line(
 
 
 def utilisation_of(
-    model: GLMConfig, sequence_length: int, chips: Sequence[Chip], logit_fraction: float
+    model: GLMConfig,
+    sequence_length: int,
+    chips: Sequence[Chip],
+    logit_fraction: float,
+    frozen_parameters: int = 0,
 ) -> Callable[[float], float | None]:
     """From tokens per second to the share of the chips' peak, None where that is not known.
 
     Arguments as in `model_flops_utilisation`.
     """
     return lambda speed: model_flops_utilisation(
-        model, sequence_length, speed, chips, logit_fraction
+        model, sequence_length, speed, chips, logit_fraction, frozen_parameters
     )

@@ -74,3 +74,9 @@ def test_utilisation_is_the_share_of_all_chips_and_unknown_on_cpu():
     assert model_flops_utilisation(CONFIG, 64, speed, [Chip("TPU v4")] * 4) == pytest.approx(0.25)
     assert model_flops_utilisation(CONFIG, 64, speed, [Chip("cpu")]) is None
     assert model_flops_utilisation(CONFIG, 64, speed, [Chip("TPU v4"), Chip("cpu")]) is None
+
+
+def test_frozen_layers_have_no_products_for_their_gradients():
+    full = training_flops_per_token(CONFIG, 64)
+    # A product of a frozen kernel is computed forward, and backward for its input only.
+    assert training_flops_per_token(CONFIG, 64, 1.0, 1000) == full - 2 * 1000

@@ -107,7 +107,10 @@ def test_json_that_is_something_else_is_named(tmp_path, content, in_folder, by_i
         (LINE.encode("utf-16"), "UTF-16 text, expected UTF-8"),
         (LINE.encode("utf-16-be"), "UTF-16 text, expected UTF-8"),
         (LINE.encode("utf-32"), "UTF-32 text, expected UTF-8"),
-        (gzip.compress(LINE.encode(), mtime=0), "compressed as gzip, which its name should say (.gz)"),
+        (
+            gzip.compress(LINE.encode(), mtime=0),
+            "compressed as gzip, which its name should say (.gz)",
+        ),
     ],
 )
 def test_lines_in_another_form_are_refused_in_a_sentence(tmp_path, content, reason, suffix):
