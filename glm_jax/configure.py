@@ -21,6 +21,7 @@ from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.language_model.config import LanguageModelRunConfig
+from glm_jax.seq2seq.config import Seq2SeqEvaluationConfig
 from glm_jax.sweeps.config import SweepConfig
 from glm_jax.train.config import RunConfig
 from glm_jax.train.run_folder import (
@@ -33,7 +34,7 @@ from glm_jax.typed_values import build_known, build_section, unknown_name
 
 # What a configuration may describe, by the command that runs it.
 Root = TypeVar("Root", bound=Any)
-ROOTS = (RunConfig, FinetuneRunConfig, LanguageModelRunConfig)
+ROOTS = (RunConfig, FinetuneRunConfig, LanguageModelRunConfig, Seq2SeqEvaluationConfig)
 SECTIONS: dict[str, type] = {"sweep": SweepConfig}
 SECTIONS |= {name: cls for root in ROOTS for name, cls in typing.get_type_hints(root).items()}
 # Holds configs/: a link to the checkout's folder, a copy of it in an installed package.
