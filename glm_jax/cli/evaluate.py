@@ -184,22 +184,29 @@ def _run_seq2seq(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from glm_jax.configure import read_configuration
-    from glm_jax.seq2seq.config import Seq2SeqEvaluationConfig
-    from glm_jax.seq2seq.evaluate import evaluate_seq2seq
+    from glm_jax.seq2seq.config import Seq2SeqEvaluationConfig, Seq2SeqRunConfig
+    from glm_jax.seq2seq.evaluate import evaluate_seq2seq, trained_task
     from glm_jax.train.metrics import ProgressLine
 
     for flag in ("num_batches", "picture"):
         if getattr(arguments, flag) is not None:
             raise UsageError(f"--{flag} is not for --task={arguments.task}, which writes texts")
     task, split, checkpoint = arguments.task, arguments.split or "dev", arguments.run_folder
-    settings = [f"seq2seq.name={task!r}", f"seq2seq.split={split!r}"]
+    trained = trained_task(checkpoint) == task
+    settings = [f"seq2seq.name={task!r}"]
     if arguments.data is not None:
         settings.append(f"seq2seq.data={str(resolve_path(arguments.data, '--data'))!r}")
-    config = read_configuration([], [*settings, *arguments.bindings], Seq2SeqEvaluationConfig)
+    bindings = [*settings, *arguments.bindings]
+    if trained:
+        config = read_configuration(
+            [checkpoint / "config.gin"], bindings, Seq2SeqRunConfig
+        ).evaluation
+    else:
+        config = read_configuration([], bindings, Seq2SeqEvaluationConfig)
     name = arguments.outputs or f"{checkpoint.name}_{task}_{split}.jsonl"
     outputs = resolve_path(name, "--outputs")
     with ProgressLine(Console(stderr=True)) as line:
-        found = evaluate_seq2seq(config, checkpoint, outputs, line)
+        found = evaluate_seq2seq(config, checkpoint, split, outputs, line)
     shown = [f"{n} {e.value:.4g} [{e.low:.4g}, {e.high:.4g}]" for n, e in found.metrics.items()]
     if found.usage.text_slots:
         shown.append(f"{found.usage.wasted_share:.0%} of the time wasted on padding and idle rows")

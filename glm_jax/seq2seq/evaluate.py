@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Seq2SeqResult:
 def evaluate_seq2seq(
     config: Seq2SeqEvaluationConfig,
     checkpoint: epath.Path,
+    split: str,
     outputs: epath.Path,
     line: ProgressLine,
 ) -> Seq2SeqResult:
@@ -69,6 +71,7 @@ def evaluate_seq2seq(
     Args:
       config: what is read, and how outputs are searched for.
       checkpoint: anything that `glm_jax.load` opens; of a finetuning run its best checkpoint.
+      split: "train", "dev" or "test".
       outputs: the file of outputs, which is continued where it is there.
       line: shows how far it is.
 
@@ -80,16 +83,16 @@ def evaluate_seq2seq(
     mesh = make_mesh(config.mesh)
     tokenizer = find_tokenizer(config.tokenizer, str(checkpoint))
     check_tokenizer(tokenizer)
-    examples = read_split(settings, settings.split, tokenizer)
+    examples = read_split(settings, split, tokenizer)
     judged = has_references(settings.task, examples)
     prompts = prompts_of(settings, examples, tokenizer)
     weights = best_checkpoint(checkpoint)
-    heads = settings.num_attention_heads or None
+    heads = config.generation.num_attention_heads or None
     model, params = load_glm(weights, num_attention_heads=heads, mesh=mesh, ignore_extra=True)
     check_vocabulary(tokenizer, model.config.vocab_size, str(checkpoint))
     check_lengths(settings, model.config.max_sequence_length)
     writes = jax.process_index() == 0
-    file = OutputFile(outputs, output_settings(config, weights)) if writes else None
+    file = OutputFile(outputs, output_settings(config, weights, split)) if writes else None
     decoder = output_decoder(model, params, tokenizer)
     usage = generate_outputs(
         decoder,
@@ -97,7 +100,7 @@ def evaluate_seq2seq(
         prompts,
         sampling,
         file,
-        num_texts=min(settings.batch_size, len(examples)),
+        num_texts=min(config.generation.batch_size, len(examples)),
         report=progress(line, len(examples)),
     )
     metrics: Mapping[str, Estimate] = {}
@@ -136,14 +139,18 @@ def output_decoder(model: GLM, params: PyTree, tokenizer: Tokenizer) -> Decoder:
     return dataclasses.replace(decoder, prompt_multiple=PROMPT_MULTIPLE)
 
 
-def output_settings(config: Seq2SeqEvaluationConfig, weights: epath.Path) -> Mapping[str, Any]:
+def output_settings(
+    config: Seq2SeqEvaluationConfig, weights: epath.Path, split: str
+) -> Mapping[str, Any]:
     """What decides the outputs, and nothing else, for their file."""
     settings = config.seq2seq
-    names = ("name", "data", "split", "source_length", "target_length", "pad_source", "seed")
+    names = ("name", "data", "source_length", "target_length", "pad_source", "seed")
+    of_search = ("beams", "length_penalty", "min_length", "no_repeat_ngram")
     return {
         "checkpoint": str(weights),
+        "split": split,
         **{f"seq2seq.{name}": getattr(settings, name) for name in names},
-        **{f"generation.{n}": v for n, v in dataclasses.asdict(config.generation).items()},
+        **{f"generation.{name}": getattr(config.generation, name) for name in of_search},
     }
 
 
@@ -177,3 +184,14 @@ def progress(line: ProgressLine, total: int) -> Callable[[int], None]:
         line.show(text, logged=done % LOG_EVERY == 0 or done == total)
 
     return report
+
+
+def trained_task(checkpoint: epath.Path) -> str | None:
+    """The task that a run folder was finetuned on to write texts; None for other checkpoints.
+
+    Raises:
+      UsageError: it has runs of several seeds.
+    """
+    check_folder(checkpoint, seeds=())
+    file = checkpoint / "config.json"
+    return json.loads(file.read_text()).get("seq2seq", {}).get("name") if file.is_file() else None

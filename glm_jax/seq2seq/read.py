@@ -16,6 +16,7 @@ from glm_jax.seq2seq.task import Seq2SeqTask
 from glm_jax.tasks.example import Example
 from glm_jax.tokenizer import Tokenizer
 
+SPLITS = ("train", "dev", "test")
 # Tokens that every row has, by the original's names.
 NEEDED_TOKENS = ("MASK", "ENC", "eos", "sop", "eop", "pad")
 
@@ -31,6 +32,8 @@ def read_split(settings: Seq2SeqConfig, split: str, tokenizer: Tokenizer) -> lis
     Raises:
       UsageError: a file is missing or has a fault, or there are no examples.
     """
+    if split not in SPLITS:
+        raise UsageError(f"the split is {split!r}; expected one of {', '.join(SPLITS)}")
     task, folder = settings.task, resolve_path(settings.data, "seq2seq.data")
     if not folder.is_dir():
         raise UsageError(f"seq2seq.data {folder} is not a folder")

@@ -13,7 +13,7 @@ from tests.serve.tiny_checkpoint import write_checkpoint
 SOURCES = ["the ferry left at dawn", "rain fell all day", "a dog", "the long way to the sea"]
 TARGETS = ["ferry left", "rain", "dog", "way to the sea"]
 LENGTHS = ("--gin.seq2seq.source_length=40", "--gin.seq2seq.target_length=8")
-SMALL = (*LENGTHS, "--gin.generation.beams=2", "--gin.seq2seq.batch_size=2")
+SMALL = (*LENGTHS, "--gin.generation.beams=2", "--gin.generation.batch_size=2")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_outputs_are_written_judged_and_continued(checkpoint, tmp_path, capsys):
     write_pairs(data, "train")
     capsys.readouterr()
     assert evaluate(checkpoint, "customization", data, tmp_path, *SMALL, "--split=train") == 2
-    assert "seq2seq.split = 'dev', not 'train'" in capsys.readouterr().err
+    assert "split = 'dev', not 'train'" in capsys.readouterr().err
 
 
 def test_a_test_split_without_targets_has_outputs_and_no_metrics(checkpoint, tmp_path, capsys):
@@ -117,9 +117,9 @@ def test_several_blanks(checkpoint, tmp_path):
         (["a", "b"], ["x", ""], (), "has no reference, but others have one"),
         (SOURCES, TARGETS, ("--gin.seq2seq.target_length=40",), "80 positions, but the network"),
         (SOURCES, TARGETS, ("--gin.generation.min_length=9",), "generation.min_length is 9"),
-        (SOURCES, TARGETS, ("--split=validation",), "seq2seq.split is 'validation'"),
+        (SOURCES, TARGETS, ("--split=validation",), "the split is 'validation'"),
         (SOURCES, TARGETS, ("--picture=x.png",), "--picture is not for --task=customization"),
-        (SOURCES, TARGETS, ("--gin.seq2seq.batch_size=0",), "seq2seq.batch_size is 0"),
+        (SOURCES, TARGETS, ("--gin.generation.batch_size=0",), "generation.batch_size is 0"),
     ],
 )
 def test_bad_input_is_one_sentence(checkpoint, tmp_path, capsys, sources, targets, more, sentence):
