@@ -24,11 +24,18 @@ from __future__ import annotations
 import argparse
 import json
 from functools import partial
+from typing import TYPE_CHECKING
 
+from etils import epath
+
+from glm_jax.cli import pretrain
 from glm_jax.errors import UsageError
 from glm_jax.io.files import write_file
 from glm_jax.io.paths import resolve_path
 from glm_jax.language_model.tasks import LANGUAGE_MODEL_TASKS
+
+if TYPE_CHECKING:
+    from glm_jax.seq2seq.evaluate import Seq2SeqResult
 
 HELP = "loss and accuracy of a run's newest checkpoint on held-out text"
 TAKES_GIN = True
@@ -69,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="print one JSON object, or write it to a file",
     )
+    pretrain.add_process_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,6 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
         return _run_seq2seq(arguments)
     if arguments.outputs is not None:
         raise UsageError("--outputs is for tasks that write texts, such as --task=xsum")
+    if arguments.coordinator is not None or arguments.distributed:
+        raise UsageError(
+            "evaluation in several processes is for tasks that write texts, such as --task=xsum"
+        )
     if arguments.task is not None:
         return _run_task(arguments)
     if arguments.data is not None:
@@ -205,8 +217,20 @@ def _run_seq2seq(arguments: argparse.Namespace) -> int:
         config = read_configuration([], bindings, Seq2SeqEvaluationConfig)
     name = arguments.outputs or f"{checkpoint.name}_{task}_{split}.jsonl"
     outputs = resolve_path(name, "--outputs")
-    with ProgressLine(Console(stderr=True)) as line:
-        found = evaluate_seq2seq(config, checkpoint, split, outputs, line)
+    with pretrain.join(arguments):
+        import jax
+
+        first = jax.process_index() == 0
+        with ProgressLine(Console(stderr=True, quiet=not first)) as line:
+            found = evaluate_seq2seq(config, checkpoint, split, outputs, line)
+    if first:
+        _show_seq2seq(arguments, found, split, outputs)
+    return 0
+
+
+def _show_seq2seq(
+    arguments: argparse.Namespace, found: Seq2SeqResult, split: str, outputs: epath.Path
+) -> None:
     shown = [f"{n} {e.value:.4g} [{e.low:.4g}, {e.high:.4g}]" for n, e in found.metrics.items()]
     if found.usage.text_slots:
         shown.append(f"{found.usage.wasted_share:.0%} of the time wasted on padding and idle rows")
@@ -218,9 +242,8 @@ def _run_seq2seq(arguments: argparse.Namespace) -> int:
         "outputs": str(outputs),
         "wasted": found.usage.wasted_share,
     }
-    described = {"task": task, "split": split, **described}
+    described = {"task": arguments.task, "split": split, **described}
     _show(arguments.json, described, f"{split} {', '.join(shown)}")
-    return 0
 
 
 def _show(json_file: str | None, found: dict, line: str) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import ClassVar
 
 import pytest
 
 from glm_jax.cli.main import main
+from glm_jax.errors import UsageError
+from glm_jax.seq2seq.read import check_tokenizer
 from glm_jax.seq2seq.rouge import rouge_scores
 from tests.serve.tiny_checkpoint import write_checkpoint
 
@@ -106,6 +109,14 @@ def test_several_blanks(checkpoint, tmp_path):
     write_pairs(tmp_path, "valid", ["a [MASK] b [MASK] c"], ["x|y"])
     assert evaluate(checkpoint, "extraction", tmp_path, tmp_path, *SMALL) == 0
     assert len(read_lines(tmp_path)[1]["texts"]) == 2
+
+
+def test_tokenizers_without_the_mask_are_refused():
+    class NoMask:
+        special: ClassVar = {name: 1 for name in ("ENC", "eos", "sop", "eop", "pad")}
+
+    with pytest.raises(UsageError, match="no token MASK"):
+        check_tokenizer(NoMask())  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
