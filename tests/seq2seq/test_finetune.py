@@ -126,3 +126,28 @@ def test_batches_have_the_rows_padded_to_a_bucket():
         assert learnt == expected
         prefix = batch["prefix_length"][row]
         assert batch["tokens"][row, prefix] == tokenizer.special["sop"]
+
+
+def test_a_task_without_metrics_trains_without_evaluations(folder, tmp_path, capsys):
+    data = tmp_path / "data"
+    data.mkdir()
+    line = "a b c d e f g h i j k\n"  # a tenth of ten words is one blank
+    (data / "train.txt").write_text("too short\n" + line * 3)
+    settings = ["seq2seq.name=blank", f"seq2seq.data={data}"]
+    assert finetune(folder, tmp_path / "run", *settings) == 0
+    assert "3 train examples" in capsys.readouterr().out
+    assert len(losses(tmp_path / "run")) == 4
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["task"] == "blank" and results["steps"] == 4
+
+
+def test_answers_in_windows_are_learnt(folder, tmp_path):
+    answers = [{"text": "dawn", "answer_start": 18}]
+    question = {"id": "q", "question": "when", "answers": answers}
+    paragraph = {"context": "the ferry left at dawn and came back", "qas": [question]}
+    for split in ("train", "dev"):
+        data = {"data": [{"paragraphs": [paragraph]}]}
+        (tmp_path / f"{split}-v1.1.json").write_text(json.dumps(data))
+    more = ["seq2seq.name=squad_v1", f"seq2seq.data={tmp_path}"]
+    assert finetune(folder, tmp_path / "run", *more) == 0
+    assert {"F1", "EM"} <= set(json.loads((tmp_path / "run/results.json").read_text()))
