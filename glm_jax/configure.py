@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import inspect
 import io
 import os
@@ -19,8 +18,10 @@ from etils import epath
 
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.gin_messages import explain
 from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.language_model.config import LanguageModelRunConfig
+from glm_jax.seq2seq.config import Seq2SeqRunConfig
 from glm_jax.sweeps.config import SweepConfig
 from glm_jax.train.config import RunConfig
 from glm_jax.train.run_folder import (
@@ -33,7 +34,7 @@ from glm_jax.typed_values import build_known, build_section, unknown_name
 
 # What a configuration may describe, by the command that runs it.
 Root = TypeVar("Root", bound=Any)
-ROOTS = (RunConfig, FinetuneRunConfig, LanguageModelRunConfig)
+ROOTS = (RunConfig, FinetuneRunConfig, LanguageModelRunConfig, Seq2SeqRunConfig)
 SECTIONS: dict[str, type] = {"sweep": SweepConfig}
 SECTIONS |= {name: cls for root in ROOTS for name, cls in typing.get_type_hints(root).items()}
 # Holds configs/: a link to the checkout's folder, a copy of it in an installed package.
@@ -81,6 +82,15 @@ def read_any_configuration(
     return build_known(FinetuneRunConfig if bound["finetune"] else RunConfig, bound)
 
 
+def read_finetuning(
+    gin_files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ()
+) -> FinetuneRunConfig | Seq2SeqRunConfig:
+    """`read_configuration` of a task that writes texts, if the section `seq2seq` is set, or of
+    another one."""
+    bound = _read_bound_values(gin_files, bindings)
+    return build_known(Seq2SeqRunConfig if bound["seq2seq"] else FinetuneRunConfig, bound)
+
+
 def read_sweep(
     gin_files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ()
 ) -> tuple[SweepConfig, dict[str, dict[str, Any]]]:
@@ -119,7 +129,7 @@ def _read_bound_values(
         gin.finalize()
         return {name: read() for name, read in _READERS.items()}
     except _GIN_ERRORS as error:
-        raise UsageError(_explain(error)) from error
+        raise UsageError(explain(error, SECTIONS)) from error
     finally:
         gin.clear_config(clear_constants=True)
 
@@ -275,25 +285,3 @@ def _checked_binding(binding: str) -> str:
 def _is_macro(name: str) -> bool:
     """Whether the files read so far define the macro."""
     return _parameter(f"{name}/gin.macro.value") is not None
-
-
-def _explain(error: Exception) -> str:
-    """gin's many-line messages as one sentence."""
-    text = str(error)
-    if match := re.search(r"No configurable matching '(.+?)'", text):
-        return unknown_name("section", match[1], list(SECTIONS)) + _place(text)
-    if match := re.search(r"Configurable '(.+?)' doesn't have a parameter named '(.+?)'", text):
-        section = match[1].rpartition(".")[2]
-        names = [field.name for field in dataclasses.fields(SECTIONS[section])]
-        return unknown_name("name", match[2], names, f" in section {section}") + _place(text)
-    if match := re.search(r"No bindings specified for '(.+?)/gin\.macro'", text):
-        return f"the macro %{match[1]} is used, but not defined" + _place(text)
-    if isinstance(error, tokenize.TokenError):
-        return f"the configuration can't be read: {error.args[0]}"
-    first_line = next((line.strip() for line in text.splitlines() if line.strip()), repr(error))
-    return f"the configuration can't be read: {first_line}" + _place(text)
-
-
-def _place(text: str) -> str:
-    match = re.search(r'In file "(.+?)", line (\d+)', text)
-    return f" ({match[1]}, line {match[2]})" if match else ""

@@ -10,9 +10,12 @@ the same targets. --gin.SECTION.NAME=VALUE overrides the run's own configuration
 
 On a task, the best checkpoint of a finetuned run answers as it was trained to, and any other
 checkpoint without training; --gin.task.NAME=VALUE, such as --gin.task.pattern=1, says how it is
-asked. The tasks lambada, wikitext, ptb and language_model score a file: accuracy of last words, or
-perplexities by token, word and byte; --gin.language_model.stride=N and
---gin.language_model.unidirectional=True say how. Without a saved tokenizer,
+asked. Tasks that write texts (xsum, cnn_dm, gigaword, squad_generation, squad, customization and
+others) write them to --outputs, which a later call continues, and report ROUGE, or exact matches
+and F1; --gin.seq2seq.source_length=N and --gin.generation.beams=N say how. The tasks lambada,
+wikitext, ptb and language_model score a file: accuracy of last words, or perplexities by token,
+word and byte; --gin.language_model.stride=N and --gin.language_model.unidirectional=True say how.
+Without a saved tokenizer,
 --gin.tokenizer.kind=bert --gin.tokenizer.files="('vocab.txt',)".
 """
 
@@ -21,11 +24,18 @@ from __future__ import annotations
 import argparse
 import json
 from functools import partial
+from typing import TYPE_CHECKING
 
+from etils import epath
+
+from glm_jax.cli import pretrain
 from glm_jax.errors import UsageError
 from glm_jax.io.files import write_file
 from glm_jax.io.paths import resolve_path
 from glm_jax.language_model.tasks import LANGUAGE_MODEL_TASKS
+
+if TYPE_CHECKING:
+    from glm_jax.seq2seq.evaluate import Seq2SeqResult
 
 HELP = "loss and accuracy of a run's newest checkpoint on held-out text"
 TAKES_GIN = True
@@ -55,18 +65,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--picture", metavar="FILE", help="draw the loss by position and document (.png)"
     )
     parser.add_argument(
+        "--outputs",
+        metavar="FILE",
+        help="file of the texts that a task writes (.jsonl), continued where it is there",
+    )
+    parser.add_argument(
         "--json",
         nargs="?",
         const="-",
         metavar="FILE",
         help="print one JSON object, or write it to a file",
     )
+    pretrain.add_process_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Restores, evaluates, prints."""
     if arguments.task in LANGUAGE_MODEL_TASKS:
         return _run_language_model(arguments)
+    if arguments.task is not None and _writes_texts(arguments.task):
+        return _run_seq2seq(arguments)
+    if arguments.outputs is not None:
+        raise UsageError("--outputs is for tasks that write texts, such as --task=xsum")
+    if arguments.coordinator is not None or arguments.distributed:
+        raise UsageError(
+            "evaluation in several processes is for tasks that write texts, such as --task=xsum"
+        )
     if arguments.task is not None:
         return _run_task(arguments)
     if arguments.data is not None:
@@ -160,6 +184,66 @@ def _run_language_model(arguments: argparse.Namespace) -> int:
     shown = ", ".join(f"{name} {value:.6g}" for name, value in found.metrics.items())
     _show(arguments.json, {"task": arguments.task, **found.metrics}, shown)
     return 0
+
+
+def _writes_texts(task: str) -> bool:
+    from glm_jax.seq2seq.registry import SEQ2SEQ_TASKS
+
+    return task in SEQ2SEQ_TASKS
+
+
+def _run_seq2seq(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from glm_jax.configure import read_configuration
+    from glm_jax.seq2seq.config import Seq2SeqEvaluationConfig, Seq2SeqRunConfig
+    from glm_jax.seq2seq.evaluate import evaluate_seq2seq, trained_task
+    from glm_jax.train.metrics import ProgressLine
+
+    for flag in ("num_batches", "picture"):
+        if getattr(arguments, flag) is not None:
+            raise UsageError(f"--{flag} is not for --task={arguments.task}, which writes texts")
+    task, split, checkpoint = arguments.task, arguments.split or "dev", arguments.run_folder
+    trained = trained_task(checkpoint) == task
+    settings = [f"seq2seq.name={task!r}"]
+    if arguments.data is not None:
+        settings.append(f"seq2seq.data={str(resolve_path(arguments.data, '--data'))!r}")
+    bindings = [*settings, *arguments.bindings]
+    if trained:
+        config = read_configuration(
+            [checkpoint / "config.gin"], bindings, Seq2SeqRunConfig
+        ).evaluation
+    else:
+        config = read_configuration([], bindings, Seq2SeqEvaluationConfig)
+    name = arguments.outputs or f"{checkpoint.name}_{task}_{split}.jsonl"
+    outputs = resolve_path(name, "--outputs")
+    with pretrain.join(arguments):
+        import jax
+
+        first = jax.process_index() == 0
+        with ProgressLine(Console(stderr=True, quiet=not first)) as line:
+            found = evaluate_seq2seq(config, checkpoint, split, outputs, line)
+    if first:
+        _show_seq2seq(arguments, found, split, outputs)
+    return 0
+
+
+def _show_seq2seq(
+    arguments: argparse.Namespace, found: Seq2SeqResult, split: str, outputs: epath.Path
+) -> None:
+    shown = [f"{n} {e.value:.4g} [{e.low:.4g}, {e.high:.4g}]" for n, e in found.metrics.items()]
+    if found.usage.text_slots:
+        shown.append(f"{found.usage.wasted_share:.0%} of the time wasted on padding and idle rows")
+    shown.append(f"{found.num_outputs:,} outputs in {outputs}")
+    described = {
+        **{metric: estimate.value for metric, estimate in found.metrics.items()},
+        "intervals": {metric: [e.low, e.high] for metric, e in found.metrics.items()},
+        "num_outputs": found.num_outputs,
+        "outputs": str(outputs),
+        "wasted": found.usage.wasted_share,
+    }
+    described = {"task": arguments.task, "split": split, **described}
+    _show(arguments.json, described, f"{split} {', '.join(shown)}")
 
 
 def _show(json_file: str | None, found: dict, line: str) -> None:

@@ -12,7 +12,7 @@ import argparse
 
 from glm_jax.cli import pretrain
 
-HELP = "finetune a GLM on a task: SuperGLUE, GLUE, CLUE, or your own"
+HELP = "finetune a GLM on a task: SuperGLUE, GLUE, CLUE, summaries, questions, or your own"
 TAKES_GIN = True
 
 add_arguments = pretrain.add_arguments
@@ -22,24 +22,28 @@ def run(arguments: argparse.Namespace) -> int:
     """Reads the configuration, finetunes, and prints the results."""
     from rich.console import Console
 
-    from glm_jax.configure import read_configuration
-    from glm_jax.finetune.config import FinetuneRunConfig
+    from glm_jax.configure import read_finetuning
+    from glm_jax.seq2seq.config import Seq2SeqRunConfig
     from glm_jax.train.profile import parse_profile_steps
 
-    config = read_configuration(arguments.gin_file, arguments.bindings, FinetuneRunConfig)
+    config = read_finetuning(arguments.gin_file, arguments.bindings)
     window = arguments.profile_steps and parse_profile_steps(arguments.profile_steps)
     with pretrain.join(arguments):
         import jax
 
         from glm_jax.finetune.results import result_lines
-        from glm_jax.finetune.run import finetune
+        from glm_jax.finetune.run import finetune, finetune_task
+        from glm_jax.seq2seq.prepare import prepare_seq2seq
 
         console = Console(quiet=jax.process_index() != 0)
 
         def say(line: str) -> None:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-        outcome = finetune(config, console, window or None)
+        if isinstance(config, Seq2SeqRunConfig):
+            outcome = finetune_task(config, prepare_seq2seq, console, window or None)
+        else:
+            outcome = finetune(config, console, window or None)
         if outcome.results is None:
             seed = "" if outcome.seed is None else f" of seed {outcome.seed}"
             say(f"stopped after step {outcome.steps} of {outcome.num_steps}{seed}, and saved")

@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile_steps", metavar="FIRST:LAST", help="steps to trace for the profiler"
     )
+    add_process_arguments(parser)
+
+
+def add_process_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `join`."""
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     parser.add_argument("--num_processes", type=int, metavar="N", help="processes in the run")
     parser.add_argument("--process_id", type=int, metavar="I", help="this one's number, from 0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -171,31 +172,70 @@ def _check_seeds(seeds: Sequence[int]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class FinetuneRunConfig:
-    """Everything that describes a finetuning run; each field is a section of the gin files."""
+@dataclass(frozen=True, kw_only=True)
+class FinetuneBaseConfig(ABC):
+    """What describes finetuning runs of all kinds; each field is a section of the gin files."""
 
     mesh: MeshConfig
     layout: LayoutConfig
     tokenizer: TokenizerConfig
-    task: TaskConfig
-    prompt: PromptConfig
     optimizer: OptimizerConfig
     finetune: FinetuneConfig
     checkpoint: CheckpointConfig
     lora: LoraConfig = field(default_factory=LoraConfig)
-    blanks: BlankConfig = field(default_factory=BlankConfig)
 
     def __post_init__(self) -> None:
-        if self.lora.rank and self.finetune.tune_prefix_layers:
-            raise UsageError(
-                f"lora.rank is {self.lora.rank}, which freezes the network, but "
-                f"finetune.tune_prefix_layers is {self.finetune.tune_prefix_layers}"
-            )
         if self.freezes and self.finetune.random_weights:
             raise UsageError(
                 "finetune.random_weights is True, but nothing saves random weights that are frozen "
                 "(lora.rank, finetune.freeze, finetune.freeze_transformer)"
+            )
+        if self.mesh.context > 1:
+            raise UsageError(
+                f"mesh.context is {self.mesh.context}; finetuning does not shard sequences"
+            )
+
+    @property
+    def freezes(self) -> bool:
+        """Whether a part of the network is not trained."""
+        settings = self.finetune
+        return bool(self.lora.rank or settings.freeze or settings.freeze_transformer)
+
+    @property
+    @abstractmethod
+    def task_section(self) -> str:
+        """The section that describes the task."""
+
+    @property
+    @abstractmethod
+    def data(self) -> str:
+        """The data of the task."""
+
+    @property
+    @abstractmethod
+    def sequence_length(self) -> int:
+        """Maximum positions of a row."""
+
+    @property
+    @abstractmethod
+    def length_setting(self) -> str:
+        """What that is set by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRunConfig(FinetuneBaseConfig):
+    """A finetuning run whose model chooses between labels or answers."""
+
+    task: TaskConfig
+    prompt: PromptConfig
+    blanks: BlankConfig = field(default_factory=BlankConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora.rank and self.finetune.tune_prefix_layers:
+            raise UsageError(
+                f"lora.rank is {self.lora.rank}, which freezes the network, but "
+                f"finetune.tune_prefix_layers is {self.finetune.tune_prefix_layers}"
             )
         if self.prompt.total and not self.task.cloze:
             raise UsageError("continuous prompts need patterns, and task.cloze is False")
@@ -213,13 +253,19 @@ class FinetuneRunConfig:
             raise UsageError(
                 "finetune.block_lm_ratio needs texts made by patterns, and task.cloze is False"
             )
-        if self.mesh.context > 1:
-            raise UsageError(
-                f"mesh.context is {self.mesh.context}; finetuning does not shard sequences"
-            )
 
     @property
-    def freezes(self) -> bool:
-        """Whether a part of the network is not trained."""
-        settings = self.finetune
-        return bool(self.lora.rank or settings.freeze or settings.freeze_transformer)
+    def task_section(self) -> str:
+        return "task"
+
+    @property
+    def data(self) -> str:
+        return self.task.data
+
+    @property
+    def sequence_length(self) -> int:
+        return self.task.sequence_length
+
+    @property
+    def length_setting(self) -> str:
+        return "task.sequence_length"

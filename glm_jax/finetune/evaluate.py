@@ -58,7 +58,7 @@ def evaluate_task(
             abstract = {"params": ready.program.abstract_state.params}
             params = checkpoints.restore(step or 0, abstract)["params"]
     with jax.set_mesh(ready.mesh):
-        found = predictions_of(config, ready, split, params)
+        found = predictions_of(ready, split, params)
     if not found.metrics:
         raise UsageError(
             f"the split {split} of task {config.task.name} has no labels, so it has no metrics"

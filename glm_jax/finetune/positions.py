@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from glm_jax.convert.positions import extend_positions
 from glm_jax.errors import UsageError
-from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.config import FinetuneBaseConfig
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.initial import abstract_params
 
@@ -22,7 +22,7 @@ TABLES = ("position_embedding", "block_position_embedding")
 
 
 def extend_network(
-    config: FinetuneRunConfig, network: GLMConfig, params: PyTree, mesh: Mesh
+    config: FinetuneBaseConfig, network: GLMConfig, params: PyTree, mesh: Mesh
 ) -> tuple[GLMConfig, PyTree]:
     """The network with position tables that reach to the end of the task's sequences.
 
@@ -34,18 +34,18 @@ def extend_network(
         position of a sequence, and no more; or the tables are frozen, so that nothing would save
         their new rows.
     """
-    length = config.task.sequence_length
+    length = config.sequence_length
     if length <= network.max_sequence_length:
         return network, params
     if not network.block_position_encoding:
         raise UsageError(
-            f"task.sequence_length is {length}, but the position table of "
+            f"{config.length_setting} is {length}, but the position table of "
             f"{config.finetune.initial_weights} ends at {network.max_sequence_length}, and tables "
             "of networks without block positions are not extended"
         )
     if config.freezes:
         raise UsageError(
-            f"task.sequence_length is {length}, but the position tables of "
+            f"{config.length_setting} is {length}, but the position tables of "
             f"{config.finetune.initial_weights} end at {network.max_sequence_length}; a run that "
             "freezes weights can't extend them: run glm-jax convert --max_sequence_length first"
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,10 +26,14 @@ class Predictions:
     Attributes:
       labels: index of the predicted label, or of the chosen answer, of every example.
       metrics: by name, the first one choosing checkpoints; empty where examples have no labels.
+      files: what people and benchmarks read, by name.
+      confusion: labels and counts, where examples have one label of a few.
     """
 
     labels: Sequence[int]
     metrics: Mapping[str, float]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    confusion: Mapping[str, Any] | None = None
 
 
 def predict(

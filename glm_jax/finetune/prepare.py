@@ -16,11 +16,13 @@ from glm_jax.convert.base_weights import BaseWeights
 from glm_jax.convert.load import load_glm
 from glm_jax.errors import UsageError
 from glm_jax.finetune.batches import steps_per_epoch
-from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.config import FinetuneBaseConfig, FinetuneRunConfig
 from glm_jax.finetune.heads import ClassificationHead
 from glm_jax.finetune.lora import linear_kind
 from glm_jax.finetune.model_scores import Scorer
 from glm_jax.finetune.positions import extend_network
+from glm_jax.finetune.predict import Predictions, predict
+from glm_jax.finetune.prediction_files import confusion_of, prediction_files
 from glm_jax.finetune.priming import PrimingTexts
 from glm_jax.finetune.program import Extras, FinetuneProgram, make_finetune_program
 from glm_jax.finetune.prompts import PromptEncoder
@@ -39,12 +41,15 @@ class PreparedFinetuning:
     """What a run is made of.
 
     Attributes:
-      task: what is learnt.
+      name: of what is learnt.
+      way: how, in words.
+      metric: the one that chooses the best checkpoint; "" where there is none.
       splits: "train" and, where their files are there, "dev" and "test".
       tokenizer: of the model.
       model: the network's configuration.
       mesh: the devices.
       program: the functions of its steps.
+      predict: (split, all parameters) -> predictions on a split; all processes take part.
       params_of: seed -> trained parameters before the first step, as far as the program does not
         draw them.
       frozen: the others.
@@ -54,12 +59,15 @@ class PreparedFinetuning:
       priming: texts of the pretraining objective.
     """
 
-    task: Task
+    name: str
+    way: str
+    metric: str
     splits: Mapping[str, Split]
     tokenizer: Tokenizer
     model: GLMConfig
     mesh: Mesh
     program: FinetuneProgram
+    predict: Callable[[str, PyTree], Predictions]
     params_of: Callable[[int], PyTree]
     frozen: PyTree
     base: BaseWeights | None
@@ -110,18 +118,46 @@ def prepare_finetuning(
     start, frozen = divide_weights(params, program, is_trained, num_separate_layers=separate)
     add_prompts = partial(initial_prompts, config, task, tokenizer, params["word_embedding"])
     return PreparedFinetuning(
-        task=task,
+        name=task.name,
+        way=way_of(config),
+        metric=task.metrics[0],
         splits=splits,
         tokenizer=tokenizer,
         model=model,
         mesh=mesh,
         program=program,
+        predict=partial(predict_split, task, splits, program, mesh, settings.evaluation_batch_size),
         params_of=lambda seed: join(start, add_prompts(seed)),
         frozen=frozen,
         base=base,
         num_steps=num_steps,
         steps_per_epoch=per_epoch,
         priming=priming_texts(config, task, first, tokenizer) if names[0] == "train" else None,
+    )
+
+
+def way_of(config: FinetuneRunConfig) -> str:
+    """How a task is asked, in words."""
+    task = config.task
+    return f"by cloze, pattern {task.pattern}" if task.cloze else f"by a head on {task.pool}"
+
+
+def predict_split(
+    task: Task,
+    splits: Mapping[str, Split],
+    program: FinetuneProgram,
+    mesh: Mesh,
+    batch_size: int,
+    split: str,
+    params: PyTree,
+) -> Predictions:
+    """Predictions on one of the splits, and their files."""
+    examples, encoded = splits[split].examples, splits[split].encoded
+    found = predict(task, examples, encoded, program.score, params, mesh, batch_size)
+    return dataclasses.replace(
+        found,
+        files=prediction_files(task, split, found.labels, examples),
+        confusion=confusion_of(task, found.labels, examples) if found.metrics else None,
     )
 
 
@@ -151,7 +187,7 @@ def make_program(
 
 
 def trained_parameters(
-    config: FinetuneRunConfig, model: GLMConfig
+    config: FinetuneBaseConfig, model: GLMConfig
 ) -> tuple[int, TrainedParameters]:
     """How many first layers are a stack of their own, and which parameters are trained.
 
@@ -169,7 +205,7 @@ def trained_parameters(
     return separate, TrainedParameters(settings.freeze, frozen, train_layers=first > 0)
 
 
-def network_of(config: FinetuneRunConfig, loaded: GLMConfig, tokenizer: Tokenizer) -> GLMConfig:
+def network_of(config: FinetuneBaseConfig, loaded: GLMConfig, tokenizer: Tokenizer) -> GLMConfig:
     """The network's configuration: that of the checkpoint with the run's dropout and dtype.
 
     Raises:
@@ -180,7 +216,7 @@ def network_of(config: FinetuneRunConfig, loaded: GLMConfig, tokenizer: Tokenize
     return with_settings(config, loaded)
 
 
-def with_settings(config: FinetuneRunConfig, network: GLMConfig) -> GLMConfig:
+def with_settings(config: FinetuneBaseConfig, network: GLMConfig) -> GLMConfig:
     """A network's configuration with the run's dropout and dtype."""
     settings = config.finetune
     return dataclasses.replace(

@@ -8,22 +8,20 @@ from contextlib import suppress
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from jaxtyping import PyTree
 
 from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cluster.agree import any_process
-from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.config import FinetuneBaseConfig
 from glm_jax.finetune.history import History
 from glm_jax.finetune.pictures import draw_confusion, draw_curves
-from glm_jax.finetune.predict import Predictions, predict
+from glm_jax.finetune.predict import Predictions
 from glm_jax.finetune.prepare import PreparedFinetuning
 from glm_jax.finetune.published import published_scores
 from glm_jax.finetune.trainable import join
 from glm_jax.finetune.weights import initial_state_from
-from glm_jax.io.files import write_file
-from glm_jax.tasks.predictions import prediction_lines, submission
+from glm_jax.io.files import write_file, write_files
 
 RESULTS_FILE = "results.json"
 # What results have beside the metrics on the dev split.
@@ -78,18 +76,14 @@ def read_results(
     return None if any_process(not known) else results
 
 
-def predictions_of(
-    config: FinetuneRunConfig, ready: PreparedFinetuning, split: str, params: PyTree
-) -> Predictions:
-    """Predictions on a split."""
-    examples, encoded = ready.splits[split].examples, ready.splits[split].encoded
-    size, params = config.finetune.evaluation_batch_size, join(params, ready.frozen)
+def predictions_of(ready: PreparedFinetuning, split: str, params: PyTree) -> Predictions:
+    """Predictions on a split, by the trained parameters; all processes take part."""
     with jax.transfer_guard("allow"):
-        return predict(ready.task, examples, encoded, ready.program.score, params, ready.mesh, size)
+        return ready.predict(split, join(params, ready.frozen))
 
 
 def write_results(
-    config: FinetuneRunConfig,
+    config: FinetuneBaseConfig,
     ready: PreparedFinetuning,
     folder: epath.Path,
     checkpoints: Checkpoints,
@@ -105,35 +99,22 @@ def write_results(
         params = initial_state_from(ready.program, start, config.finetune.seed).params
     else:
         params = checkpoints.restore(step, abstract)["params"]
-    results: dict[str, Any] = {"task": ready.task.name, "step": step, "steps": steps}
+    results: dict[str, Any] = {"task": ready.name, "step": step, "steps": steps}
     for split in ("dev", "test"):
         if split not in ready.splits:
             continue
-        found = predictions_of(config, ready, split, params)
+        found = predictions_of(ready, split, params)
         results |= found.metrics if split == "dev" else {"test": dict(found.metrics)}
-        if split == "dev" and (confusion := _confusion(ready, found)):
-            results["confusion"] = confusion
+        if split == "dev" and found.confusion:
+            results["confusion"] = found.confusion
         if jax.process_index() == 0:
-            write_predictions(ready, folder, split, found)
-    if published := published_scores(config.finetune.published, ready.task.name):
+            write_files(folder, found.files)
+    if published := published_scores(config.finetune.published, ready.name):
         results["published"] = dict(published)
     if jax.process_index() == 0:
         write_pictures(folder, [folder], results)
         write_file(folder / RESULTS_FILE, (json.dumps(results, indent=2) + "\n").encode())
     return results
-
-
-def write_predictions(
-    ready: PreparedFinetuning, folder: epath.Path, split: str, found: Predictions
-) -> None:
-    """Writes the predictions on a split in the benchmark's format."""
-    examples = ready.splits[split].examples
-    lines = prediction_lines(ready.task, found.labels, examples)
-    name = "predictions.jsonl" if split == "dev" else f"predictions_{split}.jsonl"
-    write_file(folder / name, ("\n".join(lines) + "\n").encode())
-    submitted = submission(ready.task, found.labels, examples) if split == "test" else None
-    if submitted is not None:
-        write_file(folder / submitted[0], submitted[1].encode())
 
 
 def write_pictures(
@@ -143,14 +124,3 @@ def write_pictures(
     draw_curves([run / "metrics.jsonl" for run in runs], folder / "curves.png")
     if confusion := results.get("confusion"):
         draw_confusion(confusion["labels"], confusion["counts"], folder / "confusion.png")
-
-
-def _confusion(ready: PreparedFinetuning, found: Predictions) -> dict[str, Any] | None:
-    """How many examples of each label (rows) have each prediction (columns)."""
-    task, size = ready.task, len(ready.task.labels)
-    if not found.metrics or task.variable_choices:
-        return None
-    counts = np.zeros((size, size), int)
-    labels = [task.label_index(example) for example in ready.splits["dev"].examples]
-    np.add.at(counts, (labels, list(found.labels)), 1)
-    return {"labels": [str(label) for label in task.labels], "counts": counts.tolist()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from glm_jax.convert.base_weights import BASE, BaseWeights, path_from
 from glm_jax.errors import UsageError
-from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.config import FinetuneBaseConfig
 from glm_jax.finetune.prepare import PreparedFinetuning
 from glm_jax.io.paths import resolve_path
 
@@ -18,6 +18,9 @@ FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "task": (
         *("name", "pattern", "ensemble", "few_shot", "cloze", "multi_token", "segment_length"),
         *("sequence_length", "patterns", "words"),
+    ),
+    "seq2seq": (
+        *("name", "source_length", "target_length", "pad_source", "label_smoothing", "seed"),
     ),
     "prompt": ("num_tokens", "prefix", "encoder", "initial"),
     "lora": ("rank", "alpha", "targets"),
@@ -28,7 +31,7 @@ FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def run_record(config: FinetuneRunConfig, ready: PreparedFinetuning) -> dict[str, Any]:
+def run_record(config: FinetuneBaseConfig, ready: PreparedFinetuning) -> dict[str, Any]:
     """What is saved with a checkpoint, which `glm_jax.load` opens as that of any run."""
     configuration = dataclasses.asdict(config) | {"model": dataclasses.asdict(ready.model)}
     return {
@@ -39,7 +42,7 @@ def run_record(config: FinetuneRunConfig, ready: PreparedFinetuning) -> dict[str
     }
 
 
-def recorded_base(config: FinetuneRunConfig, base: BaseWeights) -> dict[str, Any]:
+def recorded_base(config: FinetuneBaseConfig, base: BaseWeights) -> dict[str, Any]:
     """Where the weights that a run does not train are, also from the run's own folder."""
     folder = resolve_path(config.finetune.run_folder, "finetune.run_folder")
     relative = path_from(folder, resolve_path(base.path))
@@ -47,7 +50,7 @@ def recorded_base(config: FinetuneRunConfig, base: BaseWeights) -> dict[str, Any
 
 
 def check_same_run(
-    saved: Mapping[str, Any], config: FinetuneRunConfig, ready: PreparedFinetuning
+    saved: Mapping[str, Any], config: FinetuneBaseConfig, ready: PreparedFinetuning
 ) -> None:
     """Makes sure that a run resumes with what decides its batches and its parameters.
 
@@ -56,7 +59,7 @@ def check_same_run(
     """
     folder = config.finetune.run_folder
     recorded = saved.get("configuration", {})
-    if "task" not in recorded:
+    if config.task_section not in recorded:
         raise UsageError(
             f"{folder} holds a checkpoint that no finetuning run has written; give the run a "
             "folder of its own"
@@ -74,15 +77,17 @@ def check_same_run(
     before = saved.get("num_train_examples", now)
     if before != now:
         raise UsageError(
-            f"{config.task.data} has {now} training examples, but the run in {folder} has "
+            f"{config.data} has {now} training examples, but the run in {folder} has "
             f"{before}; give the run a folder of its own"
         )
 
 
-def _changes(recorded: Mapping[str, Any], config: FinetuneRunConfig):
+def _changes(recorded: Mapping[str, Any], config: FinetuneBaseConfig):
     """Names, old and new values of the fixed settings that have changed."""
     for section, names in FIXED_SETTINGS.items():
-        now = getattr(config, section)
+        now = getattr(config, section, None)
+        if now is None:
+            continue
         defaults = {field.name: field.default for field in dataclasses.fields(now)}
         for name in names:
             new = getattr(now, name)

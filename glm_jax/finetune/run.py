@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 import jax
 from etils import epath
@@ -21,7 +22,7 @@ from glm_jax.cluster.run_lock import RunLock
 from glm_jax.data.batches.inputs import BATCHES_AHEAD, data_threads
 from glm_jax.data.batches.pipeline import Prefetched
 from glm_jax.finetune.batches import training_batches
-from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.config import FinetuneBaseConfig, FinetuneRunConfig
 from glm_jax.finetune.history import DevEvaluation, History, read_history, write_pointers
 from glm_jax.finetune.outcome import FinetuneOutcome
 from glm_jax.finetune.prepare import PreparedFinetuning, prepare_finetuning
@@ -50,6 +51,7 @@ from glm_jax.train.reporter import ReporterConfig, RunReporter, utilisation_of
 from glm_jax.train.run_folder import write_configuration
 from glm_jax.train.step import Metrics, TrainState
 
+Config = TypeVar("Config", bound=FinetuneBaseConfig)
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 # Batches whose mean size is that of a step in the reports.
 MEASURED_BATCHES = 16
@@ -58,9 +60,25 @@ MEASURED_BATCHES = 16
 def finetune(
     config: FinetuneRunConfig, console: Console, profile_steps: ProfileSteps | None = None
 ) -> FinetuneOutcome:
+    """`finetune_task` of a task whose answers are chosen."""
+    return finetune_task(config, prepare_finetuning, console, profile_steps)
+
+
+def finetune_task(
+    config: Config,
+    prepare: Callable[[Config], PreparedFinetuning],
+    console: Console,
+    profile_steps: ProfileSteps | None = None,
+) -> FinetuneOutcome:
     """Starts, or resumes, the finetuning that the configuration describes, of one or several seeds.
 
     Nothing is written before everything has been checked.
+
+    Args:
+      config: of the run.
+      prepare: opens and checks what a run of this kind is made of.
+      console: shows how far it is.
+      profile_steps: those that are traced for the profiler.
 
     Raises:
       UsageError: something of the configuration does not fit the rest.
@@ -70,7 +88,7 @@ def finetune(
     line = ProgressLine(console)
     with StopRequest() as stop:
         check_folder(folder, config.finetune.seeds)
-        ready = prepare_finetuning(config)
+        ready = prepare(config)
         with jax.set_mesh(ready.mesh), line:
             line.say(describe_network(config, ready))
             run = partial(finetune_prepared, stop=stop, line=line, profile_steps=profile_steps)
@@ -80,7 +98,7 @@ def finetune(
 
 
 def finetune_prepared(
-    config: FinetuneRunConfig,
+    config: FinetuneBaseConfig,
     ready: PreparedFinetuning,
     *,
     stop: StopRequest,
@@ -97,7 +115,7 @@ def finetune_prepared(
     with ExitStack() as stack:
         enter = stack.enter_context
         lock = enter(RunLock(folder, line.say))
-        history = History(ready.task.metrics[0])
+        history = History(ready.metric)
         checkpoints = enter(
             Checkpoints(folder / "checkpoints", config.checkpoint, best=history.best_step)
         )
@@ -136,7 +154,7 @@ def finetune_prepared(
 
 
 def resume_history(
-    config: FinetuneRunConfig,
+    config: FinetuneBaseConfig,
     ready: PreparedFinetuning,
     folder: epath.Path,
     checkpoints: Checkpoints,
@@ -161,7 +179,7 @@ def resume_history(
     return first_step
 
 
-def seeded_step(config: FinetuneRunConfig, ready: PreparedFinetuning) -> TrainStep:
+def seeded_step(config: FinetuneBaseConfig, ready: PreparedFinetuning) -> TrainStep:
     """The train step with the run's seed, which is put on the devices once."""
     replicated = NamedSharding(ready.mesh, PartitionSpec())
     seed = jax.device_put(seed_value(config.finetune.seed), replicated)
@@ -169,7 +187,7 @@ def seeded_step(config: FinetuneRunConfig, ready: PreparedFinetuning) -> TrainSt
 
 
 def first_state(
-    config: FinetuneRunConfig,
+    config: FinetuneBaseConfig,
     ready: PreparedFinetuning,
     checkpoints: Checkpoints,
     first_step: int,
@@ -183,7 +201,7 @@ def first_state(
 
 
 def batches(
-    config: FinetuneRunConfig, ready: PreparedFinetuning, first_step: int
+    config: FinetuneBaseConfig, ready: PreparedFinetuning, first_step: int
 ) -> Iterator[Batch]:
     """Global batches from a step on; this process makes the rows that its devices hold."""
     size = config.finetune.batch_size
@@ -196,7 +214,7 @@ def batches(
 
 
 def evaluate_dev(
-    config: FinetuneRunConfig,
+    config: FinetuneBaseConfig,
     ready: PreparedFinetuning,
     folder: epath.Path,
     history: History,
@@ -208,7 +226,7 @@ def evaluate_dev(
     if "dev" not in ready.splits:
         return False
     start = time.perf_counter()
-    found = predictions_of(config, ready, "dev", state.params).metrics
+    found = predictions_of(ready, "dev", state.params).metrics
     history.evaluations.append((step, found))
     better = history.best_step() == step
     reporter.report_evaluation(step, DevEvaluation(found, better), time.perf_counter() - start)
@@ -217,7 +235,7 @@ def evaluate_dev(
     return is_patience_over(config, history)
 
 
-def reporter_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> ReporterConfig:
+def reporter_config(config: FinetuneBaseConfig, ready: PreparedFinetuning) -> ReporterConfig:
     """What the reports of the run need to know of it."""
     made = map(share_contexts, training_batches(batches_of(config, ready)))
     size = mean_step_size(islice(made, MEASURED_BATCHES))

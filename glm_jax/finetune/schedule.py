@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from glm_jax.finetune.batches import TrainingBatches
-from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.config import FinetuneBaseConfig
 from glm_jax.finetune.history import History
 from glm_jax.finetune.prepare import PreparedFinetuning
 from glm_jax.train.loop import LoopConfig
 
 
-def batches_of(config: FinetuneRunConfig, ready: PreparedFinetuning) -> TrainingBatches:
+def batches_of(config: FinetuneBaseConfig, ready: PreparedFinetuning) -> TrainingBatches:
     """What decides the batch of every step."""
     return TrainingBatches(
         ready.splits["train"].encoded,
@@ -20,7 +20,7 @@ def batches_of(config: FinetuneRunConfig, ready: PreparedFinetuning) -> Training
     )
 
 
-def loop_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> LoopConfig:
+def loop_config(config: FinetuneBaseConfig, ready: PreparedFinetuning) -> LoopConfig:
     """When things happen: what is evaluated is saved, in addition to the regular checkpoints."""
     every = config.finetune.evaluate_every_epochs * ready.steps_per_epoch
     return LoopConfig(
@@ -33,7 +33,7 @@ def loop_config(config: FinetuneRunConfig, ready: PreparedFinetuning) -> LoopCon
 
 
 def is_evaluation_due(
-    config: FinetuneRunConfig, ready: PreparedFinetuning, history: History, step: int
+    config: FinetuneBaseConfig, ready: PreparedFinetuning, history: History, step: int
 ) -> bool:
     """Whether the checkpoint of a step is to be evaluated and has not been.
 
@@ -45,7 +45,7 @@ def is_evaluation_due(
 
 
 def is_complete(
-    config: FinetuneRunConfig, ready: PreparedFinetuning, history: History, step: int
+    config: FinetuneBaseConfig, ready: PreparedFinetuning, history: History, step: int
 ) -> bool:
     """Whether a run is at its end: all steps are done and evaluated, or it no longer improves."""
     if is_patience_over(config, history):
@@ -53,6 +53,6 @@ def is_complete(
     return step >= ready.num_steps and not is_evaluation_due(config, ready, history, step)
 
 
-def is_patience_over(config: FinetuneRunConfig, history: History) -> bool:
+def is_patience_over(config: FinetuneBaseConfig, history: History) -> bool:
     """Whether too many evaluations were not better than an earlier one."""
     return 0 < config.finetune.patience <= history.since_best()

@@ -18,7 +18,7 @@ from etils import epath
 from jaxtyping import PyTree
 
 from glm_jax.errors import UsageError
-from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.config import FinetuneBaseConfig
 from glm_jax.finetune.outcome import FinetuneOutcome
 from glm_jax.finetune.prepare import PreparedFinetuning
 from glm_jax.finetune.results import RESULTS_FILE, metrics_of, result_lines, write_pictures
@@ -28,10 +28,10 @@ from glm_jax.train.run_folder import write_configuration
 
 _SEED_FOLDER = re.compile(r"seed_\d+")
 
-RunFunction = Callable[[FinetuneRunConfig, PreparedFinetuning], FinetuneOutcome]
+RunFunction = Callable[[FinetuneBaseConfig, PreparedFinetuning], FinetuneOutcome]
 
 
-def seed_folder(config: FinetuneRunConfig, seed: int) -> str:
+def seed_folder(config: FinetuneBaseConfig, seed: int) -> str:
     """The run folder of one of the seeds."""
     return os.path.join(config.finetune.run_folder, f"seed_{seed}")
 
@@ -59,7 +59,7 @@ def check_folder(folder: epath.Path, seeds: Sequence[int]) -> None:
 
 
 def finetune_seeds(
-    config: FinetuneRunConfig,
+    config: FinetuneBaseConfig,
     ready: PreparedFinetuning,
     run: RunFunction,
     say: Callable[[str], None],

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import jax
 
-from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.config import FinetuneBaseConfig
 from glm_jax.finetune.prepare import PreparedFinetuning
 from glm_jax.finetune.schedule import batches_of
 from glm_jax.train.optimizer import parameter_count
 from glm_jax.train.summary import memory
 
 
-def describe_network(config: FinetuneRunConfig, ready: PreparedFinetuning) -> str:
+def describe_network(config: FinetuneBaseConfig, ready: PreparedFinetuning) -> str:
     """One line: the network, where its weights come from, and the devices."""
     mesh, state = ready.mesh, ready.program.abstract_state
     trained, frozen = parameter_count(state.params), parameter_count(ready.frozen)
@@ -31,7 +31,9 @@ def describe_network(config: FinetuneRunConfig, ready: PreparedFinetuning) -> st
     )
 
 
-def describe_training(config: FinetuneRunConfig, ready: PreparedFinetuning, first_step: int) -> str:
+def describe_training(
+    config: FinetuneBaseConfig, ready: PreparedFinetuning, first_step: int
+) -> str:
     """One line: the task, its examples, the steps of the run, and the one that it starts from.
 
     Args:
@@ -40,12 +42,11 @@ def describe_training(config: FinetuneRunConfig, ready: PreparedFinetuning, firs
       first_step: steps done before.
     """
     counts = ", ".join(f"{len(split.examples):,} {name}" for name, split in ready.splits.items())
-    settings, task = config.finetune, config.task
+    settings = config.finetune
     padding = batches_of(config, ready).padding_share()
-    way = f"by cloze, pattern {task.pattern}" if task.cloze else f"by a head on {task.pool}"
     epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
     start = f"resuming from step {first_step}" if first_step else "from the start"
     return (
-        f"task {ready.task.name} {way}: {counts} examples; {epochs} of {ready.steps_per_epoch} "
+        f"task {ready.name} {ready.way}: {counts} examples; {epochs} of {ready.steps_per_epoch} "
         f"steps of {settings.batch_size}, {padding:.0%} padding, {start}"
     )

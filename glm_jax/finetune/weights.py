@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PyTree, UInt32
 
 from glm_jax.convert.base_weights import BASE, BaseWeights, base_path, checksum_weights
 from glm_jax.errors import UsageError
-from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.config import FinetuneBaseConfig, FinetuneRunConfig
 from glm_jax.finetune.program import FinetuneProgram, seed_value
 from glm_jax.finetune.prompts import words_as_prompts
 from glm_jax.finetune.trainable import (
@@ -75,7 +75,7 @@ def initial_state_from(program: FinetuneProgram, params: PyTree, seed: int) -> T
 
 
 def describe_base(
-    config: FinetuneRunConfig, params: PyTree, num_attention_heads: int
+    config: FinetuneBaseConfig, params: PyTree, num_attention_heads: int
 ) -> BaseWeights:
     """What is recorded of the weights that a run does not train.
 

@@ -13,7 +13,7 @@ from glm_jax.generate.decoder import Decoder, power_of_two
 from glm_jax.generate.engine import slots_needed
 from glm_jax.generate.prompt import Prompt
 from glm_jax.generate.settings import Sampling
-from glm_jax.seq2seq.outputs import Output, OutputFile
+from glm_jax.seq2seq.outputs import Output, Outputs
 from glm_jax.seq2seq.source import Source
 from glm_jax.tokenizer import Tokenizer
 
@@ -41,7 +41,7 @@ def generate_outputs(
     tokenizer: Tokenizer,
     prompts: Mapping[str, Prompt],
     sampling: Sampling,
-    file: OutputFile | None,
+    file: Outputs | None,
     *,
     num_texts: int,
     report: Callable[[int], None] = lambda count: None,
@@ -56,7 +56,8 @@ def generate_outputs(
       tokenizer: of the model.
       prompts: the sources by the ids of their examples.
       sampling: beams and limits.
-      file: where outputs go, on the process that writes them; None on all others.
+      file: where outputs go: a file on the process that writes it and None on all others, or the
+        memory of all.
       num_texts: sources at a time.
       report: called with the number of outputs so far.
 
@@ -87,7 +88,7 @@ def generate_outputs(
     return engine.usage
 
 
-def _missing(names: Sequence[str], file: OutputFile | None) -> set[str]:
+def _missing(names: Sequence[str], file: Outputs | None) -> set[str]:
     """The names without an output in the file of process 0; all processes get the same."""
     is_missing = np.asarray([file is None or name not in file.outputs for name in names])
     if jax.process_count() > 1:

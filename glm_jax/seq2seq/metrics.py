@@ -62,7 +62,8 @@ def bleu_estimate(predictions: Sequence[str], references: Sequence[str]) -> Esti
     found = bleu.corpus_score(list(predictions), [list(references)], n_bootstrap=NUM_RESAMPLES)
     signature = bleu.get_signature().format()
     fields = json.loads(found.format(width=12, signature=signature, is_json=True))
-    middle, half = fields["confidence_mean"], fields["confidence_var"]
+    # Left out where the mean over all resamples is 0.
+    middle, half = fields.get("confidence_mean", 0.0), fields.get("confidence_var", 0.0)
     return Estimate(found.score, middle - half, middle + half)
 
 

@@ -32,7 +32,19 @@ class Output:
     score: float | None = None
 
 
-class OutputFile:
+class Outputs:
+    """Outputs in memory, by the ids of their examples."""
+
+    def __init__(self) -> None:
+        """Has none."""
+        self.outputs: dict[str, Output] = {}
+
+    def add(self, output: Output) -> None:
+        """Takes one output."""
+        self.outputs[output.id] = output
+
+
+class OutputFile(Outputs):
     """JSON lines: first the settings, then one output per line in the order they are ready.
 
     A last line that is only half there, as a kill leaves it, is dropped.
@@ -48,7 +60,9 @@ class OutputFile:
         Raises:
           UsageError: the file has outputs of other settings, or is none of ours.
         """
-        self.outputs = read_outputs(path, settings) if path.is_file() else {}
+        super().__init__()
+        if path.is_file():
+            self.outputs = read_outputs(path, settings)
         self._path, self._settings = path, settings
         self._file = AppendedFile(path, self._content())
 
@@ -58,7 +72,7 @@ class OutputFile:
         Raises:
           OSError: it can't be written.
         """
-        self.outputs[output.id] = output
+        super().add(output)
         self._file.append(_line(asdict(output)))
 
     def close(self) -> None:

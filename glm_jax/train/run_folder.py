@@ -29,6 +29,7 @@ RUN_FOLDER_SETTINGS = ("train.run_folder", "finetune.run_folder")
 PATH_SETTINGS = (
     "finetune.initial_weights",
     "task.data",
+    "seq2seq.data",
     "data.store",
     "data.stores",
     "data.supervised",

@@ -123,6 +123,7 @@ def test_summaries_are_judged_by_rouge_and_bleu():
         task, examples, [Output("", [text], [[]]) for text in references], tokenizer
     )
     assert perfect["rouge-l"].value == 1 and perfect["bleu"].value == pytest.approx(100)
+    assert bleu_estimate(["a", "b"], ["x y z", "u v w"]) == (0, 0, 0)
 
 
 def test_answers_in_lower_case_get_the_letters_of_their_passage():

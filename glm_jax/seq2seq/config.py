@@ -1,0 +1,157 @@
+"""What texts are written for, and how they are searched for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from glm_jax import validation
+from glm_jax.errors import UsageError
+from glm_jax.finetune.config import FinetuneBaseConfig, TokenizerConfig
+from glm_jax.generate.settings import Sampling
+from glm_jax.parallel.mesh import MeshConfig
+from glm_jax.seq2seq.registry import SEQ2SEQ_TASKS
+from glm_jax.seq2seq.task import Seq2SeqTask
+
+
+@dataclass(frozen=True)
+class Seq2SeqConfig:
+    """The task, and the form of its sources.
+
+    Attributes:
+      name: one of `SEQ2SEQ_TASKS`.
+      data: the folder with its files.
+      source_length: S, of a source in tokens.
+      target_length: T, of an output in tokens.
+      pad_source: fills sources up to S with padding that the model sees, as the original does;
+        released finetuned checkpoints were trained so.
+      original_rouge: computes ROUGE as the original does, with its faults, to compare with it.
+      label_smoothing: of training: weight of the loss that is spread evenly over all tokens.
+      seed: draws the blanks of the task `blank`.
+    """
+
+    name: str
+    data: str
+    source_length: int = 448
+    target_length: int = 64
+    pad_source: bool = False
+    original_rouge: bool = False
+    label_smoothing: float = 0.0
+    seed: int = 1234
+
+    def __post_init__(self) -> None:
+        validation.choice("seq2seq", self, "name", SEQ2SEQ_TASKS)
+        validation.at_least("seq2seq", self, 8, "source_length")
+        validation.at_least("seq2seq", self, 1, "target_length")
+        validation.at_least("seq2seq", self, 0, "seed")
+        validation.fraction("seq2seq", self, "label_smoothing", one=False)
+        validation.boolean("seq2seq", self, "pad_source", "original_rouge")
+        metrics = self.task.metrics
+        if self.original_rouge and not any(name.startswith("rouge") for name in metrics):
+            raise UsageError(
+                f"seq2seq.original_rouge is True, but task {self.name} is not judged by ROUGE"
+            )
+
+    @property
+    def task(self) -> Seq2SeqTask:
+        """The task itself."""
+        return SEQ2SEQ_TASKS[self.name]
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Beam search.
+
+    Attributes:
+      beams: hypotheses that are kept.
+      length_penalty: a hypothesis' score is its log-probability / length^penalty.
+      min_length: minimum tokens of an output.
+      no_repeat_ngram: size of n-grams that an output may not repeat; 0 allows all.
+      batch_size: sources at a time.
+      num_attention_heads: of an original checkpoint that is evaluated, which doesn't record it; 0
+        for hidden size / 64.
+    """
+
+    beams: int = 5
+    length_penalty: float = 0.7
+    min_length: int = 0
+    no_repeat_ngram: int = 3
+    batch_size: int = 8
+    num_attention_heads: int = 0
+
+    def __post_init__(self) -> None:
+        validation.at_least("generation", self, 1, "beams", "batch_size")
+        validation.at_least("generation", self, 0, "min_length", "no_repeat_ngram")
+        validation.at_least("generation", self, 0, "num_attention_heads")
+        validation.non_negative("generation", self, "length_penalty")
+
+    def sampling(self, target_length: int) -> Sampling:
+        """The settings of a search for outputs of at most `target_length` tokens.
+
+        Raises:
+          UsageError: `min_length` is above it.
+        """
+        if self.min_length > target_length:
+            raise UsageError(
+                f"generation.min_length is {self.min_length}, but seq2seq.target_length only "
+                f"{target_length}"
+            )
+        return Sampling(
+            max_blank_length=target_length,
+            min_blank_length=self.min_length,
+            beams=self.beams,
+            length_penalty=self.length_penalty,
+            no_repeat_ngram=self.no_repeat_ngram,
+        )
+
+
+@dataclass(frozen=True)
+class Seq2SeqEvaluationConfig:
+    """Everything that an evaluation needs; each field is a section."""
+
+    mesh: MeshConfig
+    tokenizer: TokenizerConfig
+    seq2seq: Seq2SeqConfig
+    generation: GenerationConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seq2SeqRunConfig(FinetuneBaseConfig):
+    """A finetuning run whose model learns to write texts."""
+
+    seq2seq: Seq2SeqConfig
+    generation: GenerationConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.generation.sampling(self.seq2seq.target_length)
+        settings = self.finetune
+        for name, is_set in (
+            ("lora.rank", self.lora.rank),
+            ("finetune.tune_prefix_layers", settings.tune_prefix_layers),
+            ("finetune.block_lm_ratio", settings.block_lm_ratio),
+            ("finetune.max_train_examples", settings.max_train_examples),
+            ("finetune.freeze_transformer", settings.freeze_transformer),
+        ):
+            if is_set:
+                raise UsageError(f"{name} is set, which tasks that write texts do not have")
+
+    @property
+    def evaluation(self) -> Seq2SeqEvaluationConfig:
+        """How its checkpoints are evaluated."""
+        return Seq2SeqEvaluationConfig(self.mesh, self.tokenizer, self.seq2seq, self.generation)
+
+    @property
+    def task_section(self) -> str:
+        return "seq2seq"
+
+    @property
+    def data(self) -> str:
+        return self.seq2seq.data
+
+    @property
+    def sequence_length(self) -> int:
+        return self.seq2seq.source_length + self.seq2seq.target_length
+
+    @property
+    def length_setting(self) -> str:
+        return "seq2seq.source_length + seq2seq.target_length"

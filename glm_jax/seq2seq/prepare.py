@@ -1,0 +1,159 @@
+"""A finetuning run that learns to write texts, opened and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from jaxtyping import PyTree
+
+from glm_jax.convert.load import load_glm
+from glm_jax.errors import UsageError
+from glm_jax.finetune.batches import steps_per_epoch
+from glm_jax.finetune.model_scores import Scorer
+from glm_jax.finetune.positions import extend_network
+from glm_jax.finetune.predict import Predictions
+from glm_jax.finetune.prediction_files import prediction_name
+from glm_jax.finetune.prepare import PreparedFinetuning, network_of, trained_parameters
+from glm_jax.finetune.program import make_finetune_program
+from glm_jax.finetune.splits import Split
+from glm_jax.finetune.trainable import leaf_paths
+from glm_jax.finetune.vocabulary import find_tokenizer
+from glm_jax.finetune.weights import describe_base, divide_weights
+from glm_jax.model import GLM
+from glm_jax.parallel.mesh import check_batch_size, make_mesh
+from glm_jax.seq2seq.config import Seq2SeqRunConfig
+from glm_jax.seq2seq.evaluate import output_decoder
+from glm_jax.seq2seq.generate import generate_outputs
+from glm_jax.seq2seq.judge import judge_outputs
+from glm_jax.seq2seq.outputs import Output, Outputs
+from glm_jax.seq2seq.pairs import EncodedPairs
+from glm_jax.seq2seq.read import check_tokenizer, has_references, prompts_of, read_split
+from glm_jax.seq2seq.rows import RowLayout
+from glm_jax.tasks.example import Example
+from glm_jax.tokenizer import Tokenizer
+
+
+def prepare_seq2seq(config: Seq2SeqRunConfig) -> PreparedFinetuning:
+    """Opens checkpoint, tokenizer and data, and makes the program.
+
+    Raises:
+      UsageError: something is missing, can't be encoded, or does not fit the rest.
+    """
+    settings, task = config.finetune, config.seq2seq.task
+    mesh = make_mesh(config.mesh)
+    check_batch_size(settings.batch_size // settings.accumulation_steps, mesh)
+    tokenizer = find_tokenizer(config.tokenizer, settings.initial_weights)
+    check_tokenizer(tokenizer)
+    splits = read_pairs(config, tokenizer)
+    loaded, params = load_glm(
+        settings.initial_weights,
+        num_attention_heads=settings.num_attention_heads or None,
+        mesh=mesh,
+        ignore_extra=True,
+    )
+    extended, params = extend_network(config, loaded.config, params, mesh)
+    model = network_of(config, extended, tokenizer)
+    per_epoch = steps_per_epoch(len(splits["train"].encoded), settings.batch_size)
+    num_steps = settings.epochs * per_epoch
+    _, is_trained = trained_parameters(config, model)
+    is_trained.check([path for path, _ in leaf_paths(params)], anything_added=False)
+    decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
+    program = make_finetune_program(
+        Scorer(GLM(model)),
+        {},
+        dataclasses.replace(config.optimizer, decay_steps=decay_steps),
+        mesh,
+        token_smoothing=config.seq2seq.label_smoothing,
+        accumulation_steps=settings.accumulation_steps,
+        layout=config.layout,
+        is_trained=is_trained,
+    )
+    base = describe_base(config, params, model.num_attention_heads) if config.freezes else None
+    start, frozen = divide_weights(params, program, is_trained)
+    return PreparedFinetuning(
+        name=task.name,
+        way="by writing texts",
+        metric=task.metrics[0] if task.metrics else "",
+        splits=splits,
+        tokenizer=tokenizer,
+        model=model,
+        mesh=mesh,
+        program=program,
+        predict=partial(predict_texts, config, GLM(model), tokenizer, splits),
+        params_of=lambda seed: start,
+        frozen=frozen,
+        base=base,
+        num_steps=num_steps,
+        steps_per_epoch=per_epoch,
+    )
+
+
+def read_pairs(config: Seq2SeqRunConfig, tokenizer: Tokenizer) -> dict[str, Split]:
+    """The training split, and for tasks with metrics the dev split.
+
+    Raises:
+      UsageError: one is missing, or an example can't be trained on or judged.
+    """
+    settings = config.seq2seq
+    layout = RowLayout(
+        tokenizer.special,
+        settings.source_length,
+        settings.target_length,
+        pad_source=settings.pad_source,
+    )
+    splits = {}
+    for name in ("train", "dev") if settings.task.metrics else ("train",):
+        examples = read_split(settings, name, tokenizer)
+        if not has_references(settings.task, examples):
+            raise UsageError(f"the examples of the split {name} have no targets")
+        splits[name] = Split(examples, EncodedPairs(settings.task, examples, tokenizer, layout))
+    return splits
+
+
+def predict_texts(
+    config: Seq2SeqRunConfig,
+    model: GLM,
+    tokenizer: Tokenizer,
+    splits: Mapping[str, Split],
+    split: str,
+    params: PyTree,
+) -> Predictions:
+    """Outputs for a split, judged; all processes get them.
+
+    Args:
+      config: of the run.
+      model: its network.
+      tokenizer: of the model.
+      splits: of the task.
+      split: the one that outputs are written for.
+      params: of the network.
+    """
+    examples, kept = splits[split].examples, Outputs()
+    generate_outputs(
+        output_decoder(model, params, tokenizer),
+        tokenizer,
+        prompts_of(config.seq2seq, examples, tokenizer),
+        config.generation.sampling(config.seq2seq.target_length),
+        kept,
+        num_texts=min(config.generation.batch_size, len(examples)),
+    )
+    outputs = [kept.outputs[str(example.guid)] for example in examples]
+    original = config.seq2seq.original_rouge
+    found = judge_outputs(config.seq2seq.task, examples, outputs, tokenizer, original=original)
+    return Predictions(
+        labels=(),
+        metrics={name: estimate.value for name, estimate in found.items()},
+        files={prediction_name(split): output_lines(examples, outputs)},
+    )
+
+
+def output_lines(examples: Sequence[Example], outputs: Sequence[Output]) -> bytes:
+    """A line of JSON for each output."""
+    lines = [
+        json.dumps(dataclasses.asdict(output) | {"idx": example.idx}, ensure_ascii=False)
+        for example, output in zip(examples, outputs, strict=True)
+    ]
+    return ("\n".join(lines) + "\n").encode()

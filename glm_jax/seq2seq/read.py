@@ -1,0 +1,119 @@
+"""A split of a task, read and checked, and the prompts of its examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from glm_jax.errors import UsageError
+from glm_jax.generate.prompt import Prompt
+from glm_jax.io.paths import resolve_path
+from glm_jax.seq2seq.config import Seq2SeqConfig
+from glm_jax.seq2seq.encode import encode_source, split_into_windows, targets_of
+from glm_jax.seq2seq.generate import source_prompt
+from glm_jax.seq2seq.task import Seq2SeqTask
+from glm_jax.tasks.example import Example
+from glm_jax.tokenizer import Tokenizer
+
+SPLITS = ("train", "dev", "test")
+# Tokens that every row has, by the original's names.
+NEEDED_TOKENS = ("MASK", "ENC", "eos", "sop", "eop", "pad")
+
+
+def read_split(settings: Seq2SeqConfig, split: str, tokenizer: Tokenizer) -> list[Example]:
+    """The examples of a split: windows of long texts, and texts with their blanks drawn.
+
+    Args:
+      settings: of the task.
+      split: "train", "dev" or "test".
+      tokenizer: of the model.
+
+    Raises:
+      UsageError: a file is missing or has a fault, or there are no examples.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"the split is {split!r}; expected one of {', '.join(SPLITS)}")
+    task, folder = settings.task, resolve_path(settings.data, "seq2seq.data")
+    if not folder.is_dir():
+        raise UsageError(f"seq2seq.data {folder} is not a folder")
+    examples = task.read(folder, split)
+    if task.draw is not None and split != "test":
+        drawn = [
+            task.draw(example, np.random.default_rng((settings.seed, number)))
+            for number, example in enumerate(examples)
+        ]
+        # A share of a few words may be none.
+        examples = [example for example in drawn if example.meta["targets"]]
+    examples = split_into_windows(task, examples, tokenizer, settings.source_length, split)
+    if not examples:
+        raise UsageError(f"the split {split} of task {task.name} has no examples in {folder}")
+    return examples
+
+
+def prompts_of(
+    settings: Seq2SeqConfig, examples: Sequence[Example], tokenizer: Tokenizer
+) -> Mapping[str, Prompt]:
+    """What the decoder reads for each example, by the example's guid.
+
+    Raises:
+      UsageError: a blank doesn't fit into a source.
+    """
+    pad, length = tokenizer.special["pad"], settings.source_length
+    return {
+        str(example.guid): source_prompt(
+            encode_source(settings.task, example, tokenizer, length),
+            pad,
+            length,
+            pad_source=settings.pad_source,
+        )
+        for example in examples
+    }
+
+
+def has_references(task: Seq2SeqTask, examples: Sequence[Example]) -> bool:
+    """Whether outputs can be judged.
+
+    Raises:
+      UsageError: some examples have a reference, and others have none.
+    """
+    missing = [example for example in examples if not _has_reference(task, example)]
+    if missing and len(missing) < len(examples):
+        raise UsageError(
+            f"example {missing[0].guid} of task {task.name} has no reference, but others have one; "
+            "outputs are judged where all have"
+        )
+    return not missing
+
+
+def _has_reference(task: Seq2SeqTask, example: Example) -> bool:
+    try:
+        return any(text.strip() for text in targets_of(task, example))
+    except UsageError:
+        return False
+
+
+def check_tokenizer(tokenizer: Tokenizer) -> None:
+    """Makes sure that rows can be built.
+
+    Raises:
+      UsageError: a token of theirs is missing.
+    """
+    for name in NEEDED_TOKENS:
+        if name not in tokenizer.special:
+            raise UsageError(f"the tokenizer has no token {name}, which the task needs")
+
+
+def check_lengths(settings: Seq2SeqConfig, num_positions: int) -> None:
+    """Makes sure that sources and outputs together have positions.
+
+    Raises:
+      UsageError: the network has fewer.
+    """
+    total = settings.source_length + settings.target_length
+    if total > num_positions:
+        raise UsageError(
+            f"seq2seq.source_length {settings.source_length} and seq2seq.target_length "
+            f"{settings.target_length} make {total} positions, but the network has only "
+            f"{num_positions}"
+        )
