@@ -156,6 +156,8 @@ class Peers:
             sentence, code = f"{type(error).__name__}: {error}", 1
         sentence = sentence.strip() or "interrupted"
         host = socket.gethostname()
+        # The others send the message back, and that must not take this process's own code.
+        self._failed.set()
         self._broadcast({"failed": sentence, "process": self._process_id, "host": host})
         if self._process_id == 0:
             self._wait_until_all_have_ended()
@@ -163,7 +165,6 @@ class Peers:
 
     def _wait_until_all_have_ended(self) -> None:
         """Lets the others report the failure: JAX aborts them once process 0 has ended."""
-        self._failed.set()
         deadline = time.monotonic() + 2 * FAILURE_SECONDS
         while self._peers and time.monotonic() < deadline and not self._ended.is_set():
             self._ended.wait(POLL_SECONDS / 4)

@@ -3,6 +3,9 @@
 python -m glm_jax.harness --model glm_jax --model_args checkpoint=runs/demo --tasks NAME
 """
 
+# The harness is not installed where types are checked.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -73,7 +76,10 @@ class GLMHarnessModel(LM):
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """(log-probability of the continuation, whether greedy decoding writes it) of each."""
-        rows = [self._template.continuation_row(*request.args) for request in requests]
+        rows = [
+            self._template.continuation_row(_first(request), _second(request))
+            for request in requests
+        ]
         return [
             (float(log_probs.sum()), bool(right.all())) for log_probs, right in self._scores(rows)
         ]
@@ -82,7 +88,7 @@ class GLMHarnessModel(LM):
         """Log-probability of each text, whose tokens are scored once."""
         rows, numbers = [], []
         for number, request in enumerate(requests):
-            found = self._template.text_rows(request.args[0], self._stride)
+            found = self._template.text_rows(_first(request), self._stride)
             rows += found
             numbers += [number] * len(found)
         total = [0.0] * len(requests)
@@ -94,12 +100,12 @@ class GLMHarnessModel(LM):
         """What fills the blank after each context, up to the first stop string."""
         by_settings: dict[Sampling, list[int]] = defaultdict(list)
         for number, request in enumerate(requests):
-            by_settings[sampling_of(request.args[1])].append(number)
+            by_settings[sampling_of(_second(request))].append(number)
         found = [""] * len(requests)
         for sampling, numbers in by_settings.items():
-            contexts = [requests[number].args[0] for number in numbers]
+            contexts = [_first(requests[number]) for number in numbers]
             for number, text in zip(numbers, self._written(contexts, sampling), strict=True):
-                found[number] = stop_at(text, stops_of(requests[number].args[1]))
+                found[number] = stop_at(text, stops_of(_second(requests[number])))
         return found
 
     def _scores(self, rows: Sequence[Row]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -143,3 +149,13 @@ def stops_of(settings: dict[str, Any]) -> list[str]:
     """The strings that end a generation."""
     until = settings.get("until") or []
     return [until] if isinstance(until, str) else list(until)
+
+
+def _first(request: Any) -> str:
+    """The context, or the text, of a request."""
+    return request.args[0]
+
+
+def _second(request: Any) -> Any:
+    """The continuation, or the generation settings, of a request."""
+    return request.args[1]

@@ -71,7 +71,7 @@ def command(things, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
     monkeypatch.setenv("HOME", str(things))
     monkeypatch.setattr("glm_jax.compile.topology.open_topology", lambda *_: v5e_topology())
     recorded = read_report(RECORDED_STEP)
-    monkeypatch.setattr("glm_jax.compile.step.compile_step", lambda *_: recorded)
+    monkeypatch.setattr("glm_jax.compile.any_step.compile_step", lambda *_: recorded)
     # Drawing it takes seconds.
     monkeypatch.setattr("glm_jax.data.inspect.picture.example_figure", lambda *_, **__: Figure())
     monkeypatch.setattr(serve, "load_filler", found_checkpoint)
