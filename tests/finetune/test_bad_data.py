@@ -137,7 +137,6 @@ def test_a_bad_row_is_named(tiny_task, tmp_path, capsys, task, file, rows, sente
         ("agnews", ["--split=test"], "task agnews has no split 'test'; expected one of train, dev"),
         ("yelp", [], "there is no task 'yelp'; did you mean yelp-full?"),
         ("nothing", [], "there is no task 'nothing'; there are copa, wsc, "),
-        ("squad", [], "task squad has one answer to each question, so that nothing is chosen"),
         ("rte", ["--gin.task.pattern=5"], "task.pattern is 5; task rte has 0 to 4"),
         ("multichoice", ["--gin.task.cloze=False"], "has no inputs of a head"),
         ("rte", ["--gin.prompt.num_tokens=2", "--gin.task.cloze=False"], "task.cloze is False"),
@@ -150,6 +149,14 @@ def test_a_wrong_setting_is_named(tiny_task, tmp_path, capsys, task, flags, sent
     assert evaluate(tiny_task, task, tmp_path, *flags) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1, error
+
+
+def test_a_task_with_one_answer_to_each_question_is_refused(tiny_task, capsys):
+    settings = ["name=squad", "patterns=()", "words={}"]
+    command = ["finetune", f"--gin_file={tiny_task / 'run.gin'}"]
+    assert main([*command, *(f"--gin.task.{setting}" for setting in settings)]) == 2
+    error = capsys.readouterr().err
+    assert "task squad has one answer to each question, so that nothing is chosen" in error
 
 
 @pytest.mark.parametrize(

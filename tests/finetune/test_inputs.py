@@ -19,6 +19,7 @@ def equal_trees(left, right) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), left, right)
 
 
+@pytest.mark.slow
 def test_a_run_with_priming_batches_resumes_bit_for_bit(tiny_task, tmp_path, monkeypatch):
     settings = ("finetune.block_lm_ratio=1.0", "finetune.epochs=2", "finetune.log_every=1")
     whole = run(tiny_task, tmp_path / "whole", *settings)

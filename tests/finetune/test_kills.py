@@ -218,6 +218,7 @@ def test_a_damaged_last_checkpoint_falls_back_with_the_pointers(
     assert (folder / "results.json").read_text() == (uninterrupted / "results.json").read_text()
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_outlives_later_ones(tiny_task, tmp_path):
     # So high a rate that what was learnt is lost again.
     settings = ("optimizer.learning_rate=1.0", "optimizer.warmup_fraction=0.9")

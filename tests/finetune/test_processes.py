@@ -110,7 +110,8 @@ def test_two_processes_of_four_devices_train_several_seeds_and_resume(
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("missing", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("missing", [0, 1])
 def test_a_file_that_one_process_misses_ends_all_with_one_sentence(
     tiny_task, start_command, tmp_path, missing, unused_address
 ):

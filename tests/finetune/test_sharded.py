@@ -14,8 +14,11 @@ RELATIVE = 1e-5  # float32 sums in another order
 @pytest.mark.parametrize(
     "way",
     [
-        *("answers", "head", "adapters", "layers", "generative"),
-        pytest.param("prompts", marks=pytest.mark.slow),
+        *("answers", "adapters"),
+        *(
+            pytest.param(way, marks=pytest.mark.slow)
+            for way in ("head", "layers", "generative", "prompts")
+        ),
     ],
 )
 def test_eight_devices_are_as_one(run_program, way):

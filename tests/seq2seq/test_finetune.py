@@ -74,6 +74,7 @@ def test_a_run_writes_results_outputs_and_a_checkpoint_that_evaluates(folder, tm
     assert [json.loads(line)["ids"] for line in lines] == [output["ids"] for output in outputs]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes(folder, tmp_path, monkeypatch, capsys):
     assert finetune(folder, tmp_path / "run") == 0
     with monkeypatch.context() as patch:

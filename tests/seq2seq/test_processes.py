@@ -15,6 +15,7 @@ from tests.serve.tiny_checkpoint import write_checkpoint
 __all__ = ["start_processes"]  # a fixture
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_outputs_of_one_device(start_processes, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     data = write_pairs(tmp_path / "data")

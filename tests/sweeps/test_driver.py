@@ -166,7 +166,7 @@ def test_sigterm_saves_and_another_driver_continues(write_sweep, start_driver, t
         assert steps_of(folder / "trials" / f"seed={seed}") == list(range(1, 21))
 
 
-@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+@pytest.mark.parametrize("kind", ["journal", pytest.param("sqlite", marks=pytest.mark.slow)])
 def test_two_drivers_share_the_trials(write_sweep, start_driver, tmp_path, kind):
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -203,6 +203,7 @@ def test_tpe_draws_points_that_the_constraints_allow(write_sweep, drive, tmp_pat
     assert drive(file) == []
 
 
+@pytest.mark.slow
 def test_pruning_stops_bad_trials(write_sweep, drive, tmp_path, monkeypatch):
     monkeypatch.setenv("STAND_IN_STEP_SECONDS", "0.5")
     file = write_sweep(

@@ -106,7 +106,7 @@ def test_a_run_leaves_its_folder_and_learns(tiny_run):
     assert record["data_seed"] == config.data.seed and len(record["tokenizer_fingerprint"]) == 64
 
 
-@pytest.mark.parametrize("num_steps", [6, 9])
+@pytest.mark.parametrize("num_steps", [pytest.param(6, marks=pytest.mark.slow), 9])
 def test_an_evaluation_that_a_kill_prevented_is_made_up_for(finished, tiny_run, num_steps):
     folder = Path(finished.train.run_folder)
     records = list(read_metrics(folder / "metrics.jsonl"))
