@@ -1,7 +1,7 @@
 """Batches of static shapes, a pure function of (seed, step).
 
 Rows are encoded in Python, in shapes that differ between batches, which tf.data would only call
-back for; so threads make whole batches here, in order.
+back for; so threads make complete batches here, in order.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from glm_jax.finetune.weights import initial_state_from
 from glm_jax.io.files import write_file, write_files
 
 RESULTS_FILE = "results.json"
-# What results have beside the metrics on the dev split.
+# What results have in addition to the metrics on the dev split.
 _NOT_METRICS = (*("task", "step", "steps", "test", "confusion", "published", "deviation", "seeds"),)
 
 
@@ -72,7 +72,7 @@ def read_results(
     if not isinstance(results, dict) or results.get("steps") != steps:
         results = None
     known = results is not None and ("test" in results) == ("test" in ready.splits)
-    # A process that goes on alone would wait for the others.
+    # A process that continues alone would wait for the others.
     return None if any_process(not known) else results
 
 

@@ -83,7 +83,7 @@ def _check_training(config: FinetuneRunConfig, task: Task, examples: Sequence[Ex
 
 
 def scores_answer_alone(task: Task, examples: Sequence[Example]) -> bool:
-    """Whether the right answer has no others beside it, and its tokens alone are learnt."""
+    """Whether the right answer has no others to choose from, and its tokens alone are learnt."""
     return task.answer_alone and not any(e.meta.get("candidates") for e in examples)
 
 

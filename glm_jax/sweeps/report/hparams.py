@@ -11,7 +11,7 @@ from glm_jax.sweeps.report.results import Results
 
 
 def write_hparams(results: Results, folder: Path) -> None:
-    """Writes what each trial differs in, and its metrics, anew.
+    """Writes what each trial differs in, and its metrics, again.
 
     Args:
       results: of the sweep.
