@@ -190,3 +190,15 @@ def _choose(flags: tf.Tensor, left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     """Examples [B,...] of `left` where the flag [B] is set, else of `right`."""
     shape = tf.concat([tf.shape(flags), tf.ones([tf.rank(left) - 1], tf.int32)], axis=0)
     return tf.where(tf.reshape(flags, shape), left, right)
+
+
+def empty_supervised(number: int, length: int) -> Batch:
+    """Rows of contract C1 without tokens, with objective OTHER."""
+    return {
+        "tokens": np.zeros((number, length), np.int32),
+        "targets": np.zeros((number, length), np.int32),
+        "loss_mask": np.zeros((number, length), np.float32),
+        "position_ids": np.zeros((number, 2, length), np.int32),
+        "prefix_length": np.zeros(number, np.int32),
+        "objective": np.full(number, int(Objective.OTHER), np.int32),
+    }

@@ -15,9 +15,8 @@ from functools import lru_cache, partial
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from glm_jax.data.batches.batch import Batch
+from glm_jax.data.batches.batch import Batch, empty_supervised
 from glm_jax.data.batches.cloze_lines import ClozeExample, read_examples
-from glm_jax.data.blanks.config import Objective
 from glm_jax.errors import UsageError
 from glm_jax.tokenizer import Tokenizer
 
@@ -85,15 +84,7 @@ class SupervisedExamples:
         Args:
           example: indices into the endless run of epochs, from 0.
         """
-        number, length = len(example), self._sequence_length
-        batch = {
-            "tokens": np.zeros((number, length), np.int32),
-            "targets": np.zeros((number, length), np.int32),
-            "loss_mask": np.zeros((number, length), np.float32),
-            "position_ids": np.zeros((number, 2, length), np.int32),
-            "prefix_length": np.zeros(number, np.int32),
-            "objective": np.full(number, int(Objective.OTHER), np.int32),
-        }
+        batch = empty_supervised(len(example), self._sequence_length)
         epochs, indices = np.divmod(example, self.num_examples)
         for row, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist(), strict=True)):
             packed = self._packed(int(self._order(epoch)[index]))

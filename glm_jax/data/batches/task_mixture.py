@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from glm_jax.data.batches.batch import Batch
-from glm_jax.data.blanks.config import Objective
+from glm_jax.data.batches.batch import Batch, empty_supervised
 from glm_jax.errors import UsageError
 from glm_jax.tasks import Example, Task, find_task, read_examples
 from glm_jax.tasks.right_answer import encode_right_answer, fits_surely
@@ -98,15 +97,8 @@ class TaskMixture:
         Args:
           example: indices into the endless run of draws, from 0.
         """
-        number, length = len(example), self._length
-        batch = {
-            "tokens": np.zeros((number, length), np.int32),
-            "targets": np.zeros((number, length), np.int32),
-            "loss_mask": np.zeros((number, length), np.float32),
-            "position_ids": np.zeros((number, 2, length), np.int32),
-            "prefix_length": np.zeros(number, np.int32),
-            "objective": np.full(number, int(Objective.OTHER), np.int32),
-        }
+        length = self._length
+        batch = empty_supervised(len(example), length)
         for row, index in enumerate(example.tolist()):
             dataset, item = self.draw(index)
             encoded = _encode(
