@@ -40,7 +40,8 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--attention", default="xla", help="of GLM, see glm_jax.model.attention")
+    parser.add_argument("--attention", default="by_head", help="of GLM, see model.attention")
+    parser.add_argument("--remat", default="minimal", help="of GLM, see model.remat")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     # Both libraries take as many threads as there are cores to run on.
@@ -49,7 +50,7 @@ def main() -> None:
 
     shape = (arguments.batch_size, arguments.length)
     programs: dict[str, Step] = {
-        "glm_jax, cloze": glm_step(*shape, arguments.dropout, arguments.attention),
+        "glm_jax, cloze": glm_step(*shape, arguments.dropout, arguments.attention, arguments.remat),
         "PyTorch BERT": bert_step(*shape, arguments.dropout, arguments.threads),
     }
     seconds: dict[str, list[float]] = {name: [] for name in programs}
@@ -77,7 +78,7 @@ def main() -> None:
     )
 
 
-def glm_step(batch_size: int, length: int, dropout: float, attention: str) -> Step:
+def glm_step(batch_size: int, length: int, dropout: float, attention: str, remat: str) -> Step:
     """A step of the program that `glm-jax finetune` runs."""
     import jax
     import jax.numpy as jnp
@@ -96,7 +97,7 @@ def glm_step(batch_size: int, length: int, dropout: float, attention: str) -> St
         [CONFIGURATION],
         [
             "model.compute_dtype='float32'",
-            "model.remat='none'",
+            f"model.remat={remat!r}",
             f"model.attention={attention!r}",
             *(f"model.{where}_dropout={rate}" for where, rate in rates.items()),
         ],

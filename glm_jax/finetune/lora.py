@@ -81,14 +81,12 @@ class LoraLinear(Linear):
     ) -> Float[Array, "B L I"]:
         if dropout is None or not self.lora.dropout:
             return inputs
-        width = inputs.shape[-1]
-        parallel = self.is_row_parallel
+        first_column = local_offset((TENSOR,), inputs.shape[-1]) if self.is_row_parallel else 0
         return dropout.hidden(
             self.lora.dropout,
             inputs,
             _FIRST_USE + number,
-            first_column=local_offset((TENSOR,), width) if parallel else 0,
-            num_columns=width * axis_size(TENSOR) if parallel else width,
+            first_column=first_column,
         )
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
+
+from glm_jax.model.random_streams import Streams
 
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
     """Sets values to zero at random and scales up the others.
 
-    Every position of every example has a random key of its own, from its index in the global batch
-    and sequence. So no device draws bits for other devices' shards, and the layout does not change
-    what is dropped.
+    Every position of every example has a stream of random numbers of its own, from its index in the
+    global batch and sequence. So no device draws bits for other devices' shards, and the layout
+    does not change what is dropped.
 
     Attributes:
       key: of a step, or of one of its layers.
@@ -44,7 +48,6 @@ class Dropout:
         number: int,
         *,
         first_column: Int[Array, ""] | int = 0,
-        num_columns: int | None = None,
     ) -> Float[Array, "B L D"]:
         """Hidden states with a fraction `rate` dropped.
 
@@ -53,41 +56,41 @@ class Dropout:
           values: hidden states, or some of their columns.
           number: distinguishes uses of one key.
           first_column: the index of their first column among all.
-          num_columns: all columns; None where `values` has them all.
         """
-        batch, length, width = values.shape
-        total = width if num_columns is None else num_columns
-
-        def keep(key: Key[Array, ""]) -> Bool[Array, "D"]:
-            kept = _keep(key, rate, total)
-            if total == width:
-                return kept
-            return jax.lax.dynamic_slice_in_dim(kept, first_column, width)
-
-        keys = self._keys(jax.random.fold_in(self.key, number), batch, length)
-        return _drop(values, rate, jax.vmap(jax.vmap(keep))(keys))
+        batch, length, _ = values.shape
+        streams = self._positions(number, batch, length).expand(-1)
+        return drop(rate, values, streams, first_column)
 
     def probabilities(
-        self, rate: float, values: Float[Array, "B H L M"]
-    ) -> Float[Array, "B H L M"]:
-        """Attention probabilities with a fraction `rate` dropped."""
-        batch, num_heads, length, num_keys = values.shape
-        keys = self._keys(jax.random.fold_in(self.key, _PROBABILITIES), batch, length)
-        heads = self.first_head + jnp.arange(num_heads)
+        self, rate: float, batch: int, num_heads: int, length: int
+    ) -> ProbabilityDropout:
+        """The dropout of the attention probabilities of this shard's queries."""
+        heads = (self.first_head + jnp.arange(num_heads))[:, None]
+        positions = self._positions(_PROBABILITIES, batch, length).expand(1)
+        return ProbabilityDropout(positions.at(heads), rate)
 
-        def keep(key: Key[Array, ""], head: Int[Array, ""]) -> Bool[Array, "M"]:
-            return _keep(jax.random.fold_in(key, head), rate, num_keys)
+    def _positions(self, number: int, batch: int, length: int) -> Streams:
+        """A stream for each position [B, L]."""
+        stream = Streams.of_key(jax.random.fold_in(self.key, number))
+        examples = (self.first_example + jnp.arange(batch))[:, None]
+        return stream.at(examples).at(self.first_position + jnp.arange(length))
 
-        over_positions = jax.vmap(keep, in_axes=(0, None))
-        over_heads = jax.vmap(over_positions, in_axes=(None, 0))
-        return _drop(values, rate, jax.vmap(over_heads, in_axes=(0, None))(keys, heads))
 
-    def _keys(self, key: Key[Array, ""], batch: int, length: int) -> Key[Array, "B L"]:
-        examples = self.first_example + jnp.arange(batch)
-        positions = self.first_position + jnp.arange(length)
-        of_example = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, examples)
-        of_position = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-        return jax.vmap(of_position, in_axes=(0, None))(of_example, positions)
+@flax.struct.dataclass
+class ProbabilityDropout:
+    """Dropout of attention probabilities.
+
+    Attributes:
+      streams: of each query and head, [B, H, L].
+      rate: the fraction that is dropped.
+    """
+
+    streams: Streams
+    rate: float = flax.struct.field(pytree_node=False)
+
+    def __call__(self, probabilities: Float[Array, "B H L M"]) -> Float[Array, "B H L M"]:
+        """The probabilities with some dropped."""
+        return drop(self.rate, probabilities, self.streams.expand(-1))
 
 
 def drop_hidden(
@@ -97,15 +100,44 @@ def drop_hidden(
     return dropout.hidden(rate, values, number) if dropout and rate > 0.0 else values
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def drop(
+    rate: float,
+    values: Float[Array, "... D"],
+    streams: Streams,
+    first_column: Int[Array, ""] | int = 0,
+) -> Float[Array, "... D"]:
+    """Values with a fraction `rate` set to zero and the others divided by `1 - rate`.
+
+    The backward pass draws the bits again: only two words per stream are kept for it.
+
+    Args:
+      rate: the fraction.
+      values: in any dtype; they are scaled in float32.
+      streams: of random numbers; they broadcast against `values`, whose last axis has the columns.
+      first_column: the index of the first column in its stream.
+    """
+    kept = streams.keep(rate, first_column + jnp.arange(values.shape[-1]))
+    return scale_kept(rate, values.astype(jnp.float32), kept).astype(values.dtype)
+
+
+def _drop_forward(rate, values, streams, first_column):
+    return drop(rate, values, streams, first_column), (streams, first_column)
+
+
+def _drop_backward(rate, kept, gradient):
+    return drop(rate, gradient, *kept), None, None
+
+
+drop.defvjp(_drop_forward, _drop_backward)
+
+
+def scale_kept(
+    rate: float, values: Float[Array, "..."], kept: Bool[Array, "..."]
+) -> Float[Array, "..."]:
+    """Float32 values divided by `1 - rate` where they are kept, 0 elsewhere."""
+    return jnp.where(kept, values * (1.0 / (1.0 - rate)), 0.0)
+
+
 # The number of this use among those of one key; hidden states count from 0.
 _PROBABILITIES = 2
-
-
-def _keep(key: Key[Array, ""], rate: float, size: int) -> Bool[Array, "S"]:
-    return jax.random.bernoulli(key, 1.0 - rate, (size,))
-
-
-def _drop(
-    values: Float[Array, "..."], rate: float, kept: Bool[Array, "..."]
-) -> Float[Array, "..."]:
-    return jnp.where(kept, values / (1.0 - rate), 0.0).astype(values.dtype)

@@ -13,7 +13,6 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.attention.choose import attention_function
-from glm_jax.model.attention.mask import mask_of_part
 from glm_jax.model.attention.xla import attend
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
@@ -194,14 +193,13 @@ class SelfAttention(nn.Module):
         key, value = gather_context(key), gather_context(value)
         drop = None
         if dropout and config.attention_dropout:
-            drop = partial(dropout.probabilities, config.attention_dropout)
-            if attention_mask is None:
-                assert prefix_length is not None
-                attention_mask = mask_of_part(prefix_length, start, length, key.shape[1])
+            batch, _, num_heads, _ = query.shape
+            drop = dropout.probabilities(config.attention_dropout, batch, num_heads, length)
         if attention_mask is not None:
-            return attend(query, key, value, None, attention_mask=attention_mask, drop=drop)
+            return attend(query, key, value, None, attention_mask=attention_mask, dropout=drop)
         assert prefix_length is not None
-        return attention_function(config.attention)(query, key, value, prefix_length, start)
+        attention = attention_function(config.attention)
+        return attention(query, key, value, prefix_length, start, dropout=drop)
 
 
 class MLP(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int
@@ -12,9 +14,11 @@ from glm_jax.model.attention.cudnn import check_head_size, gpu_attention
 from glm_jax.model.attention.flash import check_shape, prefix_flash_attention
 from glm_jax.model.attention.mask import mask_of_part
 from glm_jax.model.attention.xla import attend
+from glm_jax.model.dropout import ProbabilityDropout
 
 ATTENTION_KINDS = ("xla", "by_head", "flash", "cudnn")
 _PLATFORMS = {"flash": "tpu", "cudnn": "gpu"}
+_CAN_DROP = ("xla", "by_head")
 
 
 @runtime_checkable
@@ -22,7 +26,8 @@ class Attention(Protocol):
     """Attention under the prefix mask on the arrays of one device.
 
     The query at position p, counted from `query_start` on, sees key j if `j <= p` or
-    `j < prefix_length`. L < M where a mesh axis shards the queries.
+    `j < prefix_length`. L < M where a mesh axis shards the queries. Not every kind can drop
+    probabilities: see `check_attention`.
     """
 
     def __call__(
@@ -32,6 +37,7 @@ class Attention(Protocol):
         value: Float[Array, "B M H K"],
         prefix_length: Int[Array, "#B"],
         query_start: Int[Array, ""] | int = 0,
+        dropout: ProbabilityDropout | None = None,
     ) -> Float[Array, "B L H K"]: ...
 
 
@@ -39,7 +45,7 @@ def attention_function(name: str) -> Attention:
     """The attention of that name, one of `ATTENTION_KINDS`.
 
     - "xla": plain operations over all heads at once; runs everywhere, and is what the others are
-      tested against. The callable has no dropout; a block that drops probabilities calls `attend`.
+      tested against.
     - "by_head": plain operations one head after another; the fastest on a CPU.
     - "flash": a kernel for TPU.
     - "cudnn": cuDNN's kernels for GPU.
@@ -75,18 +81,16 @@ def check_attention(
       UsageError: the combination is impossible.
     """
     attention_function(name)
-    if name == "xla":
-        return
     needed = _PLATFORMS.get(name, platform)
     if platform != needed:
         raise UsageError(
             f"model.attention is {name!r}, which runs on {needed.upper()} only, but the devices "
             f"are of platform {platform!r}; xla runs everywhere"
         )
-    if attention_dropout > 0.0:
+    if attention_dropout > 0.0 and name not in _CAN_DROP:
         raise UsageError(
             f"model.attention is {name!r}, which can't drop probabilities, but "
-            f"model.attention_dropout is {attention_dropout}; only xla can"
+            f"model.attention_dropout is {attention_dropout}; {' and '.join(_CAN_DROP)} can"
         )
     if name == "cudnn":
         check_head_size(head_size)
@@ -100,17 +104,30 @@ def _xla(
     value: Float[Array, "B M H K"],
     prefix_length: Int[Array, "#B"],
     query_start: Int[Array, ""] | int = 0,
+    dropout: ProbabilityDropout | None = None,
 ) -> Float[Array, "B L H K"]:
     length, num_keys = query.shape[1], key.shape[1]
     if length == num_keys:
-        return attend(query, key, value, prefix_length)
+        return attend(query, key, value, prefix_length, dropout=dropout)
     seen = mask_of_part(prefix_length, query_start, length, num_keys)
-    return attend(query, key, value, None, attention_mask=seen)
+    return attend(query, key, value, None, attention_mask=seen, dropout=dropout)
+
+
+def _without_dropout(attention: Callable[..., Array]) -> Attention:
+    @functools.wraps(attention)
+    def attend(query, key, value, prefix_length, query_start=0, dropout=None):
+        if dropout is not None:
+            raise UsageError(
+                f"attention_dropout is {dropout.rate}, which only {' and '.join(_CAN_DROP)} can do"
+            )
+        return attention(query, key, value, prefix_length, query_start)
+
+    return attend
 
 
 _FUNCTIONS: dict[str, Attention] = {
     "xla": _xla,
     "by_head": attend_by_head,
-    "flash": prefix_flash_attention,
-    "cudnn": gpu_attention,
+    "flash": _without_dropout(prefix_flash_attention),
+    "cudnn": _without_dropout(gpu_attention),
 }

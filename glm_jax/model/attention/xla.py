@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.attention.mask import prefix_mask
+from glm_jax.model.dropout import ProbabilityDropout
 
 # What the original gives hidden scores: the lowest fp16 number.
 MASKED_SCORE = -65504.0
@@ -21,7 +20,7 @@ def attend(
     prefix_length: Int[Array, "#B"] | None,
     *,
     attention_mask: Bool[Array, "#B 1 L M"] | Int[Array, "#B 1 L M"] | None = None,
-    drop: Callable[[Float[Array, "B H L M"]], Float[Array, "B H L M"]] | None = None,
+    dropout: ProbabilityDropout | None = None,
 ) -> Float[Array, "B L H K"]:
     """Scaled dot-product attention under the prefix mask, written for XLA.
 
@@ -34,7 +33,7 @@ def attend(
         mask.
       attention_mask: 1 where a query (third axis) sees a key (fourth axis); it replaces the
         prefix. A query that sees nothing gets the mean of all values, as in the original.
-      drop: dropout of the probabilities.
+      dropout: of the probabilities.
     """
     length, head_size = query.shape[1], query.shape[3]
     scores = jnp.einsum(
@@ -47,6 +46,6 @@ def attend(
         visible = prefix_mask(prefix_length, length)
     scores = jnp.where(visible, scores, MASKED_SCORE)
     probabilities = jax.nn.softmax(scores, axis=-1)
-    if drop is not None:
-        probabilities = drop(probabilities)
+    if dropout is not None:
+        probabilities = dropout(probabilities)
     return jnp.einsum("bhlm,bmhk->blhk", probabilities.astype(value.dtype), value)

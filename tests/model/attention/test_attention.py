@@ -16,6 +16,7 @@ from glm_jax.model.attention.choose import attention_function, check_attention
 from glm_jax.model.attention.cudnn import gpu_attention
 from glm_jax.model.attention.mask import prefix_mask
 from glm_jax.model.attention.xla import attend
+from glm_jax.model.dropout import Dropout
 from tests.model.attention.naive_attention import naive_attention
 
 
@@ -60,26 +61,41 @@ def test_a_mask_says_which_keys_are_seen_and_one_that_shows_none_averages_all():
         np.testing.assert_allclose(context[b, i, h], expected, atol=1e-6)
 
 
-def test_dropout_keeps_the_mean_and_scales_what_is_left():
+KINDS = ["xla", "by_head"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout_keeps_the_mean_and_scales_what_is_left(kind):
     query, key, _ = random_heads(1)
     value = jnp.ones((2, 6, 2, 4))
-    prefix_length = jnp.array([6, 6])
 
     @jax.jit
     @jax.vmap
-    def dropped(rng):
-        def drop(probabilities):
-            kept = jax.random.bernoulli(rng, 0.6, probabilities.shape)
-            return jnp.where(kept, probabilities / 0.6, 0.0)
-
-        return attend(query, key, value, prefix_length, drop=drop)
+    def dropped(key_of_run):
+        dropout = Dropout(key_of_run).probabilities(0.4, 2, 2, 6)
+        return attention_function(kind)(query, key, value, jnp.array([6, 6]), dropout=dropout)
 
     contexts = dropped(jax.random.split(jax.random.key(2), 500))
     assert np.std(contexts) > 0.1
     np.testing.assert_allclose(contexts.mean(axis=0), 1.0, atol=0.1)
 
 
-KINDS = ["xla", "by_head"]
+def test_one_head_at_a_time_drops_what_all_at_once_drop():
+    query, key, value = random_heads(5)
+    dropout = Dropout(jax.random.key(1), first_example=3, first_head=4).probabilities(0.3, 2, 2, 6)
+
+    def of_kind(kind):
+        context, pull_back = jax.vjp(
+            lambda q, k, v: attention_function(kind)(q, k, v, jnp.array([2, 5]), dropout=dropout),
+            *(query, key, value),
+        )
+        return context, *pull_back(jnp.cos(jnp.arange(context.size)).reshape(context.shape))
+
+    for one, all_heads in zip(of_kind("by_head"), of_kind("xla"), strict=True):
+        allowed = FLOAT32_TOLERANCE * max(1, np.abs(all_heads).max())
+        np.testing.assert_allclose(one, all_heads, rtol=0, atol=allowed)
+
+
 FLOAT32_TOLERANCE = 5e-6  # of the largest number, which is at least 1
 
 
@@ -148,8 +164,7 @@ def test_cudnn_refuses_what_it_cannot_do(dtype, head_size, queries, message):
         ("splash", {}, "model.attention is 'splash'; expected one of xla, by_head"),
         ("flash", {"platform": "gpu"}, "runs on TPU only, but the devices are of platform 'gpu'"),
         ("cudnn", {}, "runs on GPU only, but the devices are of platform 'tpu'"),
-        ("flash", {"attention_dropout": 0.1}, "attention_dropout is 0.1; only xla can"),
-        ("by_head", {"attention_dropout": 0.1}, "attention_dropout is 0.1; only xla can"),
+        ("flash", {"attention_dropout": 0.1}, "attention_dropout is 0.1; xla and by_head can"),
         ("flash", {"sequence_length": 550}, "given 550 positions, but needs a multiple of 128"),
         ("flash", {"head_size": 256}, "heads of 256, but can do no more than 128"),
         ("cudnn", {"platform": "gpu", "head_size": 100}, "heads of 100"),
