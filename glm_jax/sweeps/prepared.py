@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from glm_jax.sweeps import fork_server
 
+SERVER = (sys.executable, "-m", fork_server.__name__)
 # How long a server that is ready may take to fork.
 MAX_SECONDS = 10.0
 
@@ -19,12 +20,15 @@ MAX_SECONDS = 10.0
 class ForkServer:
     """A server of one command. It is of use from when it is ready until it or its driver ends."""
 
-    def __init__(self, command: str, environment: Mapping[str, str]):
+    def __init__(
+        self, command: str, environment: Mapping[str, str], program: Sequence[str] = SERVER
+    ):
         """Starts the server, and doesn't wait for it.
 
         Args:
           command: "pretrain" or "finetune".
           environment: of its processes.
+          program: what the server is started by.
         """
         self._ready = False
         self._codes: dict[int, int] = {}
@@ -33,7 +37,7 @@ class ForkServer:
         with theirs:
             # A session of its own: Ctrl-C is for the driver.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", fork_server.__name__, str(theirs.fileno()), command],
+                [*program, str(theirs.fileno()), command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -41,6 +45,11 @@ class ForkServer:
                 env=environment,
                 start_new_session=True,
             )
+
+    @property
+    def number(self) -> int:
+        """Of its process."""
+        return self._process.pid
 
     @property
     def is_ready(self) -> bool:
