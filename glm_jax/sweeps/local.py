@@ -131,7 +131,7 @@ class LocalBackend:
     def num_slots(self) -> int:
         return len(self._slots)
 
-    def start(self, trial: Trial, slot: int) -> LocalJob:
+    def start(self, trial: Trial, slot: int) -> LocalJob | ForkedJob:
         output, errors = (log_file(self._folder, trial, name) for name in ("out", "err"))
         command = self._command(trial, slot)
         try:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from glm_jax import validation
@@ -25,6 +24,7 @@ from glm_jax.train.schedules import (
     DECAYS,
     LearningRate,
     Restart,
+    Scalar,
     Schedule,
     rise_and_fall,
     schedule,
@@ -105,7 +105,7 @@ class Hyperparameters(NamedTuple):
     """
 
     learning_rate: LearningRate
-    weight_decay: ArrayLike
+    weight_decay: Scalar
 
 
 def hyperparameters_of(config: OptimizerConfig) -> Hyperparameters:

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Schedule = Callable[[ArrayLike], Float[Array, ""]]
+# A constant, or an argument of a compiled function.
+Scalar = float | Float[Array, ""]
 
 # The fraction of the way from the floor to the peak, given the progress: 0 at the peak, 1 at
 # `decay_steps`, more after it.
@@ -34,23 +36,23 @@ class RiseAndFall(NamedTuple):
       falling_fraction: the rest of the peak, which 1 - final_fraction would round differently.
     """
 
-    warmup_steps: ArrayLike
-    falling_steps: ArrayLike
-    final_fraction: ArrayLike
-    falling_fraction: ArrayLike
+    warmup_steps: Scalar
+    falling_steps: Scalar
+    final_fraction: Scalar
+    falling_fraction: Scalar
 
 
 class Restart(NamedTuple):
     """The step after which a decay restarts, and the course from there; scalars."""
 
-    step: ArrayLike
+    step: int | Int[Array, ""]
     course: RiseAndFall
 
 
 class LearningRate(NamedTuple):
     """The numbers of a learning rate; scalars."""
 
-    peak: ArrayLike
+    peak: Scalar
     course: RiseAndFall
     restart: Restart | None = None
 
@@ -78,7 +80,7 @@ def schedule(numbers: LearningRate, decay: str) -> Schedule:
     return learning_rate
 
 
-def _schedule(peak: ArrayLike, course: RiseAndFall, decay: str) -> Schedule:
+def _schedule(peak: Scalar, course: RiseAndFall, decay: str) -> Schedule:
     """Linear warmup to the peak, then the decay."""
 
     def learning_rate(step):

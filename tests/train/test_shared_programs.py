@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -76,9 +77,7 @@ def test_a_run_with_other_settings_compiles_nothing(write_tiny_run, tmp_path):
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1, 2**40 + 3, -1, -(2**62)])
 def test_the_seed_of_a_step_is_that_of_its_random_numbers(seed, tiny_run):
-    import jax
-
     config = read_configuration([tiny_run])
     number = step_settings(config.optimizer, seed).seed
-    keys = (jax.random.key(number), jax.random.key(seed))
-    np.testing.assert_array_equal(*map(jax.random.key_data, keys))
+    found, expected = (jax.random.key_data(jax.random.key(s)) for s in (number, seed))
+    np.testing.assert_array_equal(found, expected)
