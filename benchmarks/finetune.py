@@ -81,7 +81,6 @@ def main() -> None:
 def glm_step(batch_size: int, length: int, dropout: float, attention: str, remat: str) -> Step:
     """A step of the program that `glm-jax finetune` runs."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
     from glm_jax.configure import read_configuration
@@ -91,6 +90,7 @@ def glm_step(batch_size: int, length: int, dropout: float, attention: str, remat
     from glm_jax.parallel.batches import to_devices
     from glm_jax.parallel.mesh import MeshConfig, make_mesh
     from glm_jax.train.optimizer import OptimizerConfig
+    from glm_jax.train.step import settings_on_devices
 
     rates = {"embedding": dropout, "hidden": dropout, "attention": dropout}
     config = read_configuration(
@@ -124,12 +124,13 @@ def glm_step(batch_size: int, length: int, dropout: float, attention: str, remat
     }
     with jax.set_mesh(mesh):
         (batch,) = to_devices([rows], mesh, batch_size)
-        state, seed = program.initialize(0), jnp.uint32(0)
+        state = program.initialize(0)
+        settings = settings_on_devices(program.settings_of(0), mesh)
 
     def step() -> float:
         nonlocal state
         with jax.set_mesh(mesh):
-            state, metrics = program.train_step(state, batch, seed, {})
+            state, metrics = program.train_step(state, batch, settings, {})
             jax.block_until_ready(state)
         return float(metrics["loss"])
 

@@ -1,11 +1,14 @@
-"""What a sweep's driver costs, and whether TPE finds more than random search.
+"""What a sweep's driver costs, how fast trials start, and whether TPE beats random search.
 
     python benchmarks/sweeps.py overhead --trials=50 --seconds=10 --parallel=4
     python benchmarks/sweeps.py search --points=30 --seeds=10
+    python benchmarks/sweeps.py starts --store=stores/embedded --trials=4
 
 `overhead` runs trials that only sleep, once by the driver and once by a plain loop with the same
-number at a time, and compares the times. `search` draws points for a function whose values are
-known at once: a loss with a narrow valley in four settings, of which two hardly matter, with noise.
+number at a time, and compares the times. `starts` runs trials of the demo's size that differ in
+their learning rates, and measures each until its first step has been logged. `search` draws points
+for a function whose values are known at once: a loss with a narrow valley in four settings, of
+which two hardly matter, with noise.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import argparse
 import math
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,8 +64,9 @@ sweep.ranges = {
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=("overhead", "search"))
+    parser.add_argument("what", choices=("overhead", "search", "starts"))
     parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--store", default="stores/embedded")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--parallel", type=int, default=4)
     parser.add_argument("--points", type=int, default=30)
@@ -68,6 +74,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "overhead":
         overhead(arguments.trials, arguments.seconds, arguments.parallel)
+    elif arguments.what == "starts":
+        starts(os.path.abspath(arguments.store), arguments.trials)
     else:
         search(arguments.points, arguments.seeds)
 
@@ -122,6 +130,83 @@ def time_by_hand(command: tuple[str, ...], folder: Path, num_trials: int, parall
     for process in running:
         process.wait()
     return time.monotonic() - start
+
+
+STARTS = """
+include 'configs/runs/demo.gin'
+data.store = {store!r}
+train.num_steps = 20
+train.log_every = 1
+evaluation.num_batches = 1
+sweep.choices = {{'optimizer.learning_rate': {rates}}}
+sweep.folder = {folder!r}
+"""
+IMPORTS = """
+from glm_jax import environment
+environment.leave_out_keras()
+import rich.console, glm_jax.configure, glm_jax.train.pretrain
+"""
+
+
+def starts(store: str, num_trials: int) -> None:
+    """How long trials take until their first step, of which the first one finds no cache."""
+    from glm_jax.configure import read_sweep
+    from glm_jax.sweeps.backends import local_backend
+    from glm_jax.sweeps.devices import Slot
+    from glm_jax.sweeps.plan import Plan
+    from glm_jax.sweeps.run import run_sweep
+
+    with tempfile.TemporaryDirectory() as name:
+        rates = tuple(1e-4 * (number + 1) for number in range(num_trials))
+        file = Path(name) / "sweep.gin"
+        file.write_text(STARTS.format(store=store, rates=rates, folder=f"{name}/sweep"))
+        Path(name, "sweep").mkdir()
+        plan = Plan(*read_sweep([file]), str(file), 1)
+        backend = local_backend(plan, (Slot({}, frozenset(), 1),), os.environ)
+        measured: list[tuple[float, float]] = []
+        watch_starts(backend, measured)
+        run_sweep(plan, backend, lambda line: None)
+    imports = cpu_seconds_of_imports()
+    for number, (seconds, cpu_seconds) in enumerate(measured):
+        print(f"trial {number + 1}: first step after {seconds:.1f} s, {cpu_seconds:.1f} s of CPU")
+    wall, cpu = (
+        (values[0], statistics.median(values[1:])) for values in zip(*measured, strict=True)
+    )
+    print(f"time: first {wall[0]:.1f} s, later {wall[1]:.1f} s: {wall[0] / wall[1]:.1f}x")
+    print(f"CPU time: first {cpu[0]:.1f} s, later {cpu[1]:.1f} s: {cpu[0] / cpu[1]:.1f}x")
+    print(
+        f"without imports ({imports:.1f} s, which later trials don't repeat): first "
+        f"{cpu[0] - imports:.1f} s: {(cpu[0] - imports) / cpu[1]:.1f}x"
+    )
+
+
+def watch_starts(backend, measured: list[tuple[float, float]]) -> None:
+    """Appends the time and the CPU time of every trial's start, from launch to logged step."""
+    start = backend.start
+
+    def start_and_watch(trial, slot):
+        job, begin = start(trial, slot), time.monotonic()
+        metrics = Path(trial.config.train.run_folder) / "metrics.jsonl"
+
+        def watch():
+            while not (metrics.exists() and metrics.stat().st_size):
+                time.sleep(0.02)
+            fields = Path(f"/proc/{job.record['process']}/stat").read_text().rpartition(")")[2]
+            ticks = sum(map(int, fields.split()[11:15]))
+            measured.append((time.monotonic() - begin, ticks / os.sysconf("SC_CLK_TCK")))
+
+        threading.Thread(target=watch, daemon=True).start()
+        return job
+
+    backend.start = start_and_watch
+
+
+def cpu_seconds_of_imports() -> float:
+    """What a process needs to import what a trial needs."""
+    before = os.times()
+    subprocess.run([sys.executable, "-c", IMPORTS], check=True)
+    after = os.times()
+    return (after[2] + after[3]) - (before[2] + before[3])
 
 
 def search(num_points: int, num_seeds: int) -> None:

@@ -81,6 +81,7 @@ def glm_step(batch_size: int, length: int, target_share: float, target_fraction:
     from glm_jax.parallel.batches import to_devices
     from glm_jax.parallel.mesh import MeshConfig, make_mesh
     from glm_jax.train.program import make_program
+    from glm_jax.train.step import settings_on_devices
 
     config = configuration()
     mesh = make_mesh(MeshConfig())
@@ -101,12 +102,12 @@ def glm_step(batch_size: int, length: int, target_share: float, target_fraction:
     }
     with jax.set_mesh(mesh):
         (batch,) = to_devices([rows], mesh, batch_size)
-        state = program.initialize()
+        state, settings = program.initialize(), settings_on_devices(program.settings, mesh)
 
     def step() -> float:
         nonlocal state
         with jax.set_mesh(mesh):
-            state, metrics = program.train_step(state, batch)
+            state, metrics = program.train_step(state, batch, settings)
             jax.block_until_ready(state)
         return float(metrics["loss"])
 

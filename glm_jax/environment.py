@@ -23,6 +23,15 @@ def set_defaults() -> None:
         os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 
 
+def leave_out_keras() -> None:
+    """Keeps TensorFlow from importing Keras, which takes seconds, and which nothing here uses.
+
+    TensorFlow imports the Keras of this variable; where that is not installed, none. It is for
+    processes that run a command: others may want `tf.keras`.
+    """
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+
 def _has_tpu() -> bool:
     """Whether this machine has TPU chips, as JAX itself finds out."""
     try:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
+from glm_jax import environment
 from glm_jax.cli import (
     compile,
     convert,
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
       SystemExit: a help text was asked for, and is printed.
     """
+    environment.leave_out_keras()
     _set_streams()
     try:
         try:

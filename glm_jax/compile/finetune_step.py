@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 
 from glm_jax.compile.report import StepReport
 from glm_jax.compile.step import Work, compile_and_report
@@ -66,11 +64,10 @@ def compile_finetune_step(
         key: jax.ShapeDtypeStruct(values.shape, values.dtype, sharding=sharding)
         for key, values in batch.items()
     }
-    replicated = NamedSharding(mesh, PartitionSpec())
-    seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=replicated)
+    settings = program.settings_of(config.finetune.seed)
     with jax.set_mesh(mesh):
         lowered = program.train_step.lower(
-            program.abstract_state, abstract, seed, program.abstract_frozen
+            program.abstract_state, abstract, settings, program.abstract_frozen
         )
     trained, frozen = program.abstract_state.params, program.abstract_frozen
     size, parameters = step_size(batch), parameter_count(trained) + parameter_count(frozen)

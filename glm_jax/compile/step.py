@@ -129,7 +129,7 @@ def lower_step(
     """The train step for batches of this shape, ready for the compiler."""
     batch = abstract_batch(batch_size, sequence_length, mesh)
     with jax.set_mesh(mesh):
-        return program.train_step.lower(program.abstract_state, batch)
+        return program.train_step.lower(program.abstract_state, batch, program.settings)
 
 
 def slices_of(mesh: Mesh) -> list[int]:

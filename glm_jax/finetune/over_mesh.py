@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, PyTree, UInt32
+from jaxtyping import Array, Float, PyTree
 
 from glm_jax.finetune.losses import masked_scores
 from glm_jax.finetune.model_scores import ScoreFunction
@@ -25,10 +25,11 @@ from glm_jax.train.gradients import (
     gradient_sums,
     sums_over_mesh,
 )
-from glm_jax.train.optimizer import Schedule
-from glm_jax.train.step import Metrics, TrainState, make_train_step
+from glm_jax.train.optimizer import OptimizerConfig
+from glm_jax.train.program import jit_train_step
+from glm_jax.train.step import Metrics, StepSettings, TrainState, make_train_step
 
-TrainStep = Callable[[TrainState, Batch, UInt32[Array, ""], PyTree], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Batch, StepSettings, PyTree], tuple[TrainState, Metrics]]
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ class OverMesh:
         mean: Callable[..., Gradients],
         weights: str,
         *,
-        optimizer: optax.GradientTransformation,
-        schedule: Schedule,
+        optimizer: OptimizerConfig,
         accumulation_steps: int,
     ) -> TrainStep:
         """The step whose loss is `mean` of sums of `loss_of`; `weights` as in `make_train_step`."""
@@ -67,22 +67,8 @@ class OverMesh:
         trained, frozen = partition(self.specs, self.is_trained)
         sums = partial(gradient_sums, of_all, accumulation_steps=accumulation_steps)
         sums = partial(sums_over_mesh, sums, self.mesh, trained, frozen_specs=(frozen,))
-        gradients_of = partial(mean, sums)
-
-        def step(state, batch, seed, frozen):
-            made = make_train_step(gradients_of, optimizer, schedule, seed=seed, weights=weights)
-            return made(state, batch, frozen)
-
-        replicated = NamedSharding(self.mesh, PartitionSpec())
-        return jax.jit(
-            step,
-            in_shardings=(
-                *(self.shardings, batch_sharding(self.mesh), replicated),
-                self._frozen_shardings,
-            ),
-            out_shardings=(self.shardings, replicated),
-            donate_argnums=0,
-        )
+        step = make_train_step(partial(mean, sums), optimizer, weights=weights)
+        return jit_train_step(step, self.shardings, self.mesh, self._frozen_shardings)
 
     def scores(self, score: ScoreFunction) -> Callable[[PyTree, Batch], Float[Array, "B C"]]:
         """The scores of a batch without dropout, on all processes."""

@@ -9,9 +9,8 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PyTree, UInt32
+from jaxtyping import Array, Float, PyTree
 
 from glm_jax.finetune.language_model import (
     is_language_model_batch,
@@ -35,8 +34,15 @@ from glm_jax.parallel.layout import (
     parameter_specs,
 )
 from glm_jax.train.gradients import LossSum, mean_gradients
-from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
-from glm_jax.train.step import Metrics, TrainState, initial_state
+from glm_jax.train.optimizer import OptimizerConfig, make_optimizer
+from glm_jax.train.step import (
+    Metrics,
+    StepSettings,
+    TrainState,
+    initial_state,
+    seed_value,
+    step_settings,
+)
 
 # Extra parameters of a run (a head, prompts) by the name of their subtree, and what makes them.
 Extras = Mapping[str, Callable[[Array], PyTree]]
@@ -52,9 +58,9 @@ class FinetuneProgram:
       abstract_frozen: the same of the frozen parameters, in a tree of their own.
       initialize: makes the state before the first step of a run of this seed, with random
         parameters.
-      train_step: (state, batch, seed, frozen) -> (state, metrics); the given state is donated. The
-        seed, a uint32 on all devices, decides dropout: runs of several seeds share the compiled
-        step.
+      settings_of: a run's seed, and the numbers of its optimizer, on the host. They are arguments
+        of the step, so that runs which differ in them share the compiled one.
+      train_step: (state, batch, settings, frozen) -> (state, metrics); the given state is donated.
       language_model_step: the same for batches whose tokens are learnt.
       scores: (params, batch) -> scores of the choices of every example, on all processes; `params`
         are all, see `join`.
@@ -64,17 +70,18 @@ class FinetuneProgram:
     abstract_state: TrainState
     abstract_frozen: PyTree
     initialize: Callable[[int], TrainState]
+    settings_of: Callable[[int], StepSettings]
     train_step: TrainStep
     language_model_step: TrainStep
     scores: Callable[[PyTree, Batch], Float[Array, "B C"]]
     recognition_scores: Callable[[PyTree, Batch], Float[Array, "B 2"]]
 
     def step(
-        self, state: TrainState, batch: Batch, seed: UInt32[Array, ""], frozen: PyTree
+        self, state: TrainState, batch: Batch, settings: StepSettings, frozen: PyTree
     ) -> tuple[TrainState, Metrics]:
         """The compiled step of the batch's kind."""
         of_kind = self.language_model_step if is_language_model_batch(batch) else self.train_step
-        return of_kind(state, batch, seed, frozen)
+        return of_kind(state, batch, settings, frozen)
 
     def score(self, params: PyTree, batch: Batch) -> Float[Array, "B C"]:
         """The compiled scores of the batch's kind."""
@@ -127,8 +134,7 @@ def make_finetune_program(
     over_mesh = OverMesh(mesh, shardings, frozen, specs, is_trained)
     step_of = partial(
         over_mesh.train_step,
-        optimizer=optimizer,
-        schedule=learning_rate_schedule(optimizer_config),
+        optimizer=optimizer_config,
         accumulation_steps=accumulation_steps,
     )
     choices = partial(_loss_sum, scores, loss, label_smoothing)
@@ -137,6 +143,7 @@ def make_finetune_program(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
         abstract_frozen=frozen,
         initialize=lambda seed: initialize_sharded(init, mesh, key_of(seed), layout=layout),
+        settings_of=partial(step_settings, optimizer_config),
         train_step=step_of(choices, mean_over_examples, "weight"),
         language_model_step=step_of(tokens, mean_gradients, "loss_mask"),
         scores=over_mesh.scores(scores),
@@ -147,11 +154,6 @@ def make_finetune_program(
 def key_of(seed: int) -> Array:
     """The key of a run's random numbers."""
     return jax.random.key(seed_value(seed))
-
-
-def seed_value(seed: int) -> np.uint32:
-    """What keys of random numbers are made from: the last 32 bits of a seed."""
-    return np.uint32(seed % (1 << 32))
 
 
 def _initial_params(scorer: Scorer, extras: Extras, key: Array) -> dict[str, PyTree]:

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import jax
 from etils import epath
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from rich.console import Console
 
@@ -26,7 +25,6 @@ from glm_jax.finetune.config import FinetuneBaseConfig, FinetuneRunConfig
 from glm_jax.finetune.history import DevEvaluation, History, read_history, write_pointers
 from glm_jax.finetune.outcome import FinetuneOutcome
 from glm_jax.finetune.prepare import PreparedFinetuning, prepare_finetuning
-from glm_jax.finetune.program import seed_value
 from glm_jax.finetune.results import RESULTS_FILE, predictions_of, read_results, write_results
 from glm_jax.finetune.resume import check_same_run, run_record
 from glm_jax.finetune.schedule import (
@@ -49,7 +47,7 @@ from glm_jax.train.metrics import ProgressLine
 from glm_jax.train.profile import Profiler, ProfileSteps
 from glm_jax.train.reporter import ReporterConfig, RunReporter, utilisation_of
 from glm_jax.train.run_folder import write_configuration
-from glm_jax.train.step import Metrics, TrainState
+from glm_jax.train.step import Metrics, TrainState, settings_on_devices
 
 Config = TypeVar("Config", bound=FinetuneBaseConfig)
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -134,7 +132,7 @@ def finetune_prepared(
         evaluate = partial(evaluate_dev, config, ready, folder, history, reporter)
         run = Run(
             config=loop_config(config, ready),
-            train_step=seeded_step(config, ready),
+            train_step=step_of(config, ready),
             batches=Prefetched(batches(config, ready, first_step), BATCHES_AHEAD),
             evaluate=evaluate,
             checkpoints=checkpoints,
@@ -179,11 +177,11 @@ def resume_history(
     return first_step
 
 
-def seeded_step(config: FinetuneBaseConfig, ready: PreparedFinetuning) -> TrainStep:
-    """The train step with the run's seed, which is put on the devices once."""
-    replicated = NamedSharding(ready.mesh, PartitionSpec())
-    seed = jax.device_put(seed_value(config.finetune.seed), replicated)
-    return lambda state, batch: ready.program.step(state, batch, seed, ready.frozen)
+def step_of(config: FinetuneBaseConfig, ready: PreparedFinetuning) -> TrainStep:
+    """The train step with the run's settings, which are put on the devices once."""
+    program = ready.program
+    settings = settings_on_devices(program.settings_of(config.finetune.seed), ready.mesh)
+    return lambda state, batch: program.step(state, batch, settings, ready.frozen)
 
 
 def first_state(

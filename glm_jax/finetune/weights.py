@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree, UInt32
 from glm_jax.convert.base_weights import BASE, BaseWeights, base_path, checksum_weights
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneBaseConfig, FinetuneRunConfig
-from glm_jax.finetune.program import FinetuneProgram, seed_value
+from glm_jax.finetune.program import FinetuneProgram, key_of
 from glm_jax.finetune.prompts import words_as_prompts
 from glm_jax.finetune.trainable import (
     LAYERS,
@@ -159,6 +159,6 @@ def initial_prompts(
     assert task.verbalizers is not None  # the configuration has been checked
     words = task.verbalizers(config.task.pattern).values()
     ids = sorted({id for word in words for id in tokenizer.encode_text(word)})
-    key = jax.random.fold_in(jax.random.key(seed_value(seed)), PROMPT_KEY)
+    key = jax.random.fold_in(key_of(seed), PROMPT_KEY)
     prompts = words_as_prompts(key, table, ids, config.prompt.total)
     return {"prompt_encoder": {"spell_embeddings": prompts}}

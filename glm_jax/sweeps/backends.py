@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from glm_jax.sweeps.config import SweepConfig
 from glm_jax.sweeps.devices import Slot, divide_devices
@@ -10,6 +11,7 @@ from glm_jax.sweeps.jobs import Backend, gin_flags
 from glm_jax.sweeps.launch import dry_run, launch_command, launch_flags, short_digest
 from glm_jax.sweeps.local import GLM_JAX, LocalBackend, with_shared_cache
 from glm_jax.sweeps.plan import Plan
+from glm_jax.sweeps.prepared import ForkServer, is_supported
 from glm_jax.sweeps.queue import Gke, Slurm, check_commands
 from glm_jax.sweeps.trials import Trial
 
@@ -83,7 +85,11 @@ def local_backend(
         return [*program, plan.kind.command, *gin_flags(trial, plan.kind, plan.folder)]
 
     cached = with_shared_cache(environment, plan.local_folder)
-    return LocalBackend(plan.local_folder, slots, cached, command)
+    start_server = None
+    # Trials that start at once can't wait for the server.
+    if program == GLM_JAX and plan.num_trials > len(slots) and is_supported():
+        start_server = partial(ForkServer, plan.kind.command, cached)
+    return LocalBackend(plan.local_folder, slots, cached, command, start_server)
 
 
 def devices_per_trial(sweep: SweepConfig, environment: Mapping[str, str]) -> int | None:

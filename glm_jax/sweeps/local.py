@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from glm_jax.errors import RunError
 from glm_jax.io.processes import is_running, machine, start_of
 from glm_jax.sweeps.devices import Slot
 from glm_jax.sweeps.jobs import Ended, log_file
+from glm_jax.sweeps.prepared import ForkServer
 from glm_jax.sweeps.trials import Trial
 
 GLM_JAX = (sys.executable, "-m", "glm_jax")
@@ -29,11 +30,7 @@ class LocalJob:
 
     def __init__(self, process: subprocess.Popen[bytes]):
         self._process = process
-        self._record = {
-            "process": process.pid,
-            "machine": machine(),
-            "started": start_of(process.pid),
-        }
+        self._record = record_of(process.pid)
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -77,6 +74,31 @@ class AdoptedJob:
                 os.kill(self._record["process"], signal.SIGTERM)
 
 
+class ForkedJob(AdoptedJob):
+    """A process that the fork server of this driver started."""
+
+    def __init__(self, server: ForkServer, process: int, gate: int):
+        """Args:
+        server: which knows how it ends.
+        process: its number.
+        gate: the other end of its standard input.
+        """
+        super().__init__(record_of(process))
+        self._server = server
+        self._gate = gate
+
+    def proceed(self) -> None:
+        with suppress(OSError):  # it was killed already, which `poll` reports
+            os.write(self._gate, b"\n")
+        os.close(self._gate)
+
+    def poll(self) -> Ended | None:
+        code = self._server.code_of(self._record["process"])
+        if code is not None:
+            return Ended(code)
+        return None if self._server.is_open else super().poll()
+
+
 class LocalBackend:
     """Starts trials on this machine, each on its part of the devices and cores."""
 
@@ -88,39 +110,67 @@ class LocalBackend:
         slots: Sequence[Slot],
         environment: Mapping[str, str],
         command: Callable[[Trial, int], list[str]],
+        start_server: Callable[[], ForkServer] | None = None,
     ):
         """Args:
         folder: where the output of the trials goes.
         slots: what each trial may use.
         environment: of the trials.
         command: what runs a trial on a slot.
+        start_server: starts the server that trials are forked from once it is ready; None where
+          commands aren't those of `GLM_JAX`.
         """
         self._folder = folder
         self._slots = slots
         self._environment = dict(environment)
         self._command = command
+        self._start_server = start_server
+        self._server: ForkServer | None = None
 
     @property
     def num_slots(self) -> int:
         return len(self._slots)
 
-    def start(self, trial: Trial, slot: int) -> LocalJob:
+    def start(self, trial: Trial, slot: int) -> LocalJob | ForkedJob:
         output, errors = (log_file(self._folder, trial, name) for name in ("out", "err"))
-        cores = self._slots[slot].cores
+        command = self._command(trial, slot)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
-            with open(output, "ab") as out, open(errors, "ab") as err, running_on(cores):
-                process = subprocess.Popen(
-                    [*GATE, *self._command(trial, slot)],
-                    stdin=subprocess.PIPE,
-                    stdout=out,
-                    stderr=err,
-                    env={**self._environment, **self._slots[slot].environment},
-                    start_new_session=True,
-                )
+            with open(output, "ab") as out, open(errors, "ab") as err:
+                forked = self._forked(command, self._slots[slot], out, err)
+                return forked or self._executed(command, self._slots[slot], out, err)
         except OSError as error:
             raise RunError(f"trial {trial.name} can't be started: {error}") from error
+
+    def _executed(self, command: list[str], slot: Slot, out: IO[bytes], err: IO[bytes]) -> LocalJob:
+        with running_on(slot.cores):
+            process = subprocess.Popen(
+                [*GATE, *command],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=err,
+                env={**self._environment, **slot.environment},
+                start_new_session=True,
+            )
         return LocalJob(process)
+
+    def _forked(
+        self, command: list[str], slot: Slot, out: IO[bytes], err: IO[bytes]
+    ) -> ForkedJob | None:
+        """The same from the server; None where there is none, or while it isn't ready."""
+        if self._server is None:
+            self._server = self._start_server() if self._start_server else None
+        if self._server is None or not self._server.is_ready:
+            return None
+        read, gate = os.pipe()
+        with open(read, "rb") as stdin:
+            arguments = command[len(GLM_JAX) :]
+            streams = (stdin, out, err)
+            process = self._server.start(arguments, slot.environment, slot.cores, streams)
+        if process is None:
+            os.close(gate)
+            return None
+        return ForkedJob(self._server, process, gate)
 
     def adopt(self, record: Mapping[str, Any]) -> AdoptedJob | None:
         if record.get("machine") != machine():
@@ -134,6 +184,11 @@ class LocalBackend:
         if command[: len(GLM_JAX)] == list(GLM_JAX):
             command = ["glm-jax", *command[len(GLM_JAX) :]]
         return shlex.join([*variables, *command])
+
+
+def record_of(process: int) -> dict[str, Any]:
+    """By which a process is found again."""
+    return {"process": process, "machine": machine(), "started": start_of(process)}
 
 
 def with_shared_cache(environment: Mapping[str, str], folder: str) -> dict[str, str]:

@@ -10,14 +10,33 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.record_writer import masked_crc32c
-from tensorboardX.summary import scalar
-
 from glm_jax.io.append import AppendedFile
+
+
+@contextmanager
+def without_torch() -> Iterator[None]:
+    """Hides PyTorch from what is imported in this block, unless it is imported already."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+# tensorboardX imports PyTorch where it is installed, for seconds, and does without it elsewhere.
+with without_torch():
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.record_writer import masked_crc32c
+    from tensorboardX.summary import scalar
 
 FILE_VERSION = "brain.Event:2"
 

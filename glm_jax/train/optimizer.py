@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -20,7 +20,15 @@ from glm_jax.train.optimizers import (
     check_settings,
     sharded_like_parameters,
 )
-from glm_jax.train.schedules import DECAYS, Schedule, rise_and_fall, with_restart
+from glm_jax.train.schedules import (
+    DECAYS,
+    LearningRate,
+    Restart,
+    Scalar,
+    Schedule,
+    rise_and_fall,
+    schedule,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,27 +96,49 @@ class OptimizerConfig:
         check_settings(self.name, self.settings)
 
 
-def learning_rate_schedule(config: OptimizerConfig) -> Schedule:
+class Hyperparameters(NamedTuple):
+    """The numbers of an optimizer that may be arguments of a compiled step; scalars.
+
+    Runs that differ in nothing else share the compiled step. The other numbers remain constants of
+    it: as arguments they would change the last bits of updates, since compilers simplify and round
+    what they know.
+    """
+
+    learning_rate: LearningRate
+    weight_decay: Scalar
+
+
+def hyperparameters_of(config: OptimizerConfig) -> Hyperparameters:
+    """The numbers of a configuration, as Python's."""
+    warmup_steps = float(config.warmup_fraction * config.decay_steps)
+    floor = float(config.final_fraction)
+    course = rise_and_fall(warmup_steps, config.decay_steps - warmup_steps, floor)
+    restart = None
+    if config.restart_step:
+        again = rise_and_fall(warmup_steps, float(config.restart_decay_steps), floor)
+        restart = Restart(config.restart_step, again)
+    return Hyperparameters(
+        LearningRate(float(config.learning_rate), course, restart),
+        float(config.weight_decay),
+    )
+
+
+def learning_rate_schedule(
+    config: OptimizerConfig, hyperparameters: Hyperparameters | None = None
+) -> Schedule:
     """The learning rate as a function of the step's number, counted from 0.
 
     Warmup rises linearly from 0 over `warmup_fraction * decay_steps` steps; the rest of
     `decay_steps` falls to `final_fraction` of the peak, and stays there except for a decay that is
     not clamped. The original's "exponential" is this "constant".
     Source: the schedules recorded from the original code.
+
+    Args:
+      config: has the kind of decay.
+      hyperparameters: the numbers; those of `config`, if None.
     """
-    warmup_steps = config.warmup_fraction * config.decay_steps
-    first = rise_and_fall(
-        config.learning_rate,
-        warmup_steps,
-        config.decay_steps - warmup_steps,
-        config.decay,
-        config.final_fraction,
-    )
-    if not config.restart_step:
-        return first
-    return with_restart(
-        first, config.restart_step, warmup_steps, config.restart_decay_steps, config.final_fraction
-    )
+    numbers = hyperparameters or hyperparameters_of(config)
+    return schedule(numbers.learning_rate, config.decay)
 
 
 def is_decayed(params: PyTree) -> PyTree:
@@ -121,15 +151,23 @@ def is_decayed(params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(decayed, params)
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clipping by global norm, the optimizer, decoupled weight decay, then the schedule."""
+def make_optimizer(
+    config: OptimizerConfig, hyperparameters: Hyperparameters | None = None
+) -> optax.GradientTransformation:
+    """Clipping by global norm, the optimizer, decoupled weight decay, then the schedule.
+
+    Args:
+      config: the rest.
+      hyperparameters: the numbers; those of `config`, if None.
+    """
+    numbers = hyperparameters or hyperparameters_of(config)
     adam = AdamSettings(config.beta1, config.beta2, config.epsilon, config.moments)
     return sharded_like_parameters(
         optax.chain(
             optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
             OPTIMIZERS[config.name](adam, **config.settings),
-            optax.add_decayed_weights(config.weight_decay, mask=is_decayed),
-            optax.scale_by_learning_rate(learning_rate_schedule(config)),
+            optax.add_decayed_weights(numbers.weight_decay, mask=is_decayed),
+            optax.scale_by_learning_rate(learning_rate_schedule(config, numbers)),
         )
     )
 

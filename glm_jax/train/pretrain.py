@@ -21,6 +21,7 @@ from glm_jax.cluster.run_lock import RunLock
 from glm_jax.data.batches.inputs import Inputs
 from glm_jax.data.batches.position import continued, recorded_position
 from glm_jax.io.paths import resolve_path
+from glm_jax.parallel.batches import Batch
 from glm_jax.train.config import RunConfig
 from glm_jax.train.evaluate import evaluate
 from glm_jax.train.loop import LoopConfig, Run, train_loop
@@ -30,7 +31,7 @@ from glm_jax.train.profile import Profiler, ProfileSteps
 from glm_jax.train.reporter import ReporterConfig, RunReporter, utilisation_of
 from glm_jax.train.resume import check_same_run, describe_changes, run_record
 from glm_jax.train.run_folder import write_configuration
-from glm_jax.train.step import TrainState
+from glm_jax.train.step import Metrics, TrainState, settings_on_devices
 from glm_jax.train.summary import describe, notes
 
 
@@ -96,7 +97,7 @@ def pretrain(
             validate(first_step, state)
         run = Run(
             config=loop_config(config),
-            train_step=ready.program.train_step,
+            train_step=step_of(ready),
             batches=inputs.read("train", ready.mesh),
             evaluate=validate,
             checkpoints=checkpoints,
@@ -165,6 +166,13 @@ def restore_or_initialize(
         params = jax.device_put(ready.initial_weights, shardings)
         state = dataclasses.replace(state, params=params)
     return state
+
+
+def step_of(ready: PreparedRun) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The train step with the run's settings, which are put on the devices once."""
+    program = ready.program
+    settings = settings_on_devices(program.settings, ready.mesh)
+    return lambda state, batch: program.train_step(state, batch, settings)
 
 
 def evaluate_state(

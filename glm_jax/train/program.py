@@ -40,8 +40,15 @@ from glm_jax.train.gradients import (
     sums_over_mesh,
 )
 from glm_jax.train.loss import TARGET_ROWS, num_target_rows
-from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
-from glm_jax.train.step import Metrics, TrainState, initial_state, make_train_step
+from glm_jax.train.optimizer import OptimizerConfig, make_optimizer
+from glm_jax.train.step import (
+    Metrics,
+    StepSettings,
+    TrainState,
+    initial_state,
+    make_train_step,
+    step_settings,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +58,16 @@ class Program:
     Attributes:
       abstract_state: shapes, dtypes and shardings of the train state.
       initialize: makes the first state, every device its own shard.
-      train_step: (state, batch) -> (state, metrics); the given state is donated.
+      settings: the run's seed and the numbers of its optimizer, on the host. They are arguments of
+        the step, so that runs which differ in them share the compiled one.
+      train_step: (state, batch, settings) -> (state, metrics); the given state is donated.
       evaluation_step: (params, batch) -> sums.
     """
 
     abstract_state: TrainState
     initialize: Callable[[], TrainState]
-    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    settings: StepSettings
+    train_step: Callable[[TrainState, Batch, StepSettings], tuple[TrainState, Metrics]]
     evaluation_step: Callable[[PyTree, Batch], Sums]
 
 
@@ -105,13 +115,11 @@ def make_program(
         accumulation=accumulation,
         clip_norm=optimizer_config.clip_norm,
     )
-    train_step = make_train_step(
-        gradients_of, optimizer, learning_rate_schedule(optimizer_config), seed=seed
-    )
     return Program(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
         initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
-        train_step=jit_train_step(train_step, shardings, mesh),
+        settings=step_settings(optimizer_config, seed),
+        train_step=jit_train_step(make_train_step(gradients_of, optimizer_config), shardings, mesh),
         evaluation_step=compile_evaluation(
             model,
             shardings.params,
@@ -129,10 +137,11 @@ def jit_train_step(
 
     The given state is donated.
     """
+    replicated = _replicated(mesh)
     return jax.jit(
         train_step,
-        in_shardings=(shardings, batch_sharding(mesh), *frozen),
-        out_shardings=(shardings, _replicated(mesh)),
+        in_shardings=(shardings, batch_sharding(mesh), replicated, *frozen),
+        out_shardings=(shardings, replicated),
         donate_argnums=0,
     )
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Int, PyTree, Shaped, UInt32
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int, PyTree, Shaped
 
 from glm_jax.train.gradients import GradientFunction
-from glm_jax.train.optimizer import Schedule
+from glm_jax.train.optimizer import (
+    Hyperparameters,
+    OptimizerConfig,
+    hyperparameters_of,
+    learning_rate_schedule,
+    make_optimizer,
+)
 
 Metrics = dict[str, Shaped[Array, ""]]
 
@@ -40,23 +50,53 @@ def initial_state(params: PyTree, optimizer: optax.GradientTransformation) -> Tr
     )
 
 
-def make_train_step(
-    gradients_of: GradientFunction,
-    optimizer: optax.GradientTransformation,
-    learning_rate: Schedule,
-    *,
-    seed: int | UInt32[Array, ""],
-    weights: str = "loss_mask",
-) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Builds the step: (state, batch) -> (state, metrics), to be compiled with its shardings.
+class StepSettings(NamedTuple):
+    """What is the same at every step of a run, and an argument of the compiled step.
 
-    Frozen parameters, where there are some, are a third argument.
+    Runs that differ in nothing else share the compiled step.
+
+    Attributes:
+      seed: decides dropout; uint32.
+      hyperparameters: of the optimizer.
+    """
+
+    seed: ArrayLike
+    hyperparameters: Hyperparameters
+
+
+def step_settings(config: OptimizerConfig, seed: int) -> StepSettings:
+    """The settings of a run on the host, of the types that a step is compiled for."""
+
+    def of_type(number: int | float) -> np.generic:
+        return np.int32(number) if isinstance(number, int) else np.float32(number)
+
+    numbers = jax.tree.map(of_type, hyperparameters_of(config))
+    return StepSettings(seed_value(seed), numbers)
+
+
+def settings_on_devices(settings: StepSettings, mesh: Mesh) -> StepSettings:
+    """Settings on all devices of a mesh, where every step of a run uses them."""
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(
+        lambda value: jax.make_array_from_callback((), replicated, lambda _: value), settings
+    )
+
+
+def seed_value(seed: int) -> np.uint32:
+    """What keys of random numbers are made from: the last 32 bits of a seed."""
+    return np.uint32(seed % (1 << 32))
+
+
+def make_train_step(
+    gradients_of: GradientFunction, optimizer_config: OptimizerConfig, *, weights: str = "loss_mask"
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Builds the step: (state, batch, settings) -> (state, metrics), to be compiled.
+
+    Frozen parameters, where there are some, are a fourth argument.
 
     Args:
       gradients_of: the gradient of a batch.
-      optimizer: the update.
-      learning_rate: its learning rate, which is a metric.
-      seed: decides dropout.
+      optimizer_config: the update. Its numbers are taken from the settings, see `StepSettings`.
       weights: the array of a batch whose sum is the metric `target_tokens`.
 
     An update whose loss or gradient is not finite is skipped and counted in `state.skipped`, so
@@ -65,8 +105,10 @@ def make_train_step(
     capacity, and must stay 0.
     """
 
-    def train_step(state, batch, *frozen):
-        dropout_key = jax.random.fold_in(jax.random.key(seed), state.step)
+    def train_step(state, batch, settings, *frozen):
+        optimizer = make_optimizer(optimizer_config, settings.hyperparameters)
+        learning_rate = learning_rate_schedule(optimizer_config, settings.hyperparameters)
+        dropout_key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
         loss, overflow, gradients, norms = gradients_of(state.params, batch, dropout_key, *frozen)
         gradient_norm = jnp.max(norms)
 

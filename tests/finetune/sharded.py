@@ -30,6 +30,7 @@ from glm_jax.parallel.mesh import MeshConfig, make_mesh
 from glm_jax.tasks import Example, find_task
 from glm_jax.tasks.custom import custom_task
 from glm_jax.train.optimizer import OptimizerConfig
+from glm_jax.train.step import settings_on_devices
 from tests.serve.tiny_checkpoint import MODEL, byte_tokenizer
 
 BATCH_SIZE = 8
@@ -45,12 +46,12 @@ def found_on(mesh, scorer, extras, encoded, is_trained) -> dict:
         _, frozen = divide_weights(
             nn.unbox(loaded), program, is_trained, num_separate_layers=separate
         )
-        state = program.initialize(1)
+        state, settings = program.initialize(1), settings_on_devices(program.settings_of(1), mesh)
         made = map(share_contexts, training_batches(TrainingBatches(encoded, BATCH_SIZE, 0)))
         batches = to_devices(made, mesh, BATCH_SIZE)
         steps = []
         for _, batch in zip(range(2), batches, strict=False):
-            state, metrics = program.step(state, batch, jnp.uint32(1), frozen)
+            state, metrics = program.step(state, batch, settings, frozen)
             steps.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
         scores = score_all(encoded, program.score, join(state.params, frozen), mesh, BATCH_SIZE)
     return {"steps": steps, "scores": scores.tolist()}

@@ -16,6 +16,7 @@ from glm_jax.parallel.layout import LayoutConfig
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
 from glm_jax.train.optimizer import OptimizerConfig
 from glm_jax.train.program import make_program
+from glm_jax.train.step import settings_on_devices
 
 BATCH, LENGTH, STEPS = 16, 16, 4
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, decay_steps=20, warmup_fraction=0.0)
@@ -60,10 +61,11 @@ def run(case: dict) -> dict:
     with jax.set_mesh(mesh):
         state = program.initialize()
         data = jax.device_put(batch(case.get("target_share", 0.3)), batch_sharding(mesh))
-        compiled = program.train_step.lower(state, data).compile()
+        settings = settings_on_devices(program.settings, mesh)
+        compiled = program.train_step.lower(state, data, settings).compile()
         records = []
         for _ in range(STEPS):
-            state, metrics = compiled(state, data)
+            state, metrics = compiled(state, data, settings)
             records.append({name: float(value) for name, value in metrics.items()})
         sums = program.evaluation_step(state.params, data)
     return {

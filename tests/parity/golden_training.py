@@ -25,8 +25,8 @@ from glm_jax.train.gradients import (
     mean_gradients,
 )
 from glm_jax.train.loss import mask_normalizer, smoothed_token_losses, token_losses
-from glm_jax.train.optimizer import is_decayed, learning_rate_schedule, make_optimizer
-from glm_jax.train.step import TrainState, initial_state, make_train_step
+from glm_jax.train.optimizer import is_decayed, make_optimizer
+from glm_jax.train.step import TrainState, initial_state, make_train_step, step_settings
 from tests.parity.golden_schedules import NEAR_ZERO, learning_rates, schedule_rows
 from tests.parity.recording import Recording, open_recording
 from tests.parity.rows import Row, absolute, folders, guarded, largest, relative
@@ -159,13 +159,14 @@ def _run_steps(
         recording.accumulation_steps,
         recording.optimizer.clip_norm,
     )
-    schedule = learning_rate_schedule(recording.optimizer)
-    train_step = make_train_step(gradients_of, optimizer, schedule, seed=0)
+    train_step = make_train_step(gradients_of, recording.optimizer)
+    settings = step_settings(recording.optimizer, seed=0)
 
     @jax.jit
     def observed_step(state: TrainState, batch: Batch):
         # Without dropout the key doesn't matter, and these are the step's own gradients.
-        return train_step(state, batch), gradients_of(state.params, batch, jax.random.key(0)).norms
+        gradients = gradients_of(state.params, batch, jax.random.key(0))
+        return train_step(state, batch, settings), gradients.norms
 
     state = initial_state(recording.params, optimizer)
     losses, norms, params = [], [], []

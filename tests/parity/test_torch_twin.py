@@ -27,10 +27,9 @@ from glm_jax.train.gradients import (  # noqa: E402
 from glm_jax.train.optimizer import (  # noqa: E402
     DECAYS,
     OptimizerConfig,
-    learning_rate_schedule,
     make_optimizer,
 )
-from glm_jax.train.step import initial_state, make_train_step  # noqa: E402
+from glm_jax.train.step import initial_state, make_train_step, step_settings  # noqa: E402
 from tests.parity import golden_training, torch_glm  # noqa: E402
 from tests.parity.golden_schedules import learning_rates  # noqa: E402
 from tests.parity.recording import Recording, open_recording  # noqa: E402
@@ -249,12 +248,12 @@ def test_our_steps_equal_the_twins(seed, accumulation, clip_norm):
     else:
         gradients_of = partial(clipped_means, partial(gradient_sums, loss_sum), 2, clip_norm)
         parts = [{name: values[i::2] for name, values in case.batch.items()} for i in range(2)]
-    schedule = learning_rate_schedule(settings)
-    step = jax.jit(make_train_step(gradients_of, optimizer, schedule, seed=0))
+    step = jax.jit(make_train_step(gradients_of, settings))
+    numbers = step_settings(settings, seed=0)
     state, adamw = initial_state(case.params, optimizer), torch_glm.AdamW(case.twin, settings)
     micro_batches = [torch_glm.torch_batch(part) for part in parts]
     for number in range(8):
-        state, metrics = step(state, case.batch)
+        state, metrics = step(state, case.batch, numbers)
         rate = torch_glm.learning_rate(settings, number)
         outcome = torch_glm.train_step(case.twin, adamw, micro_batches, rate)
         assert relative(metrics["loss"], outcome.loss) <= golden_training.LOSS

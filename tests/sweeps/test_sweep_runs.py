@@ -46,6 +46,8 @@ def running_processes(folder: Path) -> list[int]:
     if not (folder / "study.journal").is_file():
         return []
     storage = open_storage("", str(folder))
+    if folder.name not in [study.study_name for study in storage.get_all_studies()]:
+        return []  # the driver has not written it yet
     trials = storage.get_all_trials(storage.get_study_id_from_name(folder.name))
     jobs = [t.user_attrs[JOB] for t in trials if t.state.name == "RUNNING" and JOB in t.user_attrs]
     return [job["process"] for job in jobs if is_running(job["process"], job["started"])]

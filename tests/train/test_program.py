@@ -45,7 +45,7 @@ def first_metrics(accumulation: str) -> dict[str, float]:
         MODEL, optimizer, mesh, seed=0, accumulation_steps=2, accumulation=accumulation
     )
     with jax.set_mesh(mesh):
-        _, metrics = program.train_step(program.initialize(), uneven_batch())
+        _, metrics = program.train_step(program.initialize(), uneven_batch(), program.settings)
     return {name: float(value) for name, value in metrics.items()}
 
 

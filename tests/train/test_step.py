@@ -14,7 +14,7 @@ from glm_jax.parallel.batches import micro_batches
 from glm_jax.train.clipped_accumulation import clipped_means
 from glm_jax.train.gradients import gradient_sums, make_loss_function, mean_gradients
 from glm_jax.train.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
-from glm_jax.train.step import initial_state, make_train_step
+from glm_jax.train.step import initial_state, make_train_step, step_settings
 
 CONFIG = GLMConfig(
     vocab_size=64,
@@ -51,23 +51,23 @@ def start():
     variables = model.init(
         jax.random.key(0), batch["tokens"], batch["position_ids"], batch["prefix_length"]
     )
-    return model, optimizer, initial_state(nn.unbox(variables)["params"], optimizer)
+    return model, initial_state(nn.unbox(variables)["params"], optimizer)
 
 
-def step_of(model, optimizer, accumulation_steps=1):
+def step_of(model, accumulation_steps=1):
     loss_of = make_loss_function(model)
     sums = partial(gradient_sums, loss_of, accumulation_steps=accumulation_steps)
     gradients_of = partial(mean_gradients, sums)
-    schedule = learning_rate_schedule(OPTIMIZER)
-    return jax.jit(make_train_step(gradients_of, optimizer, schedule, seed=0))
+    step = jax.jit(make_train_step(gradients_of, OPTIMIZER))
+    return lambda state, batch: step(state, batch, step_settings(OPTIMIZER, seed=0))
 
 
 @pytest.mark.parametrize("count", [2, 8])
 def test_micro_batches_give_the_same_loss_gradient_and_update(start, count):
-    model, optimizer, state = start
+    model, state = start
     batch = random_batch()
-    whole, whole_metrics = step_of(model, optimizer)(state, batch)
-    split, split_metrics = step_of(model, optimizer, count)(state, batch)
+    whole, whole_metrics = step_of(model)(state, batch)
+    split, split_metrics = step_of(model, count)(state, batch)
     for name in ("loss", "gradient_norm", "target_tokens"):
         np.testing.assert_allclose(whole_metrics[name], split_metrics[name], rtol=1e-5)
     # The moments are gradients and their squares; Adam's quotient would magnify roundings.
@@ -87,7 +87,7 @@ def test_micro_batches_hold_every_row_once():
 
 @pytest.mark.parametrize("clip_norm", [0.5, 0.0])
 def test_clipped_means_weigh_micro_batches_alike_and_clip_their_sum_after_each(start, clip_norm):
-    model, _, state = start
+    model, state = start
     batch, key = random_batch(), jax.random.key(0)
     sums = partial(gradient_sums, make_loss_function(model))
     found = jax.jit(partial(clipped_means, sums, 4, clip_norm))(state.params, batch, key)
@@ -113,7 +113,7 @@ def test_clipped_means_weigh_micro_batches_alike_and_clip_their_sum_after_each(s
 
 
 def test_clipped_means_of_a_micro_batch_without_targets_are_finite(start):
-    model, _, state = start
+    model, state = start
     batch = random_batch()
     batch["loss_mask"] = batch["loss_mask"].at[1::2].set(0.0)
     sums = partial(gradient_sums, make_loss_function(model))
@@ -122,9 +122,9 @@ def test_clipped_means_of_a_micro_batch_without_targets_are_finite(start):
 
 
 def test_the_loss_is_the_mean_over_all_targets(start):
-    model, optimizer, state = start
+    model, state = start
     batch = random_batch()
-    _, metrics = step_of(model, optimizer)(state, batch)
+    _, metrics = step_of(model)(state, batch)
     logits = model.apply(
         {"params": state.params}, batch["tokens"], batch["position_ids"], batch["prefix_length"]
     )
@@ -136,22 +136,22 @@ def test_the_loss_is_the_mean_over_all_targets(start):
 
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted(start):
-    model, optimizer, state = start
+    model, state = start
     bad = random_batch() | {"loss_mask": jnp.full((8, 12), jnp.inf)}
-    after, metrics = step_of(model, optimizer)(state, bad)
+    after, metrics = step_of(model)(state, bad)
     assert not np.isfinite(metrics["loss"])
     assert (int(after.step), int(after.skipped), int(metrics["skipped_steps"])) == (1, 1, 1)
     unchanged = (state.params, state.optimizer_state), (after.params, after.optimizer_state)
     for before, now in zip(*map(jax.tree.leaves, unchanged), strict=True):
         np.testing.assert_array_equal(before, now)
-    second, metrics = step_of(model, optimizer)(after, random_batch())
+    second, metrics = step_of(model)(after, random_batch())
     assert np.isfinite(metrics["loss"])
     # The rate is that of the first update, the one that is applied.
     schedule = learning_rate_schedule(OPTIMIZER)
     assert float(metrics["learning_rate"]) == float(schedule(0)) != float(schedule(1))
-    third_metrics = step_of(model, optimizer)(second, random_batch())[1]
+    third_metrics = step_of(model)(second, random_batch())[1]
     assert float(third_metrics["learning_rate"]) == float(schedule(1))
-    alone, _ = step_of(model, optimizer)(state.replace(step=jnp.asarray(1)), random_batch())
+    alone, _ = step_of(model)(state.replace(step=jnp.asarray(1)), random_batch())
     for ours, expected in zip(*map(jax.tree.leaves, (second.params, alone.params)), strict=True):
         np.testing.assert_array_equal(ours, expected)
 
@@ -164,7 +164,7 @@ def test_dropout_is_drawn_anew_every_step_and_again_the_same():
         jax.random.key(0), batch["tokens"], batch["position_ids"], batch["prefix_length"]
     )
     state = initial_state(nn.unbox(variables)["params"], optimizer)
-    step = step_of(model, optimizer)
+    step = step_of(model)
     first, again = step(state, batch)[1]["loss"], step(state, batch)[1]["loss"]
     other = step(state.replace(step=jnp.asarray(1)), batch)[1]["loss"]
     assert first == again
