@@ -139,7 +139,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _run_task(arguments: argparse.Namespace) -> int:
     from glm_jax.configure import read_configuration
     from glm_jax.finetune.config import FinetuneRunConfig
-    from glm_jax.finetune.evaluate import evaluate_task, task_of, untrained_settings
+    from glm_jax.finetune.evaluate import evaluate_task, untrained_settings
+    from glm_jax.finetune.recorded import recorded_task
     from glm_jax.tasks.read import TFDS_PREFIX
 
     if arguments.num_batches is not None:
@@ -152,7 +153,7 @@ def _run_task(arguments: argparse.Namespace) -> int:
             data = str(resolve_path(data, "--data"))
         bindings.append(f"task.data={data!r}")
     checkpoint, task = arguments.run_folder, arguments.task
-    gin_files = [checkpoint / "config.gin"] if task_of(checkpoint) == task else []
+    gin_files = [checkpoint / "config.gin"] if recorded_task(checkpoint, "task") == task else []
     settings = [] if gin_files else untrained_settings(checkpoint, task)
     config = read_configuration(gin_files, [*settings, *bindings], FinetuneRunConfig)
     found = evaluate_task(config, checkpoint, split)
@@ -196,15 +197,16 @@ def _run_seq2seq(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from glm_jax.configure import read_configuration
+    from glm_jax.finetune.recorded import recorded_task
     from glm_jax.seq2seq.config import Seq2SeqEvaluationConfig, Seq2SeqRunConfig
-    from glm_jax.seq2seq.evaluate import evaluate_seq2seq, trained_task
+    from glm_jax.seq2seq.evaluate import evaluate_seq2seq
     from glm_jax.train.metrics import ProgressLine
 
     for flag in ("num_batches", "picture"):
         if getattr(arguments, flag) is not None:
             raise UsageError(f"--{flag} is not for --task={arguments.task}, which writes texts")
     task, split, checkpoint = arguments.task, arguments.split or "dev", arguments.run_folder
-    trained = trained_task(checkpoint) == task
+    trained = recorded_task(checkpoint, "seq2seq") == task
     settings = [f"seq2seq.name={task!r}"]
     if arguments.data is not None:
         settings.append(f"seq2seq.data={str(resolve_path(arguments.data, '--data'))!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,7 @@ from etils import epath
 from jaxtyping import PyTree
 
 from glm_jax.convert.load import load_glm
-from glm_jax.errors import UsageError
-from glm_jax.finetune.history import best_step_of
-from glm_jax.finetune.seeds import check_folder
+from glm_jax.finetune.recorded import best_checkpoint
 from glm_jax.finetune.vocabulary import check_vocabulary, find_tokenizer
 from glm_jax.generate.beam_engine import BeamUsage
 from glm_jax.generate.decoder import Decoder, make_decoder
@@ -154,22 +151,6 @@ def output_settings(
     }
 
 
-def best_checkpoint(checkpoint: epath.Path) -> epath.Path:
-    """The best checkpoint of a finetuning run; other checkpoints are returned as they are.
-
-    Raises:
-      UsageError: it has runs of several seeds, or nothing is there.
-    """
-    if not checkpoint.exists():
-        raise UsageError(f"the checkpoint {checkpoint} does not exist")
-    if checkpoint.is_dir():
-        check_folder(checkpoint, seeds=())
-        step = best_step_of(checkpoint)
-        if step is not None:
-            return checkpoint / "checkpoints" / str(step)
-    return checkpoint
-
-
 def progress(line: ProgressLine, total: int) -> Callable[[int], None]:
     """A report of the number of outputs so far, with the time that the others will take."""
     started, before = time.perf_counter(), None
@@ -184,14 +165,3 @@ def progress(line: ProgressLine, total: int) -> Callable[[int], None]:
         line.show(text, logged=done % LOG_EVERY == 0 or done == total)
 
     return report
-
-
-def trained_task(checkpoint: epath.Path) -> str | None:
-    """The task that a run folder was finetuned on to write texts; None for other checkpoints.
-
-    Raises:
-      UsageError: it has runs of several seeds.
-    """
-    check_folder(checkpoint, seeds=())
-    file = checkpoint / "config.json"
-    return json.loads(file.read_text()).get("seq2seq", {}).get("name") if file.is_file() else None

@@ -85,6 +85,11 @@ def _example(split: str, number: int, source: str, target: str | None, where: st
     return Example(f"{split}-{number}", source, target)
 
 
+def joined_lines(text: str) -> str:
+    """A text in one line: its stripped lines that are not empty, joined by spaces."""
+    return " ".join(line for line in map(str.strip, text.splitlines()) if line)
+
+
 def existing(file: epath.Path) -> epath.Path:
     """The file.
 

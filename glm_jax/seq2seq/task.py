@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from glm_jax.seq2seq.files import Reader
+from glm_jax.seq2seq.files import Reader, joined_lines
 from glm_jax.seq2seq.fix_tokenization import unchanged
 from glm_jax.seq2seq.source import Source, SourceEncoder
 from glm_jax.tasks.example import Example
+
+# The input of tasks that write for one text, and the guid of what a user gives.
+TEXT = "text"
+GIVEN = "given"
 
 
 def text_b(example: Example) -> tuple[str, ...]:
     """The target of tasks that have it as their second text."""
     return (f" {example.second}",)
+
+
+def text_alone(inputs: Mapping[str, str]) -> Example:
+    """The example of tasks that write for one text, whose lines are joined by spaces."""
+    return Example(GIVEN, joined_lines(inputs[TEXT]))
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Seq2SeqTask:
       draw: (example, generator) -> the example with random blanks, for training.
       reference_is_decoded: whether outputs are compared with targets that are encoded and decoded,
         so that both have the vocabulary's form; else with the texts themselves.
+      inputs: names of the texts that a user gives for an output.
+      asked: these texts -> the example, without a target.
       rouge_fix: changes outputs and references of lower-case vocabularies before ROUGE.
     """
 
@@ -49,4 +60,6 @@ class Seq2SeqTask:
     several_blanks: bool = False
     draw: Callable[[Example, np.random.Generator], Example] | None = None
     reference_is_decoded: bool = True
+    inputs: Sequence[str] = (TEXT,)
+    asked: Callable[[Mapping[str, str]], Example] = text_alone
     rouge_fix: Callable[[str], str] = unchanged

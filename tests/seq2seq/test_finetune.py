@@ -14,36 +14,13 @@ from glm_jax.seq2seq.registry import SEQ2SEQ_TASKS
 from glm_jax.seq2seq.rows import RowLayout
 from glm_jax.tasks import Example
 from glm_jax.train.metrics import read_metrics
-from tests.seq2seq.test_evaluate import SOURCES, TARGETS, write_pairs
-from tests.serve.tiny_checkpoint import byte_tokenizer, write_checkpoint
-
-SETTINGS = """
-seq2seq.name = 'customization'
-seq2seq.source_length = 40
-seq2seq.target_length = 16
-seq2seq.label_smoothing = 0.1
-generation.beams = 2
-generation.batch_size = 4
-generation.no_repeat_ngram = 0
-finetune.epochs = 2
-finetune.batch_size = 2
-finetune.dropout = 0.0
-finetune.log_every = 1
-optimizer.learning_rate = 3e-3
-optimizer.decay = 'linear'
-checkpoint.keep = 1
-"""
+from tests.seq2seq.test_evaluate import SOURCES, TARGETS
+from tests.serve.tiny_checkpoint import byte_tokenizer
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("finetune")
-    checkpoint = write_checkpoint(made / "checkpoint")
-    data = write_pairs(made / "data", "train")
-    write_pairs(data, "val")
-    paths = f"seq2seq.data = '{data}'\nfinetune.initial_weights = '{checkpoint}'\n"
-    (made / "run.gin").write_text(SETTINGS + paths)
-    return made
+def folder(tiny_pairs):
+    return tiny_pairs
 
 
 def finetune(folder, run, *settings) -> int:

@@ -6,6 +6,7 @@ every model, and texts without a blank are refused (section 14, fault 19).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from itertools import groupby
 
@@ -16,7 +17,7 @@ from glm_jax.errors import UsageError
 from glm_jax.seq2seq.detokenize import blanks
 from glm_jax.seq2seq.files import existing, line_pairs
 from glm_jax.seq2seq.source import Source, SourceEncoder
-from glm_jax.seq2seq.task import Seq2SeqTask
+from glm_jax.seq2seq.task import GIVEN, TEXT, Seq2SeqTask
 from glm_jax.tasks.example import Example
 from glm_jax.tasks.files import lines_of
 
@@ -58,6 +59,7 @@ def blank_task(ratio: float) -> Seq2SeqTask:
         source=_text_with_blanks,
         published_at=_PUBLISHED_AT,
         target=lambda example: tuple(f" {text}" for text in example.meta["targets"]),
+        asked=_asked,
         metrics=(),
         several_blanks=True,
         draw=lambda example, random: blank_words(example, ratio, random),
@@ -89,6 +91,10 @@ def _text_with_blanks(example: Example, encoder: SourceEncoder) -> Source:
     if not found:
         raise UsageError(f"the text has no {BLANK} among its first {encoder.length} tokens")
     return Source(ids, found)
+
+
+def _asked(inputs: Mapping[str, str]) -> Example:
+    return Example(GIVEN, blanks(inputs[TEXT].strip()))
 
 
 def _parts(example: Example) -> tuple[str, ...]:

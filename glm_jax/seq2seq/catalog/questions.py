@@ -14,11 +14,12 @@ from etils import epath
 from glm_jax.errors import UsageError
 from glm_jax.seq2seq.files import Reader, existing
 from glm_jax.seq2seq.source import Source, SourceEncoder
-from glm_jax.seq2seq.task import Seq2SeqTask
+from glm_jax.seq2seq.task import GIVEN, Seq2SeqTask
 from glm_jax.tasks.example import Example
 from glm_jax.tasks.files import whole_json
 
 NO_ANSWER = "N/A"
+QUESTION_INPUTS = ("context", "question")
 _SQUAD = "https://rajpurkar.github.io/SQuAD-explorer"
 
 
@@ -78,6 +79,18 @@ def _one_for_each_question(file: epath.Path, split: str) -> list[Example]:
         )
         for number, (context, question) in enumerate(_questions(file))
     ]
+
+
+def _asked_question(inputs: Mapping[str, str]) -> Example:
+    """A question about a passage, as of a file without answers."""
+    context, question = inputs["context"], inputs["question"]
+    meta = {"context": context, "question": question, "answers": [NO_ANSWER], "answer": ""}
+    return Example(GIVEN, context, idx=GIVEN, meta=meta)
+
+
+def _asked_answer(inputs: Mapping[str, str]) -> Example:
+    """An answer that a passage has, of which the question is asked for."""
+    return Example(GIVEN, inputs["context"], meta={"question": "", "answer": inputs["answer"]})
 
 
 def _answer_target(example: Example) -> tuple[str, ...]:
@@ -170,6 +183,8 @@ def _squad(name: str, version: str, **settings: Any) -> Seq2SeqTask:
         source=_question_before,
         published_at=_SQUAD,
         target=_answer_target,
+        inputs=QUESTION_INPUTS,
+        asked=_asked_question,
         metrics=("F1", "EM"),
         windows=_windows,
         reference_is_decoded=False,
@@ -185,6 +200,8 @@ TASKS = (
         source=_question_to_generate,
         published_at="https://github.com/microsoft/unilm",
         target=_question_target,
+        inputs=("context", "answer"),
+        asked=_asked_answer,
         metrics=("rouge-1", "rouge-l", "rouge-2"),
     ),
     _squad("squad", "v2.0"),
@@ -195,6 +212,8 @@ TASKS = (
         source=_cmrc_source,
         published_at="https://github.com/ymcui/cmrc2018",
         target=_answer_target,
+        inputs=QUESTION_INPUTS,
+        asked=_asked_question,
         metrics=("F1", "EM"),
     ),
 )

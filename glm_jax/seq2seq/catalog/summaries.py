@@ -6,15 +6,16 @@ Files and encodings: reference-finetune.md, section 9.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 from etils import epath
 
 from glm_jax.errors import UsageError
 from glm_jax.seq2seq.detokenize import cnn_dm_source, cnn_dm_target, gigaword
-from glm_jax.seq2seq.files import existing, line_pairs, own_pairs
+from glm_jax.seq2seq.files import TextFunction, existing, joined_lines, line_pairs, own_pairs
 from glm_jax.seq2seq.fix_tokenization import fix_cnn_dm, fix_gigaword
 from glm_jax.seq2seq.source import Source, SourceEncoder
-from glm_jax.seq2seq.task import Seq2SeqTask
+from glm_jax.seq2seq.task import GIVEN, TEXT, Seq2SeqTask
 from glm_jax.tasks.example import Example
 from glm_jax.tasks.files import read_text, whole_json
 from glm_jax.tasks.text import standardize
@@ -70,14 +71,25 @@ def _xsum_sections(file: epath.Path) -> dict[str, str]:
     return {name: " ".join(lines) for name, lines in sections.items()}
 
 
+def _asked(source_text: TextFunction) -> Callable[[Mapping[str, str]], Example]:
+    """What a user gives, changed as the sources of the files are."""
+    return lambda inputs: Example(GIVEN, source_text(joined_lines(inputs[TEXT])))
+
+
+def _cnn_dm_source(text: str) -> str:
+    return cnn_dm_source(standardize(text))
+
+
+def _gigaword(text: str) -> str:
+    return gigaword(standardize(text))
+
+
 TASKS = (
     Seq2SeqTask(
         name="cnn_dm",
-        read=line_pairs(
-            lambda text: cnn_dm_source(standardize(text)),
-            lambda text: cnn_dm_target(standardize(text)),
-        ),
+        read=line_pairs(_cnn_dm_source, lambda text: cnn_dm_target(standardize(text))),
         source=summary_source,
+        asked=_asked(_cnn_dm_source),
         published_at="https://github.com/microsoft/unilm/tree/master/s2s-ft",
         rouge_fix=fix_cnn_dm,
     ),
@@ -85,14 +97,14 @@ TASKS = (
         name="cnn_dm_original",
         read=line_pairs(standardize, standardize),
         source=summary_source,
+        asked=_asked(standardize),
         published_at="https://github.com/microsoft/unilm/tree/master/s2s-ft",
     ),
     Seq2SeqTask(
         name="gigaword",
-        read=line_pairs(
-            lambda text: gigaword(standardize(text)), lambda text: gigaword(standardize(text))
-        ),
+        read=line_pairs(_gigaword, _gigaword),
         source=summary_source,
+        asked=_asked(_gigaword),
         published_at="https://github.com/microsoft/unilm/tree/master/s2s-ft",
         rouge_fix=fix_gigaword,
     ),
@@ -106,6 +118,7 @@ TASKS = (
         name="customization",
         read=own_pairs,
         source=own_source,
+        asked=lambda inputs: Example(GIVEN, inputs[TEXT]),
         published_at="your own files",
         reference_is_decoded=False,
     ),
