@@ -32,6 +32,7 @@ from glm_jax.cli import pretrain
 from glm_jax.errors import UsageError
 from glm_jax.io.files import write_file
 from glm_jax.io.paths import resolve_path
+from glm_jax.io.tfds import TFDS_PREFIX
 from glm_jax.language_model.tasks import LANGUAGE_MODEL_TASKS
 
 if TYPE_CHECKING:
@@ -136,22 +137,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _data_of(data: str) -> str:
+    """What --data names: a data set of TFDS, or a path from here."""
+    return data if data.startswith(TFDS_PREFIX) else str(resolve_path(data, "--data"))
+
+
 def _run_task(arguments: argparse.Namespace) -> int:
     from glm_jax.configure import read_configuration
     from glm_jax.finetune.config import FinetuneRunConfig
     from glm_jax.finetune.evaluate import evaluate_task, untrained_settings
     from glm_jax.finetune.recorded import recorded_task
-    from glm_jax.tasks.read import TFDS_PREFIX
 
     if arguments.num_batches is not None:
         raise UsageError("--num_batches is for held-out text, not for --task")
     split = arguments.split or "dev"
     bindings = list(arguments.bindings)
     if arguments.data is not None:
-        data = arguments.data
-        if not data.startswith(TFDS_PREFIX):
-            data = str(resolve_path(data, "--data"))
-        bindings.append(f"task.data={data!r}")
+        bindings.append(f"task.data={_data_of(arguments.data)!r}")
     checkpoint, task = arguments.run_folder, arguments.task
     gin_files = [checkpoint / "config.gin"] if recorded_task(checkpoint, "task") == task else []
     settings = [] if gin_files else untrained_settings(checkpoint, task)
@@ -209,7 +211,7 @@ def _run_seq2seq(arguments: argparse.Namespace) -> int:
     trained = recorded_task(checkpoint, "seq2seq") == task
     settings = [f"seq2seq.name={task!r}"]
     if arguments.data is not None:
-        settings.append(f"seq2seq.data={str(resolve_path(arguments.data, '--data'))!r}")
+        settings.append(f"seq2seq.data={_data_of(arguments.data)!r}")
     bindings = [*settings, *arguments.bindings]
     if trained:
         config = read_configuration(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from etils import epath
 
 from glm_jax.errors import UsageError
 from glm_jax.tasks.example import Example
-from glm_jax.tasks.files import json_lines, lines_of
+from glm_jax.tasks.files import Fields, json_lines, lines_of
 
 TextFunction = Callable[[str], str]
 Reader = Callable[[epath.Path, str], list[Example]]
@@ -42,6 +42,26 @@ def own_pairs(folder: epath.Path, split: str) -> list[Example]:
         if target is None and split != "test":
             raise UsageError(f"{where}: no field 'target', which the split {split} needs")
         examples.append(_example(split, len(examples), _field(row, "source", where), target, where))
+    return examples
+
+
+def stored_pairs(
+    source: str, target: str, source_text: TextFunction = str, target_text: TextFunction = str
+) -> Callable[[Sequence[Fields], str], list[Example]]:
+    """Rows of a TFDS data set with these two features -> examples."""
+
+    def text(row: Fields, name: str) -> str:
+        if not isinstance(row[name], str):
+            raise UsageError(f"{row.origin}: the field {name!r} is {row[name]!r}; expected text")
+        return row[name]
+
+    def examples(rows: Sequence[Fields], split: str) -> list[Example]:
+        pairs = [(source_text(text(row, source)), target_text(text(row, target))) for row in rows]
+        return [
+            _example(split, number, *pair, row.origin)
+            for number, (row, pair) in enumerate(zip(rows, pairs, strict=True))
+        ]
+
     return examples
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from etils import epath
 
 from glm_jax.errors import UsageError
 from glm_jax.generate.prompt import Prompt
 from glm_jax.io.paths import resolve_path
+from glm_jax.io.tfds import TFDS_PREFIX
 from glm_jax.seq2seq.config import Seq2SeqConfig
 from glm_jax.seq2seq.encode import encode_source, split_into_windows, targets_of
 from glm_jax.seq2seq.generate import source_prompt
@@ -34,10 +36,11 @@ def read_split(settings: Seq2SeqConfig, split: str, tokenizer: Tokenizer) -> lis
     """
     if split not in SPLITS:
         raise UsageError(f"the split is {split!r}; expected one of {', '.join(SPLITS)}")
-    task, folder = settings.task, resolve_path(settings.data, "seq2seq.data")
-    if not folder.is_dir():
-        raise UsageError(f"seq2seq.data {folder} is not a folder")
-    examples = task.read(folder, split)
+    task = settings.task
+    if settings.data.startswith(TFDS_PREFIX):
+        examples = read_stored(task, settings.data, split)
+    else:
+        examples = read_files(task, resolve_path(settings.data, "seq2seq.data"), split)
     if task.draw is not None and split != "test":
         drawn = [
             task.draw(example, np.random.default_rng((settings.seed, number)))
@@ -47,8 +50,36 @@ def read_split(settings: Seq2SeqConfig, split: str, tokenizer: Tokenizer) -> lis
         examples = [example for example in drawn if example.meta["targets"]]
     examples = split_into_windows(task, examples, tokenizer, settings.source_length, split)
     if not examples:
-        raise UsageError(f"the split {split} of task {task.name} has no examples in {folder}")
+        raise UsageError(
+            f"the split {split} of task {task.name} has no examples in {settings.data}"
+        )
     return examples
+
+
+def read_files(task: Seq2SeqTask, folder: epath.Path, split: str) -> list[Example]:
+    """The examples of a task's files.
+
+    Raises:
+      UsageError: a file is missing or has a fault.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"seq2seq.data {folder} is not a folder")
+    return task.read(folder, split)
+
+
+def read_stored(task: Seq2SeqTask, source: str, split: str) -> list[Example]:
+    """The examples of a prepared TFDS data set, "tfds:NAME[/CONFIG]".
+
+    Raises:
+      UsageError: the task is read from files only, the data set is of another one, or as
+        `stored_rows`.
+    """
+    if task.of_rows is None:
+        raise UsageError(f"task {task.name} is read from files, and not from {source}")
+    # Imported here because TensorFlow is heavy and files don't need it.
+    from glm_jax.tasks.tfds import stored_rows
+
+    return task.of_rows(stored_rows(source, task.name, split, task.stored_splits.get(split)), split)
 
 
 def prompts_of(

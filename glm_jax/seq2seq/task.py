@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from glm_jax.seq2seq.files import Reader, joined_lines
 from glm_jax.seq2seq.fix_tokenization import unchanged
 from glm_jax.seq2seq.source import Source, SourceEncoder
 from glm_jax.tasks.example import Example
+from glm_jax.tasks.files import Fields
 
 # The input of tasks that write for one text, and the guid of what a user gives.
 TEXT = "text"
@@ -44,6 +45,8 @@ class Seq2SeqTask:
       draw: (example, generator) -> the example with random blanks, for training.
       reference_is_decoded: whether outputs are compared with targets that are encoded and decoded,
         so that both have the vocabulary's form; else with the texts themselves.
+      of_rows: (rows of a TFDS data set, split) -> examples; None for tasks of files only.
+      stored_splits: names of splits in TFDS data sets, where they are not the usual ones.
       inputs: names of the texts that a user gives for an output.
       asked: these texts -> the example, without a target.
       rouge_fix: changes outputs and references of lower-case vocabularies before ROUGE.
@@ -60,6 +63,8 @@ class Seq2SeqTask:
     several_blanks: bool = False
     draw: Callable[[Example, np.random.Generator], Example] | None = None
     reference_is_decoded: bool = True
+    of_rows: Callable[[Sequence[Fields], str], list[Example]] | None = None
+    stored_splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
     inputs: Sequence[str] = (TEXT,)
     asked: Callable[[Mapping[str, str]], Example] = text_alone
     rouge_fix: Callable[[str], str] = unchanged

@@ -11,7 +11,8 @@ from glm_jax.cli.main import main
 from glm_jax.cli.serve import limits_for
 from glm_jax.convert.load import load_glm
 from glm_jax.errors import UsageError
-from glm_jax.generate.fill import Filler
+from glm_jax.finetune.recorded import best_checkpoint
+from glm_jax.generate.fill import FilledText, Filler
 from glm_jax.generate.settings import Sampling
 from glm_jax.seq2seq.config import GenerationConfig, Seq2SeqConfig
 from glm_jax.seq2seq.filler import TaskFiller
@@ -33,7 +34,7 @@ def written(trained_run, tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def make_filler(trained_run):
-    model, params = load_glm(trained_run)
+    model, params = load_glm(best_checkpoint(trained_run))
     tokenizer = load_tokenizer(trained_run)
 
     def make(task: str, **settings) -> TaskFiller:
@@ -136,6 +137,10 @@ def test_long_passages_are_read_in_windows(make_filler):
     (found,) = filler.fill([text], sampling)
     windows = filler.fill_read(filler._readings(text), sampling)
     assert found.text in [window.text for window in windows]
+    # The first answer among the windows' that is one.
+    none, some = FilledText("n/a", found.blanks), FilledText("dawn", found.blanks)
+    assert filler._chosen(text, [none, some, found]).text == "dawn"
+    assert filler._chosen(text, [none, none]).text == "n/a"
     with pytest.raises(UsageError, match="answers are scored in one window only"):
         filler.score([text], [["a"]])
 

@@ -12,7 +12,14 @@ from etils import epath
 
 from glm_jax.errors import UsageError
 from glm_jax.seq2seq.detokenize import cnn_dm_source, cnn_dm_target, gigaword
-from glm_jax.seq2seq.files import TextFunction, existing, joined_lines, line_pairs, own_pairs
+from glm_jax.seq2seq.files import (
+    TextFunction,
+    existing,
+    joined_lines,
+    line_pairs,
+    own_pairs,
+    stored_pairs,
+)
 from glm_jax.seq2seq.fix_tokenization import fix_cnn_dm, fix_gigaword
 from glm_jax.seq2seq.source import Source, SourceEncoder
 from glm_jax.seq2seq.task import GIVEN, TEXT, Seq2SeqTask
@@ -84,12 +91,22 @@ def _gigaword(text: str) -> str:
     return gigaword(standardize(text))
 
 
+def _highlights(text: str) -> str:
+    """A summary as TFDS has it, with a sentence per line."""
+    return cnn_dm_target(standardize(" <S_SEP> ".join(map(str.strip, text.splitlines()))))
+
+
+def _one_line(change: TextFunction) -> TextFunction:
+    return lambda text: change(joined_lines(text))
+
+
 TASKS = (
     Seq2SeqTask(
         name="cnn_dm",
         read=line_pairs(_cnn_dm_source, lambda text: cnn_dm_target(standardize(text))),
         source=summary_source,
         asked=_asked(_cnn_dm_source),
+        of_rows=stored_pairs("article", "highlights", _one_line(_cnn_dm_source), _highlights),
         published_at="https://github.com/microsoft/unilm/tree/master/s2s-ft",
         rouge_fix=fix_cnn_dm,
     ),
@@ -98,6 +115,9 @@ TASKS = (
         read=line_pairs(standardize, standardize),
         source=summary_source,
         asked=_asked(standardize),
+        of_rows=stored_pairs(
+            "article", "highlights", _one_line(standardize), _one_line(standardize)
+        ),
         published_at="https://github.com/microsoft/unilm/tree/master/s2s-ft",
     ),
     Seq2SeqTask(
@@ -105,6 +125,7 @@ TASKS = (
         read=line_pairs(_gigaword, _gigaword),
         source=summary_source,
         asked=_asked(_gigaword),
+        of_rows=stored_pairs("document", "summary", _gigaword, _gigaword),
         published_at="https://github.com/microsoft/unilm/tree/master/s2s-ft",
         rouge_fix=fix_gigaword,
     ),
@@ -112,6 +133,7 @@ TASKS = (
         name="xsum",
         read=_read_xsum,
         source=summary_source,
+        of_rows=stored_pairs("document", "summary", joined_lines, joined_lines),
         published_at="https://github.com/EdinburghNLP/XSum",
     ),
     Seq2SeqTask(
@@ -119,6 +141,7 @@ TASKS = (
         read=own_pairs,
         source=own_source,
         asked=lambda inputs: Example(GIVEN, inputs[TEXT]),
+        of_rows=stored_pairs("source", "target"),
         published_at="your own files",
         reference_is_decoded=False,
     ),
