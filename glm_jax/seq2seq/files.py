@@ -18,6 +18,11 @@ Reader = Callable[[epath.Path, str], list[Example]]
 SPLIT_NAMES: Mapping[str, str] = {"train": "train", "dev": "val", "test": "test"}
 
 
+def source_files(names: Mapping[str, str] = SPLIT_NAMES) -> Mapping[str, Sequence[str]]:
+    """The first file of every split of `line_pairs`."""
+    return {split: (f"{name}.source",) for split, name in names.items()}
+
+
 def line_pairs(
     source_text: TextFunction,
     target_text: TextFunction,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from etils import epath
 
 from glm_jax.seq2seq.files import Reader, joined_lines
 from glm_jax.seq2seq.fix_tokenization import unchanged
@@ -36,13 +37,15 @@ class Seq2SeqTask:
       name: in configurations and on the command line.
       read: (folder, split) -> examples; the splits are train, dev and test.
       source: (example, encoder) -> what the model reads.
-      published_at: where the files can be had.
+      published_at: where the files can be had; "" where they are the user's own.
+      files: by split, the names of files any of which shows that the split is there.
       target: example -> the text of each blank.
       metrics: names of the reported metrics; the first one chooses the best checkpoint.
       windows: (example, encoder) -> the examples that one with a long text is split into.
       in_window: whether an example that `windows` made is trained on.
       several_blanks: whether all masks of a source are filled, rather than its first one.
-      draw: (example, generator) -> the example with random blanks, for training.
+      draw: (example, generator) -> the example with random blanks, for training, where every epoch
+        has others.
       reference_is_decoded: whether outputs are compared with targets that are encoded and decoded,
         so that both have the vocabulary's form; else with the texts themselves.
       of_rows: (rows of a TFDS data set, split) -> examples; None for tasks of files only.
@@ -56,6 +59,7 @@ class Seq2SeqTask:
     read: Reader
     source: Callable[[Example, SourceEncoder], Source]
     published_at: str
+    files: Mapping[str, Sequence[str]]
     target: Callable[[Example], Sequence[str]] = text_b
     metrics: Sequence[str] = ("rouge-1", "rouge-l", "rouge-2")
     windows: Callable[[Example, SourceEncoder], list[Example]] | None = None
@@ -68,3 +72,7 @@ class Seq2SeqTask:
     inputs: Sequence[str] = (TEXT,)
     asked: Callable[[Mapping[str, str]], Example] = text_alone
     rouge_fix: Callable[[str], str] = unchanged
+
+    def has_files(self, folder: epath.Path, split: str) -> bool:
+        """Whether a folder has the files of a split."""
+        return any((folder / name).is_file() for name in self.files.get(split, ()))

@@ -201,11 +201,13 @@ def _cmrc_source(example: Example, encoder: SourceEncoder) -> Source:
 
 def _squad(name: str, version: str, **settings: Any) -> Seq2SeqTask:
     train, dev = f"train-{version}.json", f"dev-{version}.json"
+    files = {"train": train, "dev": dev, "test": dev}
     return Seq2SeqTask(
         name=name,
-        read=_reader({"train": train, "dev": dev, "test": dev}, _one_for_each_question),
+        read=_reader(files, _one_for_each_question),
         source=_question_before,
         published_at=_SQUAD,
+        files={split: (name,) for split, name in files.items()},
         target=_answer_target,
         of_rows=_stored(_one_for_each_question),
         stored_splits={"test": ("validation",)},
@@ -225,6 +227,7 @@ TASKS = (
         read=_reader(_SPLITS, _one_for_each_answer),
         source=_question_to_generate,
         published_at="https://github.com/microsoft/unilm",
+        files={split: (name,) for split, name in _SPLITS.items()},
         target=_question_target,
         of_rows=_stored(_one_for_each_answer),
         inputs=("context", "answer"),
@@ -238,6 +241,7 @@ TASKS = (
         read=_reader(_SPLITS, _one_for_each_answer),
         source=_cmrc_source,
         published_at="https://github.com/ymcui/cmrc2018",
+        files={split: (name,) for split, name in _SPLITS.items()},
         target=_answer_target,
         of_rows=_stored(_one_for_each_answer),
         inputs=QUESTION_INPUTS,

@@ -13,11 +13,13 @@ from etils import epath
 from glm_jax.errors import UsageError
 from glm_jax.seq2seq.detokenize import cnn_dm_source, cnn_dm_target, gigaword
 from glm_jax.seq2seq.files import (
+    SPLIT_NAMES,
     TextFunction,
     existing,
     joined_lines,
     line_pairs,
     own_pairs,
+    source_files,
     stored_pairs,
 )
 from glm_jax.seq2seq.fix_tokenization import fix_cnn_dm, fix_gigaword
@@ -27,6 +29,7 @@ from glm_jax.tasks.example import Example
 from glm_jax.tasks.files import read_text, whole_json
 from glm_jax.tasks.text import standardize
 
+_S2S_FT = "https://github.com/microsoft/unilm/tree/master/s2s-ft"
 _XSUM_SPLITS = "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json"
 _XSUM_NAMES = {"train": "train", "dev": "validation", "test": "test"}
 _XSUM_SECTION = re.compile(r"\[SN\](.*?)\[SN\]")
@@ -107,7 +110,8 @@ TASKS = (
         source=summary_source,
         asked=_asked(_cnn_dm_source),
         of_rows=stored_pairs("article", "highlights", _one_line(_cnn_dm_source), _highlights),
-        published_at="https://github.com/microsoft/unilm/tree/master/s2s-ft",
+        published_at=_S2S_FT,
+        files=source_files(),
         rouge_fix=fix_cnn_dm,
     ),
     Seq2SeqTask(
@@ -118,7 +122,8 @@ TASKS = (
         of_rows=stored_pairs(
             "article", "highlights", _one_line(standardize), _one_line(standardize)
         ),
-        published_at="https://github.com/microsoft/unilm/tree/master/s2s-ft",
+        published_at=_S2S_FT,
+        files=source_files(),
     ),
     Seq2SeqTask(
         name="gigaword",
@@ -126,7 +131,8 @@ TASKS = (
         source=summary_source,
         asked=_asked(_gigaword),
         of_rows=stored_pairs("document", "summary", _gigaword, _gigaword),
-        published_at="https://github.com/microsoft/unilm/tree/master/s2s-ft",
+        published_at=_S2S_FT,
+        files=source_files(),
         rouge_fix=fix_gigaword,
     ),
     Seq2SeqTask(
@@ -135,6 +141,7 @@ TASKS = (
         source=summary_source,
         of_rows=stored_pairs("document", "summary", joined_lines, joined_lines),
         published_at="https://github.com/EdinburghNLP/XSum",
+        files=dict.fromkeys(_XSUM_NAMES, (_XSUM_SPLITS,)),
     ),
     Seq2SeqTask(
         name="customization",
@@ -142,7 +149,8 @@ TASKS = (
         source=own_source,
         asked=lambda inputs: Example(GIVEN, inputs[TEXT]),
         of_rows=stored_pairs("source", "target"),
-        published_at="your own files",
+        published_at="",
+        files={split: (f"{name}.jsonl", f"{name}.source") for split, name in SPLIT_NAMES.items()},
         reference_is_decoded=False,
     ),
 )
