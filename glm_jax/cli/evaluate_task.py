@@ -108,6 +108,8 @@ def evaluate_by_kind(
       UsageError: something is missing, or does not fit the rest.
     """
     kind = kind_of(asked.task)
+    if not asked.checkpoint.exists():
+        raise UsageError(f"there is no checkpoint at {asked.checkpoint}")
     if kind == TEXTS:
         return _evaluate_texts(asked, join)
     return _score_documents(asked) if kind == LANGUAGE_MODEL else _evaluate_choices(asked)

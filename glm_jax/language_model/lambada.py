@@ -30,6 +30,8 @@ def read_lambada(file: epath.Path) -> list[str]:
                 f"'text', found {text!r}"
             )
         passages.append(text)
+    if not passages:
+        raise UsageError(f"{file} has no passages")
     return passages
 
 

@@ -21,7 +21,7 @@ from glm_jax.model import GLM
 from glm_jax.parallel.mesh import make_mesh
 from glm_jax.seq2seq.config import Seq2SeqConfig, Seq2SeqEvaluationConfig
 from glm_jax.seq2seq.generate import PROMPT_MULTIPLE, generate_outputs
-from glm_jax.seq2seq.judge import judge_outputs
+from glm_jax.seq2seq.judge import check_packages, judge_outputs
 from glm_jax.seq2seq.metrics import Estimate
 from glm_jax.seq2seq.outputs import OutputFile
 from glm_jax.seq2seq.read import (
@@ -82,6 +82,8 @@ def evaluate_seq2seq(
     check_tokenizer(tokenizer)
     examples = read_split(settings, split, tokenizer)
     judged = has_references(settings.task, examples)
+    if judged:
+        check_packages(settings.task)
     prompts = prompts_of(settings, examples, tokenizer)
     weights = best_checkpoint(checkpoint)
     heads = config.generation.num_attention_heads or None

@@ -43,7 +43,7 @@ def own_pairs(folder: epath.Path, split: str) -> list[Example]:
     examples = []
     for number, row in enumerate(json_lines(file), 1):
         where = f"{file}, line {number}"
-        target = row.get("target")
+        target = None if row.get("target") is None else _field(row, "target", where)
         if target is None and split != "test":
             raise UsageError(f"{where}: no field 'target', which the split {split} needs")
         examples.append(_example(split, len(examples), _field(row, "source", where), target, where))
@@ -86,7 +86,8 @@ def _read_line_pairs(
 ) -> list[Example]:
     files = [folder / f"{names[split]}.{end}" for end in ("source", "target")]
     sources = lines_of(existing(files[0]))
-    targets = lines_of(files[1]) if split != "test" or files[1].is_file() else [None] * len(sources)
+    has_targets = split != "test" or files[1].is_file()
+    targets = lines_of(existing(files[1])) if has_targets else [None] * len(sources)
     if len(sources) != len(targets):
         raise UsageError(
             f"{files[0]} has {len(sources):,} lines and {files[1]} has {len(targets):,}; each "
@@ -121,6 +122,8 @@ def existing(file: epath.Path) -> epath.Path:
     Raises:
       UsageError: it is missing.
     """
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder; expected a file")
     if not file.is_file():
         raise UsageError(f"{file} is missing")
     return file

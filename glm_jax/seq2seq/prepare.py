@@ -22,7 +22,7 @@ from glm_jax.model import GLM
 from glm_jax.seq2seq.config import Seq2SeqRunConfig
 from glm_jax.seq2seq.evaluate import output_decoder
 from glm_jax.seq2seq.generate import generate_outputs
-from glm_jax.seq2seq.judge import judge_outputs
+from glm_jax.seq2seq.judge import check_packages, judge_outputs
 from glm_jax.seq2seq.outputs import Output, Outputs
 from glm_jax.seq2seq.pairs import encode_pairs
 from glm_jax.seq2seq.read import check_tokenizer, has_references, prompts_of, read_split
@@ -86,6 +86,7 @@ def read_pairs(config: Seq2SeqRunConfig, tokenizer: Tokenizer) -> dict[str, Spli
         settings.target_length,
         pad_source=settings.pad_source,
     )
+    check_packages(settings.task)
     splits = {}
     for name in ("train", "dev") if settings.task.metrics else ("train",):
         few = config.finetune.max_train_examples if name == "train" else 0

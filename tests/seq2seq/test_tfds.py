@@ -122,6 +122,7 @@ def test_questions_to_generate(prepare):
 def test_a_command_takes_a_data_set(prepare, tiny_pairs, tmp_path, capsys):
     source = prepare("gigaword", {"validation": [{"document": "a ferry left", "summary": "left"}]})
     command = ["evaluate", str(tiny_pairs / "checkpoint"), "--task=gigaword", f"--data={source}"]
+    capsys.readouterr()
     assert main([*command, f"--outputs={tmp_path / 'out.jsonl'}", "--json", *SMALL]) == 0
     assert json.loads(capsys.readouterr().out)["num_outputs"] == 1
     assert main([*command, f"--outputs={tmp_path / 'o.jsonl'}", "--split=train", *SMALL]) == 2

@@ -33,7 +33,16 @@ def _questions(file: epath.Path) -> Iterator[_Question]:
     for article in whole_json(existing(file))[0]["data"]:
         for paragraph in article["paragraphs"]:
             for question in paragraph["qas"]:
+                _check_texts(paragraph, ("context",))
+                _check_texts(question, ("question",))
                 yield paragraph["context"], question
+
+
+def _check_texts(fields: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raises TypeError where a field is no text, or has none."""
+    for name in names:
+        if not isinstance(fields[name], str) or not fields[name].strip():
+            raise TypeError(f"{name} is {fields[name]!r}; expected text")
 
 
 def _answers(question: Mapping[str, Any]) -> list[str]:
@@ -70,7 +79,7 @@ def _reader(files: Mapping[str, str], make: _Maker) -> Reader:
         file = folder / files[split]
         try:
             return make(_questions(file), split)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise UsageError(f"{file} is not in SQuAD's format: {error}") from error
 
     return examples

@@ -52,7 +52,7 @@ def own_source(example: Example, encoder: SourceEncoder) -> Source:
 
 def _read_xsum(folder: epath.Path, split: str) -> list[Example]:
     ids = whole_json(existing(folder / _XSUM_SPLITS))[0].get(_XSUM_NAMES[split])
-    if ids is None:
+    if not isinstance(ids, list):
         raise UsageError(f"{folder / _XSUM_SPLITS} has no list {_XSUM_NAMES[split]!r}")
     examples = []
     for number, id in enumerate(ids):
