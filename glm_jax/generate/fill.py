@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from jaxtyping import PyTree
 
 from glm_jax.errors import UsageError
-from glm_jax.generate.beam_engine import FoundBlank, beam_search
-from glm_jax.generate.decoder import Decoder, make_decoder, power_of_two
-from glm_jax.generate.engine import ActiveFill, FilledBlank, fill_all
+from glm_jax.generate.batched import ROWS_AT_ONCE, draw, search
+from glm_jax.generate.beam_engine import FoundBlank
+from glm_jax.generate.decoder import make_decoder, power_of_two
+from glm_jax.generate.engine import ActiveFill, FilledBlank
 from glm_jax.generate.prompt import (
     Prompt,
     check_positions,
@@ -26,8 +27,6 @@ from glm_jax.generate.settings import Sampling
 from glm_jax.model import GLM
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.tokenizer.streaming import shared_length
-
-ROWS_AT_ONCE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,26 +285,6 @@ def limited(sampling: Sampling, max_sequence_length: int) -> Sampling:
     longest = min(sampling.max_blank_length, max_sequence_length)
     shortest = min(sampling.min_blank_length, longest)
     return dataclasses.replace(sampling, max_blank_length=longest, min_blank_length=shortest)
-
-
-def draw(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[ActiveFill]]:
-    """All samples of every text."""
-    fills = [
-        [ActiveFill(prompt, sampling, number) for number in range(sampling.samples)]
-        for prompt in prompts
-    ]
-    together = [active for samples in fills for active in samples]
-    fill_all(decoder, together, min(ROWS_AT_ONCE, power_of_two(len(together))))
-    return fills
-
-
-def search(
-    decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling
-) -> list[list[list[FoundBlank]]]:
-    """The hypotheses of beam search for every blank of every text."""
-    at_once = max(1, ROWS_AT_ONCE // sampling.beams)
-    num_texts = min(power_of_two(at_once + 1) // 2, power_of_two(len(prompts)))
-    return beam_search(decoder, prompts, sampling, num_texts=num_texts)
 
 
 def best_first(samples: Sequence[FilledText]) -> FilledText:
