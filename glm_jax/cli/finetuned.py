@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from glm_jax.errors import UsageError
-
 if TYPE_CHECKING:
     from etils import epath
 
@@ -25,37 +23,22 @@ def finetuned_filler(
       tokenizer: of the model.
 
     Raises:
-      UsageError: the run has several seeds or a head, or something does not fit.
+      UsageError: the run has several seeds, or something does not fit.
     """
-    from glm_jax.convert.load import load_glm
     from glm_jax.finetune.recorded import best_checkpoint, recorded_task
 
     writes, chooses = recorded_task(run, "seq2seq"), recorded_task(run, "task")
     if writes is None and chooses is None:
         return None
-    weights = best_checkpoint(checkpoint)
-    if writes is None:
-        assert chooses is not None
-        return _choice_filler(run, weights, tokenizer, chooses)
-
     from glm_jax.configure import read_configuration
+    from glm_jax.convert.load import load_glm
+    from glm_jax.finetune.filler import ChoiceFiller
     from glm_jax.seq2seq.config import Seq2SeqRunConfig
     from glm_jax.seq2seq.filler import TaskFiller
 
+    model, params = load_glm(best_checkpoint(checkpoint))
+    if writes is None:
+        assert chooses is not None
+        return ChoiceFiller(model, params, tokenizer, os.fspath(run), chooses)
     config = read_configuration([run / "config.gin"], [], Seq2SeqRunConfig)
-    model, params = load_glm(weights)
     return TaskFiller(model, params, tokenizer, config.seq2seq, config.generation)
-
-
-def _choice_filler(run: epath.Path, weights: epath.Path, tokenizer: Tokenizer, task: str) -> Filler:
-    from glm_jax.convert.load import load_glm
-    from glm_jax.finetune.filler import ChoiceFiller, choice_sentence
-
-    name = os.fspath(run)
-    try:
-        model, params = load_glm(weights)
-    except UsageError as error:
-        if "classification_head" in str(error):
-            raise UsageError(f"{choice_sentence(name, task)}; it fills no blanks") from error
-        raise
-    return ChoiceFiller(model, params, tokenizer, name, task)

@@ -19,7 +19,7 @@ class ChoiceFiller(Filler):
     def __init__(self, model: GLM, params: PyTree, tokenizer: Tokenizer, run: str, task: str):
         """Takes the model, and the run and task that it was finetuned on."""
         super().__init__(model, params, tokenizer)
-        self._sentence, self._task = choice_sentence(run, task), task
+        self._run, self._task = run, task
 
     @property
     def trained_for(self) -> dict[str, Any]:
@@ -33,13 +33,8 @@ class ChoiceFiller(Filler):
           UsageError: it has no blank, too.
         """
         if mask_ids(self.tokenizer.special).isdisjoint(self.tokenizer.encode(text)):
-            raise UsageError(f"the text has no blank, and {self._sentence}")
+            raise UsageError(
+                f"the text has no blank, and {self._run} was finetuned to choose the answers of "
+                f"task {self._task}; glm-jax evaluate {self._run} --task={self._task} does that"
+            )
         return super().read(text)
-
-
-def choice_sentence(run: str, task: str) -> str:
-    """What a run is for, as the end of a sentence."""
-    return (
-        f"{run} was finetuned to choose the answers of task {task}, which "
-        f"`glm-jax evaluate {run} --task={task}` does"
-    )
