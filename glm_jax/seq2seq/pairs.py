@@ -147,5 +147,8 @@ def encode_pairs(
     Raises:
       UsageError: an example has no target, or no blank fits into its source.
     """
-    EncodedPairs(task, examples, tokenizer, layout).check()
+    pairs = EncodedPairs(task, examples, tokenizer, layout)
+    pairs.check()  # and keeps what it encodes
+    if task.draw is None:
+        return pairs
     return EncodedPairs(task, examples, tokenizer, layout, key=(seed,))
