@@ -90,12 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Restores, evaluates, prints."""
-    kind = None if arguments.task in (None, "all") else kind_of(arguments.task)
+    task: str = arguments.task or ""
+    kind = None if task in ("", "all") else kind_of(task)
     if kind != TEXTS and (arguments.coordinator is not None or arguments.distributed):
         raise UsageError(
             "evaluation in several processes is for tasks that write texts, such as --task=xsum"
         )
-    if arguments.task == "all":
+    if task == "all":
         from glm_jax.cli.evaluate_all import run_all
 
         return run_all(arguments)
@@ -106,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_flags(arguments, kind)
     asked = TaskEvaluation(
         arguments.run_folder,
-        arguments.task,
+        task,
         arguments.data or "",
         arguments.split or "",
         arguments.bindings,

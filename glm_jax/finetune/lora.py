@@ -116,9 +116,10 @@ def merge_adapters(params: PyTree, lora: LoraConfig) -> PyTree:
         folder, _, name = path.rpartition("/")
         if name in ADAPTER_MATRICES:
             continue
-        first, second = (leaves.get(f"{folder}/{matrix}") for matrix in ADAPTER_MATRICES)
-        is_adapted = name == "kernel" and first is not None
-        merged[path] = _merged(leaf, first, second, lora.scale) if is_adapted else leaf
+        if name == "kernel" and f"{folder}/{LORA_A}" in leaves:
+            first, second = (leaves[f"{folder}/{matrix}"] for matrix in ADAPTER_MATRICES)
+            leaf = _merged(leaf, first, second, lora.scale)
+        merged[path] = leaf
     return from_paths(merged.items())
 
 

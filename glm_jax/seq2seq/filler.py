@@ -154,16 +154,16 @@ class TaskFiller(Filler):
         if names == (TEXT,):
             return {TEXT: text}
         try:
-            found = json.loads(text)
+            found: Any = json.loads(text)
         except (ValueError, RecursionError):
             found = None
-        is_object = isinstance(found, dict) and set(found) == set(names)
-        if not is_object or not all(isinstance(value, str) for value in found.values()):
+        given = found if isinstance(found, dict) else {}
+        if set(given) != set(names) or not all(isinstance(text, str) for text in given.values()):
             expected = ", ".join(f'"{name}": "..."' for name in names)
             raise UsageError(
                 f"task {self._task.name} takes a JSON object with texts, {{{expected}}}"
             )
-        return found
+        return given
 
     def _reading(self, example: Example) -> Reading:
         special = self.tokenizer.special

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,12 @@ def test_squad(prepare, tmp_path, task, version):
     rows, questions = [], []
     for number, answers in enumerate((["dawn", "at dawn"], [] if task == "squad" else ["back"])):
         starts = [0] * len(answers)
-        row = {"id": f"q{number}", "title": "t", "context": "It left at dawn.", "question": "when"}
+        row: dict[str, Any] = {
+            "id": f"q{number}",
+            "title": "t",
+            "context": "It left at dawn.",
+            "question": "when",
+        }
         row["answers"] = {"text": answers, "answer_start": starts}
         if task == "squad":
             row |= {"is_impossible": not answers, "plausible_answers": {"text": [],
