@@ -37,12 +37,15 @@ def run_all(arguments: argparse.Namespace) -> int:
       RunError: a task failed; the others have been evaluated.
     """
     from glm_jax.finetune.recorded import best_checkpoint
+    from glm_jax.tasks.files import JSON_LINES
 
     for flag in ("num_batches", "picture"):
         if getattr(arguments, flag) is not None:
             raise UsageError(f"--{flag} is not for --task=all")
     if arguments.data is None:
         raise UsageError("--task=all needs --data: a folder with a sub-folder for each task")
+    if arguments.split not in (None, *JSON_LINES):
+        raise UsageError(f"--split is {arguments.split!r}; expected one of {', '.join(JSON_LINES)}")
     checkpoint = arguments.run_folder
     weights = best_checkpoint(checkpoint)
     check_sections(arguments.bindings)

@@ -132,7 +132,7 @@ def test_tasks_are_found_by_the_names_of_folders(tmp_path):
         (["--picture=x.png"], "--picture is not for --task=all"),
         (["--num_batches=3"], "--num_batches is not for --task=all"),
         (["--distributed"], "evaluation in several processes is for tasks that write texts"),
-        (["--split=valid"], "has no sub-folder with the files of a task, such as"),
+        (["--split=valid"], "--split is 'valid'; expected one of train, dev, test, unlabeled"),
     ],
 )
 def test_bad_usage_is_one_sentence(checkpoint, data, capsys, flags, sentence):
@@ -146,5 +146,9 @@ def test_a_damaged_or_foreign_file_of_results_is_refused(checkpoint, data, capsy
     write(data.parent / "all/results.json", "[]")
     assert evaluate_all_tasks(checkpoint, data) == 2
     assert "results.json has no results of all tasks" in capsys.readouterr().err
+    (data.parent / "empty").mkdir()
+    assert evaluate_all_tasks(checkpoint, data.parent / "empty") == 2
+    error = capsys.readouterr().err
+    assert "has no sub-folder with the files of a task, such as" in error
     assert main(["evaluate", str(checkpoint), "--task=all"]) == 2
     assert "--task=all needs --data" in capsys.readouterr().err

@@ -186,7 +186,7 @@ def test_merged_adapters_are_the_network_that_a_checkpoint_is_loaded_as(folder, 
 
 def test_a_few_examples_that_the_seed_draws(folder, tmp_path, capsys):
     assert finetune(folder, tmp_path / "run", "finetune.max_train_examples=2") == 0
-    assert "2 train examples" in capsys.readouterr().out
+    assert "2 train, 4 dev examples" in capsys.readouterr().out
     assert len(losses(tmp_path / "run")) == 2
     settings = Seq2SeqConfig("customization", str(folder / "data"), source_length=40)
     drawn = {
