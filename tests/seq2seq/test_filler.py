@@ -17,6 +17,7 @@ from glm_jax.generate.settings import Sampling
 from glm_jax.seq2seq.config import GenerationConfig, Seq2SeqConfig
 from glm_jax.seq2seq.filler import TaskFiller
 from glm_jax.tokenizer import load_tokenizer
+from tests.conftest import HANG_SECONDS
 from tests.seq2seq.test_evaluate import SOURCES
 from tests.serve.running import serving
 
@@ -190,6 +191,19 @@ def test_a_server_takes_inputs_and_reads_windows(make_filler):
             assert error.status_code == 400, body
             assert error.json()["error"]["field"] == field
             assert sentence in error.json()["error"]["message"]
+
+
+def test_the_command_serves_what_a_run_was_trained_for(trained_run, monkeypatch, capsys):
+    def ended(server, worker, bound) -> None:
+        server._on_started()
+        worker.close()
+        worker.abandon()
+        assert worker.join(HANG_SECONDS)
+        bound.close()
+
+    monkeypatch.setattr("glm_jax.serve.server.serve", ended)
+    assert main(["serve", str(trained_run), "--port=0", "--rows=1", "--max_slots=64"]) == 0
+    assert "parameters finetuned for customization, on http://127.0.0.1:" in capsys.readouterr().out
 
 
 def test_a_server_allows_what_a_run_was_trained_for():
