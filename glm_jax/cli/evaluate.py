@@ -15,27 +15,33 @@ others) write them to --outputs, which a later call continues, and report ROUGE,
 and F1; --gin.seq2seq.source_length=N and --gin.generation.beams=N say how. The tasks lambada,
 wikitext, ptb and language_model score a file: accuracy of last words, or perplexities by token,
 word and byte; --gin.language_model.stride=N and --gin.language_model.unidirectional=True say how.
-Without a saved tokenizer,
---gin.tokenizer.kind=bert --gin.tokenizer.files="('vocab.txt',)".
+Without a saved tokenizer, --gin.tokenizer.kind=bert --gin.tokenizer.files="('vocab.txt',)".
+
+--task=all evaluates on every task whose files are in a sub-folder of --data with the task's name,
+and makes one table, which is in --outputs (CHECKPOINT_all) as results.json and results.md, too.
+Settings go to the tasks that have them. A call that was interrupted continues with what is missing;
+a task that fails does not stop the others, and is named at the end (exit code 1).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
-
-from etils import epath
+from typing import Any
 
 from glm_jax.cli import pretrain
+from glm_jax.cli.evaluate_task import (
+    CHOICES,
+    LANGUAGE_MODEL,
+    TEXTS,
+    TaskEvaluation,
+    evaluate_by_kind,
+    kind_of,
+)
+from glm_jax.cli.show import write_json
 from glm_jax.errors import UsageError
-from glm_jax.io.files import write_file
 from glm_jax.io.paths import resolve_path
-from glm_jax.language_model.tasks import LANGUAGE_MODEL_TASKS
-
-if TYPE_CHECKING:
-    from glm_jax.seq2seq.evaluate import Seq2SeqResult
 
 HELP = "loss and accuracy of a run's newest checkpoint on held-out text"
 TAKES_GIN = True
@@ -50,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run folder; with --task any kind of checkpoint",
     )
     parser.add_argument(
-        "--task", metavar="NAME", help="a task, such as rte, or a Python file with one"
+        "--task",
+        metavar="NAME",
+        help="a task, such as rte, or a Python file with one; all for all tasks in --data",
     )
     parser.add_argument(
         "--data",
@@ -67,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--outputs",
         metavar="FILE",
-        help="file of the texts that a task writes (.jsonl), continued where it is there",
+        help="file of the texts that a task writes (.jsonl), or folder of the results of all "
+        "tasks; continued where it is there",
     )
     parser.add_argument(
         "--json",
@@ -81,18 +90,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Restores, evaluates, prints."""
-    if arguments.task in LANGUAGE_MODEL_TASKS:
-        return _run_language_model(arguments)
-    if arguments.task is not None and _writes_texts(arguments.task):
-        return _run_seq2seq(arguments)
-    if arguments.outputs is not None:
-        raise UsageError("--outputs is for tasks that write texts, such as --task=xsum")
-    if arguments.coordinator is not None or arguments.distributed:
+    task: str = arguments.task or ""
+    kind = None if task in ("", "all") else kind_of(task)
+    if kind != TEXTS and (arguments.coordinator is not None or arguments.distributed):
         raise UsageError(
             "evaluation in several processes is for tasks that write texts, such as --task=xsum"
         )
-    if arguments.task is not None:
-        return _run_task(arguments)
+    if task == "all":
+        from glm_jax.cli.evaluate_all import run_all
+
+        return run_all(arguments)
+    if kind != TEXTS and arguments.outputs is not None:
+        raise UsageError("--outputs is for tasks that write texts, such as --task=xsum")
+    if kind is None:
+        return _run_on_text(arguments)
+    _check_flags(arguments, kind)
+    asked = TaskEvaluation(
+        arguments.run_folder,
+        task,
+        arguments.data or "",
+        arguments.split or "",
+        arguments.bindings,
+        outputs=arguments.outputs or "",
+        picture=arguments.picture or "",
+    )
+    found = evaluate_by_kind(asked, partial(pretrain.join, arguments))
+    if found is not None:
+        _show(arguments.json, found.found, found.line)
+    return 0
+
+
+def _check_flags(arguments: argparse.Namespace, kind: str) -> None:
+    """Raises UsageError where a flag is not for tasks of this kind."""
+    task = arguments.task
+    if kind == CHOICES and arguments.num_batches is not None:
+        raise UsageError("--num_batches is for held-out text, not for --task")
+    refused = {
+        CHOICES: (("picture",), "which chooses answers"),
+        TEXTS: (("num_batches", "picture"), "which writes texts"),
+        LANGUAGE_MODEL: (("num_batches", "split"), "which scores a file"),
+    }
+    flags, why = refused[kind]
+    for flag in flags:
+        if getattr(arguments, flag) is not None:
+            raise UsageError(f"--{flag} is not for --task={task}, {why}")
+
+
+def _run_on_text(arguments: argparse.Namespace) -> int:
+    """Evaluates a pretraining run on a part of its store."""
     if arguments.data is not None:
         raise UsageError("--data is for --task, which is not given")
     arguments.split = arguments.split or "validation"
@@ -136,119 +181,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _run_task(arguments: argparse.Namespace) -> int:
-    from glm_jax.configure import read_configuration
-    from glm_jax.finetune.config import FinetuneRunConfig
-    from glm_jax.finetune.evaluate import evaluate_task, task_of, untrained_settings
-    from glm_jax.tasks.read import TFDS_PREFIX
-
-    if arguments.num_batches is not None:
-        raise UsageError("--num_batches is for held-out text, not for --task")
-    split = arguments.split or "dev"
-    bindings = list(arguments.bindings)
-    if arguments.data is not None:
-        data = arguments.data
-        if not data.startswith(TFDS_PREFIX):
-            data = str(resolve_path(data, "--data"))
-        bindings.append(f"task.data={data!r}")
-    checkpoint, task = arguments.run_folder, arguments.task
-    gin_files = [checkpoint / "config.gin"] if task_of(checkpoint) == task else []
-    settings = [] if gin_files else untrained_settings(checkpoint, task)
-    config = read_configuration(gin_files, [*settings, *bindings], FinetuneRunConfig)
-    found = evaluate_task(config, checkpoint, split)
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-    _show(arguments.json, {"task": arguments.task, "split": split, **found}, f"{split} {shown}")
-    return 0
-
-
-def _run_language_model(arguments: argparse.Namespace) -> int:
-    from glm_jax.configure import read_configuration
-    from glm_jax.language_model.config import LanguageModelRunConfig
-    from glm_jax.language_model.evaluate import evaluate_language_model
-    from glm_jax.language_model.pictures import draw_losses
-
-    for flag in ("num_batches", "split"):
-        if getattr(arguments, flag) is not None:
-            raise UsageError(f"--{flag} is not for --task={arguments.task}, which scores a file")
-    settings = [f"language_model.name={arguments.task!r}"]
-    if arguments.data is not None:
-        file = str(resolve_path(arguments.data, "--data"))
-        settings.append(f"language_model.data={file!r}")
-    config = read_configuration([], [*settings, *arguments.bindings], LanguageModelRunConfig)
-    picture = arguments.picture and resolve_path(arguments.picture, "--picture")
-    if picture and arguments.task == "lambada":
-        raise UsageError("--picture is for documents; LAMBADA has none")
-    found = evaluate_language_model(config, arguments.run_folder)
-    if picture:
-        draw_losses(found.losses, picture)
-    shown = ", ".join(f"{name} {value:.6g}" for name, value in found.metrics.items())
-    _show(arguments.json, {"task": arguments.task, **found.metrics}, shown)
-    return 0
-
-
-def _writes_texts(task: str) -> bool:
-    from glm_jax.seq2seq.registry import SEQ2SEQ_TASKS
-
-    return task in SEQ2SEQ_TASKS
-
-
-def _run_seq2seq(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from glm_jax.configure import read_configuration
-    from glm_jax.seq2seq.config import Seq2SeqEvaluationConfig, Seq2SeqRunConfig
-    from glm_jax.seq2seq.evaluate import evaluate_seq2seq, trained_task
-    from glm_jax.train.metrics import ProgressLine
-
-    for flag in ("num_batches", "picture"):
-        if getattr(arguments, flag) is not None:
-            raise UsageError(f"--{flag} is not for --task={arguments.task}, which writes texts")
-    task, split, checkpoint = arguments.task, arguments.split or "dev", arguments.run_folder
-    trained = trained_task(checkpoint) == task
-    settings = [f"seq2seq.name={task!r}"]
-    if arguments.data is not None:
-        settings.append(f"seq2seq.data={str(resolve_path(arguments.data, '--data'))!r}")
-    bindings = [*settings, *arguments.bindings]
-    if trained:
-        config = read_configuration(
-            [checkpoint / "config.gin"], bindings, Seq2SeqRunConfig
-        ).evaluation
-    else:
-        config = read_configuration([], bindings, Seq2SeqEvaluationConfig)
-    name = arguments.outputs or f"{checkpoint.name}_{task}_{split}.jsonl"
-    outputs = resolve_path(name, "--outputs")
-    with pretrain.join(arguments):
-        import jax
-
-        first = jax.process_index() == 0
-        with ProgressLine(Console(stderr=True, quiet=not first)) as line:
-            found = evaluate_seq2seq(config, checkpoint, split, outputs, line)
-    if first:
-        _show_seq2seq(arguments, found, split, outputs)
-    return 0
-
-
-def _show_seq2seq(
-    arguments: argparse.Namespace, found: Seq2SeqResult, split: str, outputs: epath.Path
-) -> None:
-    shown = [f"{n} {e.value:.4g} [{e.low:.4g}, {e.high:.4g}]" for n, e in found.metrics.items()]
-    if found.usage.text_slots:
-        shown.append(f"{found.usage.wasted_share:.0%} of the time wasted on padding and idle rows")
-    shown.append(f"{found.num_outputs:,} outputs in {outputs}")
-    described = {
-        **{metric: estimate.value for metric, estimate in found.metrics.items()},
-        "intervals": {metric: [e.low, e.high] for metric, e in found.metrics.items()},
-        "num_outputs": found.num_outputs,
-        "outputs": str(outputs),
-        "wasted": found.usage.wasted_share,
-    }
-    described = {"task": arguments.task, "split": split, **described}
-    _show(arguments.json, described, f"{split} {', '.join(shown)}")
-
-
-def _show(json_file: str | None, found: dict, line: str) -> None:
+def _show(json_file: str | None, found: Mapping[str, Any], line: str) -> None:
     """Prints the line, or the object where it was asked for; a file gets the object too."""
-    text = json.dumps(found)
-    if json_file not in (None, "-"):
-        write_file(resolve_path(json_file, "--json"), f"{text}\n".encode())
-    print(text if json_file == "-" else line)
+    if json_file is not None:
+        write_json(json_file, found)
+    if json_file != "-":
+        print(line)

@@ -6,8 +6,11 @@
     glm-jax fill runs/demo
 
 [MASK] is a blank of a few words, [sMASK] for a sentence, [gMASK] at the end for what comes next. A
-text without any of them is continued. Without TEXT, one text per line is read from standard input;
-in a terminal, an interactive session starts that shows every token when it is generated.
+text without any of them is continued; with a run that was finetuned to write texts, it is what the
+run was finetuned for, such as an article to summarise, and the run's search is the default. Tasks
+with several inputs take a JSON object ({"context": "...", "question": "..."}). Without TEXT, one
+text per line is read from standard input; in a terminal, an interactive session starts that shows
+every token when it is generated.
 
 A line of a file or of standard input that is too long for the model is reported with its number
 (with --json as {"line": N, "error": ...} in its place); the others are filled, and the exit code
@@ -24,7 +27,7 @@ import sys
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from glm_jax.cli.tokenizer_flags import TOKENIZER_HELP, add_kind_arguments, find_tokenizer
 from glm_jax.errors import RunError, UsageError
@@ -97,33 +100,39 @@ def _add_sampling_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def sampling_of(arguments: argparse.Namespace) -> Sampling:
-    """The settings that were given, with the defaults of the others."""
+def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of `Sampling` that were given, checked.
+
+    Raises:
+      UsageError: one is out of its range, or two exclude each other.
+    """
     from glm_jax.generate.settings import Sampling
 
     names = [field.name for field in dataclasses.fields(Sampling)]
-    given = {name: getattr(arguments, name) for name in names}
-    return Sampling(**{name: value for name, value in given.items() if value is not None})
+    values = {name: getattr(arguments, name) for name in names}
+    given = {name: value for name, value in values.items() if value is not None}
+    Sampling(**given)  # before anything is loaded
+    return given
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Loads the checkpoint, fills, prints."""
     from glm_jax.cli.compile_counter import counted_compilations
 
-    sampling = sampling_of(arguments)
+    given = given_settings(arguments)
     texts = read_texts(arguments)
     filler = load_filler(arguments)
     if texts is None:
         from glm_jax.cli.fill_repl import converse
 
-        return converse(filler, sampling)
-    errors = {} if arguments.texts else refused_lines(filler, texts, sampling)
+        return converse(filler, filler.sampling("", given))
+    errors = {} if arguments.texts else refused_lines(filler, texts, given)
     kept = {number: text for number, text in texts.items() if number not in errors}
     started = time.perf_counter()
     with counted_compilations() as compilations:
-        results = filler.fill(list(kept.values()), sampling) if kept else []
+        of_line = fill_texts(filler, kept, given)
     seconds = time.perf_counter() - started
-    of_line = dict(zip(kept, results, strict=True))
+    results = list(of_line.values())
     for number in texts:
         if number in errors:
             print_error(number, errors[number], as_json=arguments.json)
@@ -142,12 +151,27 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def refused_lines(filler: Filler, texts: Mapping[int, str], sampling: Sampling) -> dict[int, str]:
+def fill_texts(
+    filler: Filler, texts: Mapping[int, str], given: Mapping[str, Any]
+) -> dict[int, FilledText]:
+    """The filled texts by their numbers; those with the same settings are filled together."""
+    numbers: dict[Sampling, list[int]] = {}
+    for number, text in texts.items():
+        numbers.setdefault(filler.sampling(text, given), []).append(number)
+    filled = {}
+    for sampling, some in numbers.items():
+        filled |= zip(some, filler.fill([texts[number] for number in some], sampling), strict=True)
+    return filled
+
+
+def refused_lines(
+    filler: Filler, texts: Mapping[int, str], given: Mapping[str, Any]
+) -> dict[int, str]:
     """Why texts can't be filled, by their line numbers; the others are left out."""
     errors = {}
     for number, text in texts.items():
         try:
-            filler.start(text, sampling)
+            filler.start(text, filler.sampling(text, given))
         except UsageError as error:
             errors[number] = str(error)
     return errors
@@ -190,15 +214,19 @@ def load_filler(arguments: argparse.Namespace) -> Filler:
     Raises:
       UsageError: one of them isn't there, or they do not fit.
     """
+    from glm_jax.cli.finetuned import finetuned_filler
     from glm_jax.convert.load import load_glm
+    from glm_jax.finetune.recorded import run_folder_of
     from glm_jax.generate.fill import Filler
 
-    if not arguments.checkpoint.exists():
-        raise UsageError(f"there is no checkpoint at {arguments.checkpoint}")
-    tokenizer = find_tokenizer(arguments) or saved_tokenizer(arguments.checkpoint)
-    model, params = load_glm(
-        arguments.checkpoint, num_attention_heads=arguments.num_attention_heads
-    )
+    checkpoint = arguments.checkpoint
+    if not checkpoint.exists():
+        raise UsageError(f"there is no checkpoint at {checkpoint}")
+    run = run_folder_of(checkpoint)
+    tokenizer = find_tokenizer(arguments) or saved_tokenizer(checkpoint)
+    if run is not None and (filler := finetuned_filler(run, checkpoint, tokenizer)) is not None:
+        return filler
+    model, params = load_glm(checkpoint, num_attention_heads=arguments.num_attention_heads)
     return Filler(model, params, tokenizer)
 
 

@@ -103,7 +103,7 @@ def show(filler: Filler, text: str, sampling: Sampling, console: Console) -> Non
     Raises:
       UsageError: the text is too long.
     """
-    if sampling.beams == 1 and sampling.samples == 1:
+    if sampling.beams == 1 and sampling.samples == 1 and not filler.is_read_in_windows(text):
         stream(filler, text, sampling, console)
         return
     (filled,) = filler.fill([text], sampling)

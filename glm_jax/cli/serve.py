@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from etils import epath
 
@@ -69,8 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
     from glm_jax.serve.settings import ServeSettings
 
     names = [field.name for field in dataclasses.fields(ServeSettings)]
-    given = {name: getattr(arguments, name) for name in names}
-    settings = ServeSettings(**{name: v for name, v in given.items() if v is not None})
+    flags = {name: getattr(arguments, name) for name in names}
+    given = {name: value for name, value in flags.items() if value is not None}
+    ServeSettings(**given)  # refused before anything is loaded
     token = read_token(arguments.token_file)
     if not 0 <= arguments.port < 65536:
         raise UsageError(f"--port is {arguments.port}, but must be from 0 to 65535")
@@ -88,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     if token is None and not local:
         print(f"glm-jax: without a token, all who reach {address} may use it", file=sys.stderr)
     filler = load_filler(arguments)
+    settings = ServeSettings(**{**limits_for(filler.trained_for or {}), **given})
     metrics = Metrics()
     worker = Worker(filler, settings, metrics)
     worker.start()
@@ -96,7 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
     app = make_app(endpoints, metrics, token=token, local_only=local and token is None)
     facts = endpoints.facts
     line = (
-        f"serving {name}, a GLM with {facts['parameters']:,} parameters, on {address}: "
+        f"serving {name}, a GLM with {facts['parameters']:,} parameters{_finetuned(facts)}, on "
+        f"{address}: "
         f"{settings.rows} rows of {facts['limits']['max_slots']} slots, queue of {settings.queue}"
     )
 
@@ -105,6 +110,23 @@ def run(arguments: argparse.Namespace) -> int:
 
     serve(Server(app, worker, grace=settings.grace, started=started), worker, bound)
     return 0
+
+
+def limits_for(trained_for: Mapping[str, Any]) -> dict[str, int]:
+    """Limits that let clients have what a run was finetuned for, where the defaults do not."""
+    from glm_jax.serve.settings import ServeSettings
+
+    search, default = trained_for.get("sampling", {}), ServeSettings()
+    slots = trained_for.get("source_length", 0) + search.get("max_blank_length", 0) + 1
+    return {
+        "max_beams": max(default.max_beams, search.get("beams", 1)),
+        "max_slots": max(default.max_slots, slots),
+    }
+
+
+def _finetuned(facts: Mapping[str, Any]) -> str:
+    task = facts["trained_for"]
+    return "" if task is None else f" finetuned for {task['task']}"
 
 
 def read_token(file: epath.Path | None) -> str | None:

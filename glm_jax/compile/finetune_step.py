@@ -12,8 +12,9 @@ from glm_jax.compile.topology import Topology
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.lora import linear_kind
+from glm_jax.finetune.opening import trained_parameters, with_settings
 from glm_jax.finetune.placeholder import placeholder_batch
-from glm_jax.finetune.prepare import make_program, scorer_of, trained_parameters, with_settings
+from glm_jax.finetune.prepare import make_program, scorer_of
 from glm_jax.finetune.step_size import step_size
 from glm_jax.finetune.trainable import layer_size
 from glm_jax.model import GLM, GLMConfig

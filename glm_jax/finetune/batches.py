@@ -61,20 +61,22 @@ class TrainingBatches:
         """
         self.examples, self.batch_size, self.priming = examples, batch_size, priming
         self._seed, self._window, self._lock = seed, window, Lock()
+        self._of_epoch = lru_cache(maxsize=2)(examples.of_epoch)
         self._order = lru_cache(maxsize=2)(partial(random_order, len(examples), seed))
         self._batches = lru_cache(maxsize=4)(self._window_batches)
 
     def _window_batches(self, epoch: int, window: int) -> list[Int[np.ndarray, "b"]]:
         size = self._window * self.batch_size
         rows = self._order(epoch)[window * size : (window + 1) * size]
-        lengths = [self.examples.length(int(row)) if self._window > 1 else 0 for row in rows]
+        examples = self._of_epoch(epoch)
+        lengths = [examples.length(int(row)) if self._window > 1 else 0 for row in rows]
         return window_batches(
             rows, np.asarray(lengths), self.batch_size, self._seed, epoch, 1 + window
         )
 
     def indices(self, step: int) -> Int[np.ndarray, "b"]:
         """The rows of the task's batch of a step, from 0."""
-        epoch, number = divmod(step, steps_per_epoch(len(self.examples), self.batch_size))
+        epoch, number = self._epoch_of(step)
         window, number = divmod(number, self._window)
         with self._lock:  # so that one thread encodes the rows of a window
             return self._batches(epoch, window)[number]
@@ -83,7 +85,12 @@ class TrainingBatches:
         """The batch of a step, from 0: of the task or, in its place, of the priming texts."""
         if self.priming is not None and self.priming.is_due(step):
             return self.priming.batch(step, self.batch_size)
-        return self.examples.batch(self.indices(step), self.batch_size)
+        epoch, _ = self._epoch_of(step)
+        return self._of_epoch(epoch).batch(self.indices(step), self.batch_size)
+
+    def _epoch_of(self, step: int) -> tuple[int, int]:
+        """The epoch of a step, and its number in the epoch."""
+        return divmod(step, steps_per_epoch(len(self.examples), self.batch_size))
 
     def padding_share(self) -> float:
         """Share of the positions of the first batches of the task that no row uses."""
@@ -92,8 +99,9 @@ class TrainingBatches:
             if step == steps_per_epoch(len(self.examples), self.batch_size):
                 break
             indices = self.indices(step)
-            total += self.examples.batch(indices, self.batch_size)["tokens"].size
-            needed += sum(self.examples.row(int(index))["tokens"].size for index in indices)
+            examples = self._of_epoch(0)
+            total += examples.batch(indices, self.batch_size)["tokens"].size
+            needed += sum(examples.row(int(index))["tokens"].size for index in indices)
         return 1 - needed / total
 
 

@@ -72,6 +72,10 @@ class EncodedExamples:
     def __len__(self) -> int:
         return len(self._examples) * len(self._patterns)
 
+    def of_epoch(self, _epoch: int) -> EncodedExamples:
+        """The rows of an epoch, from 0: the same in all."""
+        return self
+
     @property
     def num_examples(self) -> int:
         """Examples, each of which has a row for every pattern."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import jax
@@ -13,8 +12,8 @@ from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.history import best_step_of
 from glm_jax.finetune.prepare import prepare_finetuning
+from glm_jax.finetune.recorded import recorded_task
 from glm_jax.finetune.results import predictions_of
-from glm_jax.finetune.seeds import check_folder
 from glm_jax.finetune.weights import check_base
 
 
@@ -42,7 +41,7 @@ def evaluate_task(
     Raises:
       UsageError: something does not fit, or the split has no labels.
     """
-    trained = task_of(checkpoint) == config.task.name
+    trained = recorded_task(checkpoint, "task") == config.task.name
     if not trained and (not config.task.cloze or config.prompt.total):
         raise UsageError(
             f"{checkpoint} was not finetuned on {config.task.name}, so it has neither a head nor "
@@ -64,16 +63,3 @@ def evaluate_task(
             f"the split {split} of task {config.task.name} has no labels, so it has no metrics"
         )
     return found.metrics
-
-
-def task_of(checkpoint: epath.Path) -> str | None:
-    """The task that a run folder was finetuned on; None for other checkpoints.
-
-    Raises:
-      UsageError: it has runs of several seeds.
-    """
-    check_folder(checkpoint, seeds=())
-    file = checkpoint / "config.json"
-    if not file.is_file():
-        return None
-    return json.loads(file.read_text()).get("task", {}).get("name")

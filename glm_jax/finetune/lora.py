@@ -18,11 +18,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from glm_jax.convert.base_weights import ADAPTER_MATRICES
 from glm_jax.finetune.heads import uniform
 from glm_jax.finetune.lora_config import TARGETS, LoraConfig
+from glm_jax.finetune.trainable import from_paths, leaf_paths
 from glm_jax.model.dropout import Dropout
 from glm_jax.model.layers import Linear, LinearKind
 from glm_jax.parallel.collectives import axis_size, copy_to_tensor_parallel, local_offset
@@ -93,3 +94,36 @@ class LoraLinear(Linear):
 def linear_kind(lora: LoraConfig) -> LinearKind:
     """The linear maps of a network with these adapters."""
     return partial(LoraLinear, lora=lora) if lora.rank else Linear
+
+
+def merge_adapters(params: PyTree, lora: LoraConfig) -> PyTree:
+    """The parameters of the same network without adapters, as a checkpoint of it is loaded.
+
+    Args:
+      params: of a network with adapters, each next to the kernel of its map [layers, in, ...].
+      lora: of the run.
+
+    Returns:
+      The tree without adapters, adapted kernels W + s A B in float32.
+    """
+    if not lora.rank:
+        return params
+    leaves = dict(leaf_paths(params))
+    merged = {}
+    for path, leaf in leaves.items():
+        folder, _, name = path.rpartition("/")
+        if name in ADAPTER_MATRICES:
+            continue
+        if name == "kernel" and f"{folder}/{LORA_A}" in leaves:
+            first, second = (leaves[f"{folder}/{matrix}"] for matrix in ADAPTER_MATRICES)
+            leaf = _merged(leaf, first, second, lora.scale)
+        merged[path] = leaf
+    return from_paths(merged.items())
+
+
+def _merged(kernel: Array, first: Array, second: Array, scale: float) -> Float[Array, "N I ..."]:
+    def add(kernel: Array, first: Array, second: Array) -> Array:
+        product = jnp.einsum("nir,nr...->ni...", first, second)
+        return kernel.astype(jnp.float32) + scale * product
+
+    return jax.jit(add, out_shardings=kernel.sharding)(kernel, first, second)

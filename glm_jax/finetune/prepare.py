@@ -13,25 +13,21 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from glm_jax.convert.base_weights import BaseWeights
-from glm_jax.convert.load import load_glm
-from glm_jax.errors import UsageError
-from glm_jax.finetune.batches import steps_per_epoch
-from glm_jax.finetune.config import FinetuneBaseConfig, FinetuneRunConfig
+from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.heads import ClassificationHead
 from glm_jax.finetune.lora import linear_kind
 from glm_jax.finetune.model_scores import Scorer
-from glm_jax.finetune.positions import extend_network
+from glm_jax.finetune.opening import open_devices, open_network, optimizer_of, steps_of
 from glm_jax.finetune.predict import Predictions, predict
 from glm_jax.finetune.prediction_files import confusion_of, prediction_files
 from glm_jax.finetune.priming import PrimingTexts
 from glm_jax.finetune.program import Extras, FinetuneProgram, make_finetune_program
 from glm_jax.finetune.prompts import PromptEncoder
 from glm_jax.finetune.splits import Split, priming_texts, read_splits, scores_answer_alone
-from glm_jax.finetune.trainable import IsTrained, TrainedParameters, join, leaf_paths
-from glm_jax.finetune.vocabulary import check_vocabulary, find_tokenizer
-from glm_jax.finetune.weights import describe_base, divide_weights, initial_prompts
+from glm_jax.finetune.trainable import IsTrained, join
+from glm_jax.finetune.weights import initial_prompts
 from glm_jax.model import GLM, GLMConfig
-from glm_jax.parallel.mesh import check_batch_size, make_mesh
+from glm_jax.parallel.mesh import check_batch_size
 from glm_jax.tasks import Task
 from glm_jax.tokenizer import Tokenizer
 
@@ -89,41 +85,32 @@ def prepare_finetuning(
       UsageError: something is missing, can't be encoded, or does not fit the rest.
     """
     settings, task = config.finetune, config.task.task
-    mesh = make_mesh(config.mesh)
-    check_batch_size(settings.batch_size // settings.accumulation_steps, mesh)
+    mesh, tokenizer = open_devices(config)
     check_batch_size(settings.evaluation_batch_size, mesh)
-    tokenizer = find_tokenizer(config.tokenizer, settings.initial_weights)
     splits = read_splits(config, task, tokenizer, names)
-    loaded, params = load_glm(
-        settings.initial_weights,
-        num_attention_heads=settings.num_attention_heads or None,
-        mesh=mesh,
-        ignore_extra=True,
-    )
-    extended, params = extend_network(config, loaded.config, params, mesh)
-    model = network_of(config, extended, tokenizer)
+    network = open_network(config, mesh, tokenizer)
     first = splits[names[0]]
-    per_epoch = steps_per_epoch(len(first.encoded), settings.batch_size)
-    num_steps = settings.epochs * per_epoch
-    separate, is_trained = trained_parameters(config, model)
-    network = GLM(model, linear=linear_kind(config.lora), num_separate_layers=separate)
-    scorer, extras = make_scorer(config, network, task, splits)
-    is_trained.check(
-        [path for path, _ in leaf_paths(params)],
-        anything_added=bool(extras or config.lora.rank),
+    num_steps, per_epoch = steps_of(config, len(first.encoded))
+    model = GLM(
+        network.config,
+        linear=linear_kind(config.lora),
+        num_separate_layers=network.num_separate_layers,
     )
+    scorer, extras = make_scorer(config, model, task, splits)
+    network.check_trained(anything_added=bool(extras or config.lora.rank))
     smoothing = config.task.label_smoothing if scores_answer_alone(task, first.examples) else 0.0
+    is_trained = network.is_trained
     program = make_program(config, scorer, extras, mesh, is_trained, num_steps, smoothing)
-    base = describe_base(config, params, model.num_attention_heads) if config.freezes else None
-    start, frozen = divide_weights(params, program, is_trained, num_separate_layers=separate)
-    add_prompts = partial(initial_prompts, config, task, tokenizer, params["word_embedding"])
+    start, frozen, base = network.divide(config, program)
+    table = network.params["word_embedding"]
+    add_prompts = partial(initial_prompts, config, task, tokenizer, table)
     return PreparedFinetuning(
         name=task.name,
         way=way_of(config),
         metric=task.metrics[0],
         splits=splits,
         tokenizer=tokenizer,
-        model=model,
+        model=network.config,
         mesh=mesh,
         program=program,
         predict=partial(predict_split, task, splits, program, mesh, settings.evaluation_batch_size),
@@ -171,11 +158,10 @@ def make_program(
     token_smoothing: float = 0.0,
 ) -> FinetuneProgram:
     """The functions that a run of that many steps calls, and that are compiled ahead of time."""
-    decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
     return make_finetune_program(
         scorer,
         extras,
-        dataclasses.replace(config.optimizer, decay_steps=decay_steps),
+        optimizer_of(config, num_steps),
         mesh,
         loss=config.task.loss,
         label_smoothing=config.task.label_smoothing,
@@ -183,49 +169,6 @@ def make_program(
         accumulation_steps=config.finetune.accumulation_steps,
         layout=config.layout,
         is_trained=is_trained,
-    )
-
-
-def trained_parameters(
-    config: FinetuneBaseConfig, model: GLMConfig
-) -> tuple[int, TrainedParameters]:
-    """How many first layers are a stack of their own, and which parameters are trained.
-
-    Raises:
-      UsageError: more layers are to be trained than there are.
-    """
-    settings = config.finetune
-    first = settings.tune_prefix_layers
-    if first > model.num_layers:
-        raise UsageError(
-            f"finetune.tune_prefix_layers is {first}, but the network has {model.num_layers} layers"
-        )
-    frozen = settings.freeze_transformer or config.lora.rank > 0
-    separate = first if first < model.num_layers else 0
-    return separate, TrainedParameters(settings.freeze, frozen, train_layers=first > 0)
-
-
-def network_of(config: FinetuneBaseConfig, loaded: GLMConfig, tokenizer: Tokenizer) -> GLMConfig:
-    """The network's configuration: that of the checkpoint with the run's dropout and dtype.
-
-    Raises:
-      UsageError: the checkpoint has another vocabulary.
-    """
-    initial = f"finetune.initial_weights {config.finetune.initial_weights}"
-    check_vocabulary(tokenizer, loaded.vocab_size, initial)
-    return with_settings(config, loaded)
-
-
-def with_settings(config: FinetuneBaseConfig, network: GLMConfig) -> GLMConfig:
-    """A network's configuration with the run's dropout and dtype."""
-    settings = config.finetune
-    return dataclasses.replace(
-        network,
-        embedding_dropout=settings.dropout,
-        hidden_dropout=settings.dropout,
-        attention_dropout=settings.dropout,
-        compute_dtype=settings.compute_dtype,
-        remat=settings.remat,
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jaxtyping import PyTree
 
 from glm_jax.errors import UsageError
-from glm_jax.generate.beam_engine import FoundBlank, beam_search
-from glm_jax.generate.decoder import Decoder, make_decoder, power_of_two
-from glm_jax.generate.engine import ActiveFill, FilledBlank, fill_all
+from glm_jax.generate.batched import ROWS_AT_ONCE, draw, search
+from glm_jax.generate.beam_engine import FoundBlank
+from glm_jax.generate.decoder import make_decoder, power_of_two
+from glm_jax.generate.engine import ActiveFill, FilledBlank
 from glm_jax.generate.prompt import (
     Prompt,
     check_positions,
@@ -25,8 +27,6 @@ from glm_jax.generate.settings import Sampling
 from glm_jax.model import GLM
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.tokenizer.streaming import shared_length
-
-ROWS_AT_ONCE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,18 @@ class FilledText:
     def log_prob(self) -> float:
         """Log-probability of all blanks."""
         return sum(blank.log_prob for blank in self.blanks)
+
+
+class Reading(NamedTuple):
+    """A text as the network reads it.
+
+    Attributes:
+      ids: what is shown of it, with a mask for every blank of the prompt.
+      prompt: Part A.
+    """
+
+    ids: list[int]
+    prompt: Prompt
 
 
 def fill(
@@ -148,10 +160,46 @@ class Filler:
         self.decoder = make_decoder(model, params, tokenizer.special)
         self._masks = mask_ids(tokenizer.special)
 
+    @property
+    def trained_for(self) -> dict[str, Any] | None:
+        """What the network was finetuned for, as JSON values; None where that is not known."""
+        return None
+
+    def sampling(self, text: str, given: Mapping[str, Any]) -> Sampling:
+        """The settings that a text is filled with.
+
+        Args:
+          text: the text.
+          given: fields of `Sampling`; the others have their defaults.
+
+        Raises:
+          UsageError: as `Sampling`.
+        """
+        return Sampling(**given)
+
+    def is_read_in_windows(self, text: str) -> bool:
+        """Whether a text has several prompts, so that it can't be filled token by token."""
+        return False
+
+    def read(self, text: str) -> Reading:
+        """A text as the network reads it.
+
+        Raises:
+          UsageError: it has more tokens than the model has positions.
+        """
+        ids = encode_with_blank(self.tokenizer, text)
+        prompt = make_prompt(ids, self.tokenizer.special)
+        check_positions(prompt, self.config.num_positions)
+        return Reading(ids, prompt)
+
     def fill(self, texts: Sequence[str], sampling: Sampling) -> list[FilledText]:
         """As the function `fill`."""
-        encoded = [encode_with_blank(self.tokenizer, text) for text in texts]
-        prompts = [self._prompt(ids) for ids in encoded]
+        return self.fill_read([self.read(text) for text in texts], sampling)
+
+    def fill_read(self, readings: Sequence[Reading], sampling: Sampling) -> list[FilledText]:
+        """Fills texts that have been read."""
+        encoded = [reading.ids for reading in readings]
+        prompts = [reading.prompt for reading in readings]
         sampling = limited(sampling, self.config.max_sequence_length)
         if sampling.beams > 1:
             return [
@@ -181,8 +229,7 @@ class Filler:
         Raises:
           UsageError: it has more tokens than the model has positions.
         """
-        ids = encode_with_blank(self.tokenizer, text)
-        prompt = self._prompt(ids)
+        ids, prompt = self.read(text)
         sampling = limited(sampling, self.config.max_sequence_length)
         return ids, [ActiveFill(prompt, sampling, number) for number in range(sampling.samples)]
 
@@ -190,7 +237,7 @@ class Filler:
         self, texts: Sequence[str], answers: Sequence[Sequence[str | Sequence[str]]]
     ) -> list[list[AnswerScore]]:
         """As the function `score`."""
-        prompts = [self._prompt(encode_with_blank(self.tokenizer, text)) for text in texts]
+        prompts = [self.read(text).prompt for text in texts]
         checked = check_answers(texts, answers, [len(prompt.masks) for prompt in prompts])
         encode = self.tokenizer.encode_text  # a mask in an answer is text
         ids = [[[encode(blank) for blank in answer] for answer in some] for some in checked]
@@ -207,11 +254,6 @@ class Filler:
     def filled(self, ids: Sequence[int], blanks: Sequence[FilledBlank]) -> FilledText:
         """The filled text, from the ids with masks and the completed blanks."""
         return self._text(ids, [self._blank(blank) for blank in blanks])
-
-    def _prompt(self, ids: Sequence[int]) -> Prompt:
-        prompt = make_prompt(ids, self.tokenizer.special)
-        check_positions(prompt, self.config.num_positions)
-        return prompt
 
     def _text(self, ids: Sequence[int], blanks: list[Blank]) -> FilledText:
         first, *others = stretches(ids, self._masks)
@@ -243,26 +285,6 @@ def limited(sampling: Sampling, max_sequence_length: int) -> Sampling:
     longest = min(sampling.max_blank_length, max_sequence_length)
     shortest = min(sampling.min_blank_length, longest)
     return dataclasses.replace(sampling, max_blank_length=longest, min_blank_length=shortest)
-
-
-def draw(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[ActiveFill]]:
-    """All samples of every text."""
-    fills = [
-        [ActiveFill(prompt, sampling, number) for number in range(sampling.samples)]
-        for prompt in prompts
-    ]
-    together = [active for samples in fills for active in samples]
-    fill_all(decoder, together, min(ROWS_AT_ONCE, power_of_two(len(together))))
-    return fills
-
-
-def search(
-    decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling
-) -> list[list[list[FoundBlank]]]:
-    """The hypotheses of beam search for every blank of every text."""
-    at_once = max(1, ROWS_AT_ONCE // sampling.beams)
-    num_texts = min(power_of_two(at_once + 1) // 2, power_of_two(len(prompts)))
-    return beam_search(decoder, prompts, sampling, num_texts=num_texts)
 
 
 def best_first(samples: Sequence[FilledText]) -> FilledText:

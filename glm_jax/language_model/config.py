@@ -8,7 +8,9 @@ from glm_jax import validation
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import TokenizerConfig
 from glm_jax.language_model.tasks import LANGUAGE_MODEL_TASKS
+from glm_jax.language_model.windows import check_stride
 from glm_jax.parallel.mesh import MeshConfig
+from glm_jax.tasks.registry import unknown_task
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,16 @@ class LanguageModelConfig:
     num_attention_heads: int = 0
 
     def __post_init__(self) -> None:
-        validation.choice("language_model", self, "name", LANGUAGE_MODEL_TASKS)
+        if self.name not in LANGUAGE_MODEL_TASKS:
+            raise UsageError(
+                f"language_model.name: {unknown_task(self.name, LANGUAGE_MODEL_TASKS)}"
+            )
         validation.at_least("language_model", self, 0, "sequence_length", "stride")
         validation.at_least("language_model", self, 1, "batch_size")
         validation.at_least("language_model", self, 0, "num_attention_heads")
         validation.boolean("language_model", self, "unidirectional")
+        if self.sequence_length and self.stride:
+            check_stride(self.sequence_length, self.stride)
         if self.name == "lambada" and self.stride:
             raise UsageError(
                 "language_model.stride is for documents; a passage of LAMBADA is one window"

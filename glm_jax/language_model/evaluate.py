@@ -13,21 +13,25 @@ from jaxtyping import PyTree
 
 from glm_jax.convert.load import load_glm
 from glm_jax.errors import UsageError
-from glm_jax.finetune.prepare import find_tokenizer
+from glm_jax.finetune.vocabulary import check_vocabulary, find_tokenizer
 from glm_jax.io.paths import resolve_path
 from glm_jax.language_model.config import LanguageModelConfig, LanguageModelRunConfig
 from glm_jax.language_model.lambada import lambada_row, read_lambada
 from glm_jax.language_model.perplexity import (
+    Document,
     document_losses,
     perplexities,
     read_documents,
     rows_of_documents,
 )
-from glm_jax.language_model.score import score_rows
+from glm_jax.language_model.score import TokenScores, score_rows
 from glm_jax.language_model.windows import WindowLayout
 from glm_jax.model import GLM
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
+from glm_jax.tasks.sequence import Row
 from glm_jax.tokenizer import Tokenizer
+
+_NEEDED_TOKENS = ("MASK", "ENC", "eos", "sop")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,32 @@ class LanguageModelResult:
 
     metrics: Mapping[str, float]
     losses: Sequence[np.ndarray] = ()
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """A checkpoint, opened, that scores the rows of one configuration.
+
+    Attributes:
+      settings: of the evaluation.
+      model, params, tokenizer: of the checkpoint.
+      mesh: the devices.
+    """
+
+    settings: LanguageModelConfig
+    model: GLM
+    params: PyTree
+    tokenizer: Tokenizer
+    mesh: Mesh
+
+    def scores(self, rows: Sequence[Row]) -> list[TokenScores]:
+        """The scores of all rows."""
+        return score_rows(self.model, self.params, rows, self.mesh, self.settings.batch_size)
+
+    @property
+    def length(self) -> int:
+        """L of the rows."""
+        return sequence_length_of(self.settings, self.model.config.max_sequence_length)
 
 
 def evaluate_language_model(
@@ -59,14 +89,18 @@ def evaluate_language_model(
     mesh = make_mesh(config.mesh)
     check_batch_size(settings.batch_size, mesh)
     tokenizer = find_tokenizer(config.tokenizer, str(checkpoint))
+    check_tokens(tokenizer)
     file = resolve_path(settings.data, "language_model.data")
+    # Before weights are loaded, which takes long.
+    is_lambada = settings.name == "lambada"
+    passages = read_lambada(file) if is_lambada else []
+    documents = [] if is_lambada else read_documents(file, settings.name, tokenizer)
     heads = settings.num_attention_heads or None
     model, params = load_glm(checkpoint, num_attention_heads=heads, mesh=mesh, ignore_extra=True)
-    length = sequence_length_of(settings, model.config.max_sequence_length)
+    check_vocabulary(tokenizer, model.config.vocab_size, str(checkpoint))
+    scorer = _Scorer(settings, model, params, tokenizer, mesh)
     with jax.set_mesh(mesh):
-        if settings.name == "lambada":
-            return _lambada(settings, file, model, params, tokenizer, mesh, length)
-        return _documents(settings, file, model, params, tokenizer, mesh, length)
+        return _last_words(scorer, passages) if is_lambada else _perplexities(scorer, documents)
 
 
 def sequence_length_of(settings: LanguageModelConfig, num_positions: int) -> int:
@@ -84,20 +118,24 @@ def sequence_length_of(settings: LanguageModelConfig, num_positions: int) -> int
     return length
 
 
-def _lambada(
-    settings: LanguageModelConfig,
-    file: epath.Path,
-    model: GLM,
-    params: PyTree,
-    tokenizer: Tokenizer,
-    mesh: Mesh,
-    length: int,
-) -> LanguageModelResult:
+def check_tokens(tokenizer: Tokenizer) -> None:
+    """Makes sure that rows can be built.
+
+    Raises:
+      UsageError: a token of theirs is missing.
+    """
+    for name in _NEEDED_TOKENS:
+        if name not in tokenizer.special:
+            raise UsageError(f"the tokenizer has no token {name}, which rows are made with")
+
+
+def _last_words(scorer: _Scorer, passages: Sequence[str]) -> LanguageModelResult:
+    unidirectional = scorer.settings.unidirectional
     rows = [
-        lambada_row(passage, tokenizer, length, unidirectional=settings.unidirectional)
-        for passage in read_lambada(file)
+        lambada_row(passage, scorer.tokenizer, scorer.length, unidirectional=unidirectional)
+        for passage in passages
     ]
-    scores = score_rows(model, params, rows, mesh, settings.batch_size)
+    scores = scorer.scores(rows)
     right = [bool(row.right.all()) for row in scores]
     losses = [-float(row.log_probs.sum()) for row in scores]
     return LanguageModelResult(
@@ -109,19 +147,10 @@ def _lambada(
     )
 
 
-def _documents(
-    settings: LanguageModelConfig,
-    file: epath.Path,
-    model: GLM,
-    params: PyTree,
-    tokenizer: Tokenizer,
-    mesh: Mesh,
-    length: int,
-) -> LanguageModelResult:
+def _perplexities(scorer: _Scorer, documents: Sequence[Document]) -> LanguageModelResult:
+    settings, length = scorer.settings, scorer.length
     stride = settings.stride or max(length // 4, 1)
-    layout = WindowLayout(tokenizer.special, length, stride, settings.unidirectional)
-    documents = read_documents(file, settings.name, tokenizer)
+    layout = WindowLayout(scorer.tokenizer.special, length, stride, settings.unidirectional)
     rows, numbers = rows_of_documents(documents, layout)
-    scores = score_rows(model, params, rows, mesh, settings.batch_size)
-    losses = document_losses(scores, numbers, len(documents))
+    losses = document_losses(scorer.scores(rows), numbers, len(documents))
     return LanguageModelResult(perplexities(documents, losses), losses)

@@ -14,8 +14,6 @@ from glm_jax.tasks.files import json_lines
 from glm_jax.tasks.sequence import Row
 from glm_jax.tokenizer import Tokenizer
 
-PUBLISHED_AT = "https://zenodo.org/records/2630551"
-
 
 def read_lambada(file: epath.Path) -> list[str]:
     """The passages of a file: a JSON object with `text` per line.
@@ -32,6 +30,8 @@ def read_lambada(file: epath.Path) -> list[str]:
                 f"'text', found {text!r}"
             )
         passages.append(text)
+    if not passages:
+        raise UsageError(f"{file} has no passages")
     return passages
 
 

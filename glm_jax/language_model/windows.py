@@ -33,16 +33,25 @@ class WindowLayout:
     unidirectional: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.stride <= self.sequence_length - 2:
-            raise UsageError(
-                f"the stride is {self.stride}; windows of {self.sequence_length - 1} tokens need "
-                f"1 to {self.sequence_length - 2}, or else tokens would have no context"
-            )
+        check_stride(self.sequence_length, self.stride)
 
     @property
     def mask(self) -> int:
         """The mask of long blanks, where the model has one."""
         return self.special.get("gMASK", self.special["MASK"])
+
+
+def check_stride(sequence_length: int, stride: int) -> None:
+    """Makes sure that every token that is scored has a context.
+
+    Raises:
+      UsageError: windows start so far apart that one has none.
+    """
+    if not 1 <= stride <= sequence_length - 2:
+        raise UsageError(
+            f"the stride is {stride}; windows of {sequence_length - 1} tokens need 1 to "
+            f"{sequence_length - 2}, or else tokens would have no context"
+        )
 
 
 def document_rows(

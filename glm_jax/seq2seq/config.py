@@ -11,6 +11,7 @@ from glm_jax.generate.settings import Sampling
 from glm_jax.parallel.mesh import MeshConfig
 from glm_jax.seq2seq.registry import SEQ2SEQ_TASKS
 from glm_jax.seq2seq.task import Seq2SeqTask
+from glm_jax.tasks.registry import unknown_task
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Seq2SeqConfig:
     seed: int = 1234
 
     def __post_init__(self) -> None:
-        validation.choice("seq2seq", self, "name", SEQ2SEQ_TASKS)
+        if self.name not in SEQ2SEQ_TASKS:
+            raise UsageError(f"seq2seq.name: {unknown_task(self.name, SEQ2SEQ_TASKS)}")
         validation.at_least("seq2seq", self, 8, "source_length")
         validation.at_least("seq2seq", self, 1, "target_length")
         validation.at_least("seq2seq", self, 0, "seed")
@@ -126,10 +128,8 @@ class Seq2SeqRunConfig(FinetuneBaseConfig):
         self.generation.sampling(self.seq2seq.target_length)
         settings = self.finetune
         for name, is_set in (
-            ("lora.rank", self.lora.rank),
             ("finetune.tune_prefix_layers", settings.tune_prefix_layers),
             ("finetune.block_lm_ratio", settings.block_lm_ratio),
-            ("finetune.max_train_examples", settings.max_train_examples),
             ("finetune.freeze_transformer", settings.freeze_transformer),
         ):
             if is_set:

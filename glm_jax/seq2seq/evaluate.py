@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,7 @@ from etils import epath
 from jaxtyping import PyTree
 
 from glm_jax.convert.load import load_glm
-from glm_jax.errors import UsageError
-from glm_jax.finetune.history import best_step_of
-from glm_jax.finetune.seeds import check_folder
+from glm_jax.finetune.recorded import best_checkpoint
 from glm_jax.finetune.vocabulary import check_vocabulary, find_tokenizer
 from glm_jax.generate.beam_engine import BeamUsage
 from glm_jax.generate.decoder import Decoder, make_decoder
@@ -24,7 +21,7 @@ from glm_jax.model import GLM
 from glm_jax.parallel.mesh import make_mesh
 from glm_jax.seq2seq.config import Seq2SeqConfig, Seq2SeqEvaluationConfig
 from glm_jax.seq2seq.generate import PROMPT_MULTIPLE, generate_outputs
-from glm_jax.seq2seq.judge import judge_outputs
+from glm_jax.seq2seq.judge import check_packages, judge_outputs
 from glm_jax.seq2seq.metrics import Estimate
 from glm_jax.seq2seq.outputs import OutputFile
 from glm_jax.seq2seq.read import (
@@ -85,6 +82,8 @@ def evaluate_seq2seq(
     check_tokenizer(tokenizer)
     examples = read_split(settings, split, tokenizer)
     judged = has_references(settings.task, examples)
+    if judged:
+        check_packages(settings.task)
     prompts = prompts_of(settings, examples, tokenizer)
     weights = best_checkpoint(checkpoint)
     heads = config.generation.num_attention_heads or None
@@ -154,22 +153,6 @@ def output_settings(
     }
 
 
-def best_checkpoint(checkpoint: epath.Path) -> epath.Path:
-    """The best checkpoint of a finetuning run; other checkpoints are returned as they are.
-
-    Raises:
-      UsageError: it has runs of several seeds, or nothing is there.
-    """
-    if not checkpoint.exists():
-        raise UsageError(f"the checkpoint {checkpoint} does not exist")
-    if checkpoint.is_dir():
-        check_folder(checkpoint, seeds=())
-        step = best_step_of(checkpoint)
-        if step is not None:
-            return checkpoint / "checkpoints" / str(step)
-    return checkpoint
-
-
 def progress(line: ProgressLine, total: int) -> Callable[[int], None]:
     """A report of the number of outputs so far, with the time that the others will take."""
     started, before = time.perf_counter(), None
@@ -184,14 +167,3 @@ def progress(line: ProgressLine, total: int) -> Callable[[int], None]:
         line.show(text, logged=done % LOG_EVERY == 0 or done == total)
 
     return report
-
-
-def trained_task(checkpoint: epath.Path) -> str | None:
-    """The task that a run folder was finetuned on to write texts; None for other checkpoints.
-
-    Raises:
-      UsageError: it has runs of several seeds.
-    """
-    check_folder(checkpoint, seeds=())
-    file = checkpoint / "config.json"
-    return json.loads(file.read_text()).get("seq2seq", {}).get("name") if file.is_file() else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,12 +10,17 @@ from etils import epath
 
 from glm_jax.errors import UsageError
 from glm_jax.tasks.example import Example
-from glm_jax.tasks.files import json_lines, lines_of
+from glm_jax.tasks.files import Fields, json_lines, lines_of
 
 TextFunction = Callable[[str], str]
 Reader = Callable[[epath.Path, str], list[Example]]
 # What the files of a split are called.
 SPLIT_NAMES: Mapping[str, str] = {"train": "train", "dev": "val", "test": "test"}
+
+
+def source_files(names: Mapping[str, str] = SPLIT_NAMES) -> Mapping[str, Sequence[str]]:
+    """The first file of every split of `line_pairs`."""
+    return {split: (f"{name}.source",) for split, name in names.items()}
 
 
 def line_pairs(
@@ -38,10 +43,30 @@ def own_pairs(folder: epath.Path, split: str) -> list[Example]:
     examples = []
     for number, row in enumerate(json_lines(file), 1):
         where = f"{file}, line {number}"
-        target = row.get("target")
+        target = None if row.get("target") is None else _field(row, "target", where)
         if target is None and split != "test":
             raise UsageError(f"{where}: no field 'target', which the split {split} needs")
         examples.append(_example(split, len(examples), _field(row, "source", where), target, where))
+    return examples
+
+
+def stored_pairs(
+    source: str, target: str, source_text: TextFunction = str, target_text: TextFunction = str
+) -> Callable[[Sequence[Fields], str], list[Example]]:
+    """Rows of a TFDS data set with these two features -> examples."""
+
+    def text(row: Fields, name: str) -> str:
+        if not isinstance(row[name], str):
+            raise UsageError(f"{row.origin}: the field {name!r} is {row[name]!r}; expected text")
+        return row[name]
+
+    def examples(rows: Sequence[Fields], split: str) -> list[Example]:
+        pairs = [(source_text(text(row, source)), target_text(text(row, target))) for row in rows]
+        return [
+            _example(split, number, *pair, row.origin)
+            for number, (row, pair) in enumerate(zip(rows, pairs, strict=True))
+        ]
+
     return examples
 
 
@@ -61,7 +86,8 @@ def _read_line_pairs(
 ) -> list[Example]:
     files = [folder / f"{names[split]}.{end}" for end in ("source", "target")]
     sources = lines_of(existing(files[0]))
-    targets = lines_of(files[1]) if split != "test" or files[1].is_file() else [None] * len(sources)
+    has_targets = split != "test" or files[1].is_file()
+    targets = lines_of(existing(files[1])) if has_targets else [None] * len(sources)
     if len(sources) != len(targets):
         raise UsageError(
             f"{files[0]} has {len(sources):,} lines and {files[1]} has {len(targets):,}; each "
@@ -85,12 +111,19 @@ def _example(split: str, number: int, source: str, target: str | None, where: st
     return Example(f"{split}-{number}", source, target)
 
 
+def joined_lines(text: str) -> str:
+    """A text in one line: its stripped lines that are not empty, joined by spaces."""
+    return " ".join(line for line in map(str.strip, text.splitlines()) if line)
+
+
 def existing(file: epath.Path) -> epath.Path:
     """The file.
 
     Raises:
       UsageError: it is missing.
     """
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder; expected a file")
     if not file.is_file():
         raise UsageError(f"{file} is missing")
     return file

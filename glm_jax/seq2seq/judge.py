@@ -11,6 +11,7 @@ from glm_jax.seq2seq.metrics import (
     Estimate,
     answer_scores,
     bleu_estimate,
+    import_bleu,
     is_no_answer,
     mean_estimate,
 )
@@ -64,6 +65,17 @@ def judge_outputs(
     rouge = rouge_scores(texts, references)
     found = {name: mean_estimate(scores) for name, scores in rouge.items()}
     return found | {"bleu": bleu_estimate(texts, references)}
+
+
+def check_packages(task: Seq2SeqTask) -> None:
+    """Makes sure, before outputs are written, that they can be judged.
+
+    Raises:
+      UsageError: a package for a metric is not installed.
+    """
+    if any(name.startswith("rouge") for name in task.metrics):
+        rouge_scores(["a"], ["a"])
+        import_bleu()
 
 
 def answer_text(example: Example, output: Output, tokenizer: Tokenizer) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -52,19 +52,28 @@ def bleu_estimate(predictions: Sequence[str], references: Sequence[str]) -> Esti
     Raises:
       UsageError: sacrebleu is not installed.
     """
-    try:
-        from sacrebleu.metrics import BLEU
-    except ImportError as error:
-        raise UsageError(
-            "BLEU needs the package sacrebleu: pip install 'glm_jax[evaluation]'"
-        ) from error
-    bleu = BLEU()
+    bleu = import_bleu()()
     found = bleu.corpus_score(list(predictions), [list(references)], n_bootstrap=NUM_RESAMPLES)
     signature = bleu.get_signature().format()
     fields = json.loads(found.format(width=12, signature=signature, is_json=True))
     # Left out where the mean over all resamples is 0.
     middle, half = fields.get("confidence_mean", 0.0), fields.get("confidence_var", 0.0)
     return Estimate(found.score, middle - half, middle + half)
+
+
+def import_bleu() -> Any:
+    """The class of `sacrebleu`.
+
+    Raises:
+      UsageError: it is not installed.
+    """
+    try:
+        from sacrebleu.metrics import BLEU
+    except ImportError as error:
+        raise UsageError(
+            "BLEU needs the package sacrebleu: pip install 'glm_jax[evaluation]'"
+        ) from error
+    return BLEU
 
 
 class AnswerScores(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -21,8 +22,15 @@ from glm_jax.tokenizer import Tokenizer
 MAX_KEPT_ROWS = 2**15
 
 
+# Draws of an example until one of its blanks is in the source.
+_MAX_DRAWS = 16
+
+
 class EncodedPairs(EncodedExamples):
-    """Rows of sources and targets to learn; each is a pure function of its index."""
+    """Rows of sources and targets to learn; each is a pure function of its index.
+
+    Of tasks with random blanks, every epoch has rows of its own, see `of_epoch`.
+    """
 
     def __init__(
         self,
@@ -30,21 +38,35 @@ class EncodedPairs(EncodedExamples):
         examples: Sequence[Example],
         tokenizer: Tokenizer,
         layout: RowLayout,
+        *,
+        key: tuple[int, ...] | None = None,
     ) -> None:
-        """Takes the examples, and encodes those that may not fit.
+        """Takes the examples without encoding them; see `encode_pairs`.
 
         Args:
           task: of the examples.
           examples: at least one, with targets.
           tokenizer: of the model.
           layout: of the rows.
+          key: with an example's index decides its random blanks; None for those that it has.
+        """
+        self._pair, self._key = (task, examples, tokenizer, layout), key
+        self.sequence_length = layout.source_length + layout.target_length
+        self._kept = lru_cache(maxsize=MAX_KEPT_ROWS)(self._encode)
+
+    def of_epoch(self, epoch: int) -> EncodedPairs:
+        """The rows of an epoch: with blanks of its own, if the task draws them."""
+        if self._pair[0].draw is None or self._key is None:
+            return self
+        return EncodedPairs(*self._pair, key=(*self._key, epoch))
+
+    def check(self) -> None:
+        """Encodes the rows that may not fit.
 
         Raises:
           UsageError: an example has no target, or no blank fits into its source.
         """
-        self._pair = task, examples, tokenizer, layout
-        self.sequence_length = layout.source_length + layout.target_length
-        self._kept = lru_cache(maxsize=MAX_KEPT_ROWS)(self._encode)
+        task, examples, *_ = self._pair
         for index, example in enumerate(examples):
             # A text alone is shortened to fit; what else there is may be too long.
             if example.meta or task.several_blanks:
@@ -69,12 +91,22 @@ class EncodedPairs(EncodedExamples):
         return self.row(index)["tokens"].shape[-1]
 
     def _encode(self, index: int) -> Row:
-        task, examples, tokenizer, layout = self._pair
-        row = encode_pair(task, examples[index], tokenizer, layout)
+        row = self._drawn(index)
         used = int(np.flatnonzero(row["loss_mask"])[-1]) + 1
         return {
             name: array[..., :used].copy() if array.ndim else array for name, array in row.items()
         }
+
+    def _drawn(self, index: int) -> Row:
+        """The row with the blanks of its epoch, or, where none of them fits, with its own."""
+        task, examples, tokenizer, layout = self._pair
+        if task.draw is not None and self._key is not None:
+            random = np.random.default_rng((*self._key, index))
+            for _ in range(_MAX_DRAWS):
+                drawn = task.draw(examples[index], random)
+                with suppress(UsageError):
+                    return encode_pair(task, drawn, tokenizer, layout)
+        return encode_pair(task, examples[index], tokenizer, layout)
 
     def batch(self, indices: Int[np.ndarray, "b"], batch_size: int) -> dict[str, np.ndarray]:
         """Rows of like length: padded to a bucket, and filled up with rows without a loss.
@@ -97,3 +129,26 @@ def _padded(array: np.ndarray, length: int) -> np.ndarray:
         return array
     missing = length - array.shape[-1]
     return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
+
+
+def encode_pairs(
+    task: Seq2SeqTask,
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    layout: RowLayout,
+    seed: int,
+) -> EncodedPairs:
+    """The rows of all examples, checked.
+
+    Args:
+      task, examples, tokenizer, layout: as of `EncodedPairs`.
+      seed: decides, with the epoch, random blanks.
+
+    Raises:
+      UsageError: an example has no target, or no blank fits into its source.
+    """
+    pairs = EncodedPairs(task, examples, tokenizer, layout)
+    pairs.check()  # and keeps what it encodes
+    if task.draw is None:
+        return pairs
+    return EncodedPairs(task, examples, tokenizer, layout, key=(seed,))

@@ -9,27 +9,22 @@ from functools import partial
 
 from jaxtyping import PyTree
 
-from glm_jax.convert.load import load_glm
 from glm_jax.errors import UsageError
-from glm_jax.finetune.batches import steps_per_epoch
+from glm_jax.finetune.lora import linear_kind, merge_adapters
 from glm_jax.finetune.model_scores import Scorer
-from glm_jax.finetune.positions import extend_network
+from glm_jax.finetune.opening import open_devices, open_network, optimizer_of, steps_of
 from glm_jax.finetune.predict import Predictions
 from glm_jax.finetune.prediction_files import prediction_name
-from glm_jax.finetune.prepare import PreparedFinetuning, network_of, trained_parameters
+from glm_jax.finetune.prepare import PreparedFinetuning
 from glm_jax.finetune.program import make_finetune_program
 from glm_jax.finetune.splits import Split
-from glm_jax.finetune.trainable import leaf_paths
-from glm_jax.finetune.vocabulary import find_tokenizer
-from glm_jax.finetune.weights import describe_base, divide_weights
 from glm_jax.model import GLM
-from glm_jax.parallel.mesh import check_batch_size, make_mesh
 from glm_jax.seq2seq.config import Seq2SeqRunConfig
 from glm_jax.seq2seq.evaluate import output_decoder
 from glm_jax.seq2seq.generate import generate_outputs
-from glm_jax.seq2seq.judge import judge_outputs
+from glm_jax.seq2seq.judge import check_packages, judge_outputs
 from glm_jax.seq2seq.outputs import Output, Outputs
-from glm_jax.seq2seq.pairs import EncodedPairs
+from glm_jax.seq2seq.pairs import encode_pairs
 from glm_jax.seq2seq.read import check_tokenizer, has_references, prompts_of, read_split
 from glm_jax.seq2seq.rows import RowLayout
 from glm_jax.tasks.example import Example
@@ -42,47 +37,34 @@ def prepare_seq2seq(config: Seq2SeqRunConfig) -> PreparedFinetuning:
     Raises:
       UsageError: something is missing, can't be encoded, or does not fit the rest.
     """
-    settings, task = config.finetune, config.seq2seq.task
-    mesh = make_mesh(config.mesh)
-    check_batch_size(settings.batch_size // settings.accumulation_steps, mesh)
-    tokenizer = find_tokenizer(config.tokenizer, settings.initial_weights)
+    task = config.seq2seq.task
+    mesh, tokenizer = open_devices(config)
     check_tokenizer(tokenizer)
     splits = read_pairs(config, tokenizer)
-    loaded, params = load_glm(
-        settings.initial_weights,
-        num_attention_heads=settings.num_attention_heads or None,
-        mesh=mesh,
-        ignore_extra=True,
-    )
-    extended, params = extend_network(config, loaded.config, params, mesh)
-    model = network_of(config, extended, tokenizer)
-    per_epoch = steps_per_epoch(len(splits["train"].encoded), settings.batch_size)
-    num_steps = settings.epochs * per_epoch
-    _, is_trained = trained_parameters(config, model)
-    is_trained.check([path for path, _ in leaf_paths(params)], anything_added=False)
-    decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
+    network = open_network(config, mesh, tokenizer)
+    network.check_trained(anything_added=config.lora.rank > 0)
+    num_steps, per_epoch = steps_of(config, len(splits["train"].encoded))
     program = make_finetune_program(
-        Scorer(GLM(model)),
+        Scorer(GLM(network.config, linear=linear_kind(config.lora))),
         {},
-        dataclasses.replace(config.optimizer, decay_steps=decay_steps),
+        optimizer_of(config, num_steps),
         mesh,
         token_smoothing=config.seq2seq.label_smoothing,
-        accumulation_steps=settings.accumulation_steps,
+        accumulation_steps=config.finetune.accumulation_steps,
         layout=config.layout,
-        is_trained=is_trained,
+        is_trained=network.is_trained,
     )
-    base = describe_base(config, params, model.num_attention_heads) if config.freezes else None
-    start, frozen = divide_weights(params, program, is_trained)
+    start, frozen, base = network.divide(config, program)
     return PreparedFinetuning(
         name=task.name,
         way="by writing texts",
         metric=task.metrics[0] if task.metrics else "",
         splits=splits,
         tokenizer=tokenizer,
-        model=model,
+        model=network.config,
         mesh=mesh,
         program=program,
-        predict=partial(predict_texts, config, GLM(model), tokenizer, splits),
+        predict=partial(predict_texts, config, GLM(network.config), tokenizer, splits),
         params_of=lambda seed: start,
         frozen=frozen,
         base=base,
@@ -104,12 +86,15 @@ def read_pairs(config: Seq2SeqRunConfig, tokenizer: Tokenizer) -> dict[str, Spli
         settings.target_length,
         pad_source=settings.pad_source,
     )
+    check_packages(settings.task)
     splits = {}
     for name in ("train", "dev") if settings.task.metrics else ("train",):
-        examples = read_split(settings, name, tokenizer)
+        few = config.finetune.max_train_examples if name == "train" else 0
+        examples = read_split(settings, name, tokenizer, few, config.finetune.seed)
         if not has_references(settings.task, examples):
             raise UsageError(f"the examples of the split {name} have no targets")
-        splits[name] = Split(examples, EncodedPairs(settings.task, examples, tokenizer, layout))
+        encoded = encode_pairs(settings.task, examples, tokenizer, layout, settings.seed)
+        splits[name] = Split(examples, encoded)
     return splits
 
 
@@ -129,8 +114,9 @@ def predict_texts(
       tokenizer: of the model.
       splits: of the task.
       split: the one that outputs are written for.
-      params: of the network.
+      params: of the network, and adapters.
     """
+    params = merge_adapters(params, config.lora)
     examples, kept = splits[split].examples, Outputs()
     generate_outputs(
         output_decoder(model, params, tokenizer),

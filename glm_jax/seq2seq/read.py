@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from etils import epath
 
 from glm_jax.errors import UsageError
+from glm_jax.finetune.subset import draw_subset
 from glm_jax.generate.prompt import Prompt
 from glm_jax.io.paths import resolve_path
+from glm_jax.io.tfds import TFDS_PREFIX
 from glm_jax.seq2seq.config import Seq2SeqConfig
 from glm_jax.seq2seq.encode import encode_source, split_into_windows, targets_of
 from glm_jax.seq2seq.generate import source_prompt
+from glm_jax.seq2seq.registry import SEQ2SEQ_TASKS
 from glm_jax.seq2seq.task import Seq2SeqTask
 from glm_jax.tasks.example import Example
 from glm_jax.tokenizer import Tokenizer
@@ -21,23 +25,34 @@ SPLITS = ("train", "dev", "test")
 NEEDED_TOKENS = ("MASK", "ENC", "eos", "sop", "eop", "pad")
 
 
-def read_split(settings: Seq2SeqConfig, split: str, tokenizer: Tokenizer) -> list[Example]:
+def read_split(
+    settings: Seq2SeqConfig,
+    split: str,
+    tokenizer: Tokenizer,
+    max_examples: int = 0,
+    subset_seed: int = 0,
+) -> list[Example]:
     """The examples of a split: windows of long texts, and texts with their blanks drawn.
 
     Args:
       settings: of the task.
       split: "train", "dev" or "test".
       tokenizer: of the model.
+      max_examples: of which the others are left out, before windows are made; 0 for all.
+      subset_seed: decides which ones are left.
 
     Raises:
       UsageError: a file is missing or has a fault, or there are no examples.
     """
     if split not in SPLITS:
         raise UsageError(f"the split is {split!r}; expected one of {', '.join(SPLITS)}")
-    task, folder = settings.task, resolve_path(settings.data, "seq2seq.data")
-    if not folder.is_dir():
-        raise UsageError(f"seq2seq.data {folder} is not a folder")
-    examples = task.read(folder, split)
+    task = settings.task
+    if settings.data.startswith(TFDS_PREFIX):
+        examples = read_stored(task, settings.data, split)
+    else:
+        examples = read_files(task, resolve_path(settings.data, "seq2seq.data"), split)
+    if max_examples:
+        examples = draw_subset(None, examples, max_examples, subset_seed)
     if task.draw is not None and split != "test":
         drawn = [
             task.draw(example, np.random.default_rng((settings.seed, number)))
@@ -47,8 +62,44 @@ def read_split(settings: Seq2SeqConfig, split: str, tokenizer: Tokenizer) -> lis
         examples = [example for example in drawn if example.meta["targets"]]
     examples = split_into_windows(task, examples, tokenizer, settings.source_length, split)
     if not examples:
-        raise UsageError(f"the split {split} of task {task.name} has no examples in {folder}")
+        raise UsageError(
+            f"the split {split} of task {task.name} has no examples in {settings.data}"
+        )
     return examples
+
+
+def read_files(task: Seq2SeqTask, folder: epath.Path, split: str) -> list[Example]:
+    """The examples of a task's files.
+
+    Raises:
+      UsageError: a file is missing or has a fault.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"seq2seq.data {folder} is not a folder")
+    if not task.has_files(folder, split):
+        others = [other.name for other in SEQ2SEQ_TASKS.values() if other.has_files(folder, split)]
+        missing = " or ".join(task.files[split])
+        raise UsageError(
+            f"{folder / missing} is missing, which task {task.name} needs for its split {split}"
+            + (f"; published at {task.published_at}" if task.published_at else "")
+            + (f"; the folder has files of {', '.join(others)}" if others else "")
+        )
+    return task.read(folder, split)
+
+
+def read_stored(task: Seq2SeqTask, source: str, split: str) -> list[Example]:
+    """The examples of a prepared TFDS data set, "tfds:NAME[/CONFIG]".
+
+    Raises:
+      UsageError: the task is read from files only, the data set is of another one, or as
+        `stored_rows`.
+    """
+    if task.of_rows is None:
+        raise UsageError(f"task {task.name} is read from files, and not from {source}")
+    # Imported here because TensorFlow is heavy and files don't need it.
+    from glm_jax.tasks.tfds import stored_rows
+
+    return task.of_rows(stored_rows(source, task.name, split, task.stored_splits.get(split)), split)
 
 
 def prompts_of(

@@ -46,10 +46,12 @@ class Endpoints:
 
     async def fill(self, request: Request) -> Response:
         """`POST /v1/fill`."""
-        asked = parse_fill(await read_json(request, self._settings.max_body), self._settings)
+        body = await read_json(request, self._settings.max_body)
+        asked = await run_in_threadpool(parse_fill, body, self._settings, self._filler.sampling)
+        in_windows = await run_in_threadpool(self._is_in_windows, asked)
         ids, fills = await run_in_threadpool(self._prepare, asked)
         mailbox = Mailbox()
-        if asked.sampling.beams > 1:
+        if asked.sampling.beams > 1 or in_windows:
             job = BlockingJob(mailbox.put, partial(self._search, asked))
             finish = partial(searched_answer, self._filler, ids)
         else:
@@ -87,6 +89,16 @@ class Endpoints:
     async def page(self, _request: Request) -> Response:
         """`GET /`."""
         return self._page.response()
+
+    def _is_in_windows(self, asked: FillRequest) -> bool:
+        """Whether a text is read in windows; refused where that excludes what is asked for."""
+        if not self._filler.is_read_in_windows(asked.text):
+            return False
+        for name, value in (("stream", asked.stream), ("top", asked.top)):
+            if value:
+                message = f"{name} is not for passages, which are read in windows"
+                raise RequestError(400, message, field=name)
+        return True
 
     def _search(self, asked: FillRequest) -> FilledText:
         return self._filler.fill([asked.text], asked.sampling)[0]
@@ -137,5 +149,6 @@ def facts_of(filler: Filler, settings: ServeSettings, name: str) -> dict[str, An
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(filler.decoder.params)),
         "masks": [decode([special[mask]]) for mask in MASK_NAMES if mask in special],
         "max_blank_length": filler.config.max_sequence_length,
+        "trained_for": filler.trained_for,
         "limits": limits,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
 
 from starlette.requests import Request
@@ -19,6 +19,15 @@ from glm_jax.serve.settings import ServeSettings
 # Time limit for receiving a body.
 BODY_SECONDS = 30.0
 SAMPLING_FIELDS = frozenset(field.name for field in dataclasses.fields(Sampling))
+
+
+# (text, the settings of a request) -> these, completed by the defaults for such a text.
+SamplingOf = Callable[[str, Mapping[str, Any]], Sampling]
+
+
+def given_sampling(_text: str, given: Mapping[str, Any]) -> Sampling:
+    """The settings of a request, completed by the same defaults for every text."""
+    return Sampling(**given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,18 +106,25 @@ async def _read_body(request: Request, max_body: int) -> bytes:
     return bytes(body)
 
 
-def parse_fill(body: Mapping[str, Any], settings: ServeSettings) -> FillRequest:
+def parse_fill(
+    body: Mapping[str, Any], settings: ServeSettings, sampling_of: SamplingOf = given_sampling
+) -> FillRequest:
     """A request to fill a text.
+
+    Args:
+      body: of the request.
+      settings: of the server.
+      sampling_of: completes the request's settings.
 
     Raises:
       RequestError: a field is unknown, missing, of the wrong type or out of its range.
     """
-    _check_fields(body, {"text", "stream", "top"} | SAMPLING_FIELDS)
-    text = _text(body)
+    _check_fields(body, {"text", "input", "stream", "top"} | SAMPLING_FIELDS)
+    text = _text_or_input(body)
     stream = body.get("stream", False)
     if not isinstance(stream, bool):
         raise RequestError(400, f"stream is {stream!r}, but must be true or false", field="stream")
-    sampling = _sampling(body)
+    sampling = _sampling(body, text, sampling_of)
     top = body.get("top", 0)
     if isinstance(top, bool) or not isinstance(top, int) or not 0 <= top <= settings.top:
         expected = f"an integer from 0 to {settings.top}"
@@ -154,11 +170,25 @@ def field_of(error: UsageError) -> str | None:
     return word if word in SAMPLING_FIELDS else None
 
 
-def _sampling(body: Mapping[str, Any]) -> Sampling:
+def _sampling(body: Mapping[str, Any], text: str, sampling_of: SamplingOf) -> Sampling:
+    given = {name: body[name] for name in SAMPLING_FIELDS & body.keys()}
     try:
-        return Sampling(**{name: body[name] for name in SAMPLING_FIELDS & body.keys()})
+        return sampling_of(text, given)
     except UsageError as error:
         raise RequestError(400, str(error), field=field_of(error)) from error
+
+
+def _text_or_input(body: Mapping[str, Any]) -> str:
+    """The text, or the JSON object that a task of several inputs reads, as text."""
+    if "input" not in body:
+        return _text(body)
+    if "text" in body:
+        raise RequestError(400, "text and input exclude each other", field="input")
+    if not isinstance(body["input"], dict):
+        raise RequestError(400, "input must be a JSON object with texts", field="input")
+    text = json.dumps(body["input"], ensure_ascii=False)
+    _refuse_surrogates(text, "input")
+    return text
 
 
 def _text(body: Mapping[str, Any]) -> str:

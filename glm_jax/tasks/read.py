@@ -9,12 +9,12 @@ from etils import epath
 from glm_jax.errors import UsageError
 from glm_jax.io.listing import list_files
 from glm_jax.io.paths import resolve_path
+from glm_jax.io.tfds import TFDS_PREFIX
 from glm_jax.tasks.example import Example
 from glm_jax.tasks.files import check_texts, origin_of
 from glm_jax.tasks.registry import find_task
 from glm_jax.tasks.task import Row, Task
 
-TFDS_PREFIX = "tfds:"
 # What reading a row of another form than the task's raises.
 _NOT_A_ROW = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -57,9 +57,19 @@ def find_task(task: str | Task) -> Task:
         source, name = task, ""
     if source:
         return _of_module(task, _load(source), name)
-    near = difflib.get_close_matches(task, TASKS, 3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(TASKS)}"
-    raise UsageError(f"there is no task {task!r}; {hint}")
+    raise unknown_task(task, TASKS)
+
+
+def unknown_task(task: str, known: Collection[str]) -> UsageError:
+    """The refusal of a name, with the names that are like it, or all."""
+    near = difflib.get_close_matches(task, known, 3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    return UsageError(f"there is no task {task!r}; {hint}")
+
+
+def names_file(task: str) -> bool:
+    """Whether a name is that of a user's own file or module, rather than of a task here."""
+    return task.endswith(".py") or _names_module(task)
 
 
 def _names_module(task: str) -> bool:

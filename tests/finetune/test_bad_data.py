@@ -11,7 +11,7 @@ import pytest
 
 from glm_jax.cli.main import main
 from glm_jax.errors import UsageError
-from glm_jax.finetune.prepare import check_vocabulary
+from glm_jax.finetune.vocabulary import check_vocabulary
 
 RTE = {"premise": "a", "hypothesis": "b", "label": "entailment", "idx": 0}
 BOOLQ = {"passage": "a", "question": "b", "label": True, "idx": 0}

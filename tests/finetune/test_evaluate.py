@@ -38,6 +38,28 @@ def test_a_finetuned_run_has_the_score_of_its_best_checkpoint(finished, tmp_path
     assert capsys.readouterr().out == f"dev accuracy {expected['accuracy']:.4g}\n"
 
 
+def test_fill_refuses_what_a_run_was_not_finetuned_for(finished, tiny_task, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["fill", str(finished), "xab is [MASK]."]) == 0
+    assert capsys.readouterr().out.startswith("xab is")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("xab\nxab is [MASK].\n")
+    for text in ("xab", f"--file={texts}"):
+        assert main(["fill", str(finished), text]) == (1 if text.startswith("--") else 2)
+        found = capsys.readouterr()
+        sentence = (
+            f"was finetuned to choose the answers of task custom; glm-jax evaluate {finished}"
+        )
+        assert f"{sentence} --task=custom does that" in found.err
+    assert found.out.count("xab is") == 1
+    # Weights without their run continue a text.
+    assert main(["convert", str(finished), str(tmp_path / "weights")]) == 0
+    capsys.readouterr()
+    command = ["fill", str(tmp_path / "weights"), "xab", f"--tokenizer={finished}"]
+    assert main([*command, "--max_blank_length=3"]) == 0
+    assert capsys.readouterr().out.startswith("xab")
+
+
 def test_any_checkpoint_answers_without_training(tiny_task, capsys):
     flags = [
         "--gin.task.patterns=('{text} is [MASK].',)",

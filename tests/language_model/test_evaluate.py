@@ -54,6 +54,18 @@ def test_lambada(checkpoint, tmp_path, capsys):
         ("lambada", '{"text": "one"}\n', (), "a passage of two words or more"),
         ("lambada", "no JSON\n", (), "line 1: no JSON object"),
         ("ptb", "some text", ("--gin.language_model.stride=64",), "the stride is 64"),
+        (
+            "ptb",
+            "some text",
+            ("--gin.language_model.stride=31", "--gin.language_model.sequence_length=32"),
+            "the stride is 31; windows of 31 tokens need 1 to 30",
+        ),
+        ("ptb", "", (), "no text of two tokens"),
+        ("ptb", b"\xff", (), "is not UTF-8 text"),
+        ("lambada", "", (), "has no passages"),
+        ("lambada", '{"text": "a b"}\n{"text": 1}\n', (), "line 2: expected a passage of two"),
+        ("ptb", "some text", ("--gin.language_model.batch_size=0",), "batch_size is 0"),
+        ("ptb", "some text", ("--gin.language_model.name=pdb",), "did you mean ptb?"),
         ("ptb", "some text", ("--gin.language_model.sequence_length=99",), "positions only for 64"),
         ("lambada", '{"text": "a b"}\n', ("--gin.language_model.stride=4",), "is for documents"),
         ("lambada", '{"text": "a b"}\n', ("--split=dev",), "--split is not for --task=lambada"),
@@ -62,7 +74,7 @@ def test_lambada(checkpoint, tmp_path, capsys):
 def test_bad_input_is_one_sentence(checkpoint, tmp_path, capsys, task, text, more, sentence):
     file = tmp_path / "file"
     if text is not None:
-        file.write_text(text)
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert evaluate(checkpoint, task, file, *more) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1, error

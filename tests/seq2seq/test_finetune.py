@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 
+import jax
 import numpy as np
 import pytest
 
+from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cli.main import main
 from glm_jax.cluster.preemption import StopRequest
-from glm_jax.seq2seq.pairs import EncodedPairs
+from glm_jax.configure import read_configuration
+from glm_jax.convert.load import load_glm
+from glm_jax.finetune.batches import TrainingBatches
+from glm_jax.finetune.lora import merge_adapters
+from glm_jax.finetune.trainable import join
+from glm_jax.seq2seq.config import Seq2SeqConfig, Seq2SeqRunConfig
+from glm_jax.seq2seq.pairs import EncodedPairs, encode_pairs
+from glm_jax.seq2seq.prepare import prepare_seq2seq
+from glm_jax.seq2seq.read import read_split
 from glm_jax.seq2seq.registry import SEQ2SEQ_TASKS
 from glm_jax.seq2seq.rows import RowLayout
 from glm_jax.tasks import Example
 from glm_jax.train.metrics import read_metrics
-from tests.seq2seq.test_evaluate import SOURCES, TARGETS, write_pairs
-from tests.serve.tiny_checkpoint import byte_tokenizer, write_checkpoint
-
-SETTINGS = """
-seq2seq.name = 'customization'
-seq2seq.source_length = 40
-seq2seq.target_length = 16
-seq2seq.label_smoothing = 0.1
-generation.beams = 2
-generation.batch_size = 4
-generation.no_repeat_ngram = 0
-finetune.epochs = 2
-finetune.batch_size = 2
-finetune.dropout = 0.0
-finetune.log_every = 1
-optimizer.learning_rate = 3e-3
-optimizer.decay = 'linear'
-checkpoint.keep = 1
-"""
+from tests.seq2seq.test_evaluate import SOURCES, TARGETS
+from tests.serve.tiny_checkpoint import byte_tokenizer
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("finetune")
-    checkpoint = write_checkpoint(made / "checkpoint")
-    data = write_pairs(made / "data", "train")
-    write_pairs(data, "val")
-    paths = f"seq2seq.data = '{data}'\nfinetune.initial_weights = '{checkpoint}'\n"
-    (made / "run.gin").write_text(SETTINGS + paths)
-    return made
+def folder(tiny_pairs):
+    return tiny_pairs
 
 
 def finetune(folder, run, *settings) -> int:
@@ -98,10 +87,14 @@ def test_an_overfitted_network_writes_its_training_summaries(folder, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (["lora.rank=2"], "lora.rank is set, which tasks that write texts do not have"),
+        (["finetune.block_lm_ratio=1.0"], "finetune.block_lm_ratio is set, which tasks that write"),
+        (["finetune.freeze_transformer=True"], "finetune.freeze_transformer is set"),
+        (["finetune.max_train_examples=-1"], "finetune.max_train_examples is -1"),
+        (["generation.beams=0"], "generation.beams is 0"),
         (["generation.min_length=17"], "generation.min_length is 17"),
         (["seq2seq.label_smoothing=1.0"], "seq2seq.label_smoothing is 1.0"),
-        (["seq2seq.name=xsums"], "seq2seq.name is 'xsums'"),
+        (["seq2seq.name=xsums"], "there is no task 'xsums'; did you mean xsum?"),
+        (["seq2seq.data=tfds:xsumm"], "TFDS has no data set 'xsumm'"),
         (["seq2seq.data=nowhere"], "is not a folder"),
         (["task.name=rte"], "task.name is set, but this command has the sections"),
     ],
@@ -152,3 +145,96 @@ def test_answers_in_windows_are_learnt(folder, tmp_path):
     more = ["seq2seq.name=squad_v1", f"seq2seq.data={tmp_path}"]
     assert finetune(folder, tmp_path / "run", *more) == 0
     assert {"F1", "EM"} <= set(json.loads((tmp_path / "run/results.json").read_text()))
+
+
+def test_adapters_learn_and_every_command_opens_the_run(folder, tmp_path, capsys):
+    run = tmp_path / "run"
+    settings = ("lora.rank=2", "optimizer.learning_rate=3e-2", "finetune.epochs=3")
+    assert finetune(folder, run, *settings) == 0
+    assert losses(run)[-1] < losses(run)[0]
+    results = json.loads((run / "results.json").read_text())
+    step = run / "checkpoints" / str(results["step"])
+    saved = sum(file.stat().st_size for file in step.rglob("*") if file.is_file())
+    (whole,) = (folder / "checkpoint/checkpoints").iterdir()
+    assert saved < sum(file.stat().st_size for file in whole.rglob("*") if file.is_file())
+    written = [json.loads(line)["texts"][0] for line in (run / "predictions.jsonl").open()]
+    capsys.readouterr()
+    command = ["evaluate", str(run), "--task=customization", "--json"]
+    assert main([*command, f"--outputs={tmp_path / 'outputs.jsonl'}"]) == 0
+    assert json.loads(capsys.readouterr().out)["rouge-1"] == pytest.approx(results["rouge-1"])
+    assert main(["fill", str(run), *SOURCES]) == 0
+    assert capsys.readouterr().out.splitlines() == written
+
+
+def test_merged_adapters_are_the_network_that_a_checkpoint_is_loaded_as(folder, tmp_path):
+    run = tmp_path / "run"
+    assert finetune(folder, run, "lora.rank=2", "optimizer.learning_rate=3e-2") == 0
+    config = read_configuration([run / "config.gin"], [], Seq2SeqRunConfig)
+    ready = prepare_seq2seq(config)
+    with Checkpoints(run / "checkpoints") as checkpoints:
+        abstract = {"params": ready.program.abstract_state.params}
+        trained = checkpoints.restore(4, abstract)["params"]
+    merged = merge_adapters(join(trained, ready.frozen), config.lora)
+    expected = load_glm(run)[1]
+    assert jax.tree.structure(merged) == jax.tree.structure(dict(expected))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), merged, dict(expected))
+    base = load_glm(folder / "checkpoint")[1]
+    kernel = "layers", "mlp", "up", "kernel"
+    change = [np.asarray(functools.reduce(lambda t, k: t[k], kernel, p)) for p in (merged, base)]
+    assert np.abs(change[0] - change[1]).max() > 1e-3
+
+
+def test_a_few_examples_that_the_seed_draws(folder, tmp_path, capsys):
+    assert finetune(folder, tmp_path / "run", "finetune.max_train_examples=2") == 0
+    assert "2 train, 4 dev examples" in capsys.readouterr().out
+    assert len(losses(tmp_path / "run")) == 2
+    settings = Seq2SeqConfig("customization", str(folder / "data"), source_length=40)
+    drawn = {
+        tuple(e.guid for e in read_split(settings, "train", byte_tokenizer(), 2, seed))
+        for seed in range(8)
+    }
+    assert len(drawn) > 1 and all(len(some) == 2 for some in drawn)
+
+
+def test_blanks_are_drawn_anew_in_every_epoch(tmp_path):
+    lines = "".join(f"{' '.join(chr(97 + (n + i) % 26) for i in range(20))}\n" for n in range(6))
+    for name in ("train", "valid"):
+        (tmp_path / f"{name}.txt").write_text(lines)
+    tokenizer, task = byte_tokenizer(), SEQ2SEQ_TASKS["blank"]
+    settings = Seq2SeqConfig("blank", str(tmp_path), source_length=64)
+    examples = read_split(settings, "train", tokenizer)
+    layout = RowLayout(tokenizer.special, 64, 16)
+
+    def tokens(pairs, index: int) -> list[int]:
+        return pairs.row(index)["tokens"].tolist()
+
+    pairs = encode_pairs(task, examples, tokenizer, layout, seed=5)
+    epochs = [[tokens(pairs.of_epoch(epoch), n) for n in range(6)] for epoch in range(3)]
+    assert all(one != other for one, other in itertools.combinations(epochs, 2))
+    again = encode_pairs(task, examples, tokenizer, layout, seed=5)
+    assert [tokens(again.of_epoch(2), n) for n in range(6)] == epochs[2]
+    other = encode_pairs(task, examples, tokenizer, layout, seed=6)
+    assert [tokens(other.of_epoch(2), n) for n in range(6)] != epochs[2]
+    # Every row has its text, blanks filled, whatever its blanks are.
+    for epoch, rows in enumerate(epochs):
+        for index, ids in enumerate(rows):
+            row = pairs.of_epoch(epoch).row(index)
+            learnt = row["targets"][row["loss_mask"] == 1].tolist()
+            found = [*ids[: int(row["prefix_length"])], *learnt]
+            letters = sorted(id for id in found if id in range(ord("a"), ord("z") + 1))
+            assert bytes(letters).decode() == "".join(sorted(examples[index].second[::2]))
+    # The batches of a step depend on nothing else, and an evaluation's blanks stay.
+    batches = TrainingBatches(pairs, 2, seed=1)
+    for step in (7, 1, 4):
+        found = TrainingBatches(again, 2, seed=1).at(step)
+        jax.tree.map(np.testing.assert_array_equal, batches.at(step), found)
+    dev = [read_split(settings, "dev", tokenizer) for _ in range(2)]
+    assert dev[0] == dev[1]
+
+
+def test_tasks_without_random_blanks_have_the_same_rows_in_every_epoch():
+    tokenizer = byte_tokenizer()
+    examples = [Example("0", "a text", "a target")]
+    layout = RowLayout(tokenizer.special, 40, 16)
+    pairs = encode_pairs(SEQ2SEQ_TASKS["customization"], examples, tokenizer, layout, 1)
+    assert pairs.of_epoch(3) is pairs

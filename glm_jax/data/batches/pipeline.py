@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from glm_jax.data.batches.batch import Batch
 from glm_jax.data.batches.rows import RowMaker
-from glm_jax.data.pipeline_options import untuned_options
 from glm_jax.errors import UsageError
+from glm_jax.io.pipeline_options import untuned_options
 
 
 def batches(

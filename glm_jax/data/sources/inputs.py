@@ -19,9 +19,9 @@ from glm_jax.data.sources.pieces import LineRange, Piece, Ready, RowGroup, Whole
 from glm_jax.errors import UsageError
 from glm_jax.io.listing import SourceFile
 from glm_jax.io.paths import is_url
+from glm_jax.io.tfds import TFDS_PREFIX
 
 EMBEDDED = "embedded"
-TFDS_PREFIX = "tfds:"
 
 Shard = tuple[Piece, ...]
 
@@ -241,10 +241,8 @@ def _tfds_documents(input: TfdsInput, options: ReadOptions, stats: ReadStats) ->
 
 def _tfds_texts(source: str, text_key: str):
     # Imported here because TensorFlow is heavy and the other sources don't need it.
-    try:
-        from glm_jax.data.sources.tfds import TfdsTexts
-    except ImportError as error:
-        raise UsageError(f"source {source!r} needs TensorFlow Datasets: {error}") from error
+    from glm_jax.data.sources.tfds import TfdsTexts
+
     return TfdsTexts(source.removeprefix(TFDS_PREFIX), text_key)
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import tensorflow as tf
-import tensorflow_datasets as tfds
-
-from glm_jax.data.pipeline_options import untuned_options
 from glm_jax.errors import UsageError
+from glm_jax.io.tfds import prepared_builder, stored_examples
 
 
 class TfdsTexts:
@@ -24,32 +22,16 @@ class TfdsTexts:
         Raises:
           UsageError: no such data set, split or feature, or the data set is not prepared.
         """
-        for kind in ("GPU", "TPU"):  # the accelerators are JAX's
-            tf.config.set_visible_devices([], kind)
         name, _, split = name.partition("#")
-        try:
-            builder = tfds.builder(name, try_gcs=False)
-        except (ValueError, AssertionError) as error:
-            raise UsageError(f"TFDS has no data set {name!r}") from error
-        if not builder.is_prepared():
-            raise UsageError(
-                f"TFDS data set {name!r} is not prepared in {builder.data_dir}; "
-                f"run `tfds build {name}` first"
-            )
+        builder = prepared_builder(name)
         self._key = _text_feature(name, builder.info.features, text_key)
         # What changes when the data set does.
         self.stamp = f"{builder.info.full_name} of {builder.info.dataset_size} bytes"
+        import tensorflow_datasets as tfds
+
+        decoders = tfds.decode.PartialDecoding({self._key: True})
         try:
-            self._dataset = tfds.load(
-                name,
-                split=split or "train",
-                download=False,
-                try_gcs=False,
-                shuffle_files=False,
-                decoders=tfds.decode.PartialDecoding({self._key: True}),
-                # One file after the other: the order of the examples is then fixed.
-                read_config=tfds.ReadConfig(interleave_cycle_length=1, options=untuned_options()),
-            )
+            self._examples = stored_examples(builder, split or "train", decoders)
         except ValueError as error:
             raise UsageError(
                 f"TFDS data set {name!r} has no split {split or 'train'!r}; "
@@ -57,11 +39,13 @@ class TfdsTexts:
             ) from error
 
     def __iter__(self) -> Iterator[bytes]:
-        for example in tfds.as_numpy(self._dataset):
+        for example in self._examples:
             yield example[self._key]
 
 
-def _text_feature(name: str, features: tfds.features.FeatureConnector | None, text_key: str) -> str:
+def _text_feature(name: str, features: Any, text_key: str) -> str:
+    import tensorflow_datasets as tfds
+
     fields = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
     textual = [key for key, field in fields.items() if field.shape == () and _holds_text(field)]
     if text_key in textual:
@@ -74,7 +58,10 @@ def _text_feature(name: str, features: tfds.features.FeatureConnector | None, te
     )
 
 
-def _holds_text(feature: tfds.features.FeatureConnector) -> bool:
+def _holds_text(feature: Any) -> bool:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
     return isinstance(feature, tfds.features.Text) or (
         type(feature) is tfds.features.Tensor and feature.tf_dtype == tf.string
     )

@@ -6,6 +6,7 @@ every model, and texts without a blank are refused (section 14, fault 19).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from itertools import groupby
 
@@ -14,9 +15,9 @@ from etils import epath
 
 from glm_jax.errors import UsageError
 from glm_jax.seq2seq.detokenize import blanks
-from glm_jax.seq2seq.files import existing, line_pairs
+from glm_jax.seq2seq.files import existing, line_pairs, source_files
 from glm_jax.seq2seq.source import Source, SourceEncoder
-from glm_jax.seq2seq.task import Seq2SeqTask
+from glm_jax.seq2seq.task import GIVEN, TEXT, Seq2SeqTask
 from glm_jax.tasks.example import Example
 from glm_jax.tasks.files import lines_of
 
@@ -26,14 +27,14 @@ _PUBLISHED_AT = "https://github.com/Varal7/blank_language_model"
 
 
 def blank_words(example: Example, ratio: float, random: np.random.Generator) -> Example:
-    """The example with random words replaced by blanks, where neighbours share one.
+    """The example with random words of its text replaced by blanks, where neighbours share one.
 
     Args:
-      example: with a text.
+      example: with the text as its second one; the first may have other blanks.
       ratio: share of its words, rounded down.
       random: what draws them.
     """
-    words = example.text_a.split()
+    words = example.second.split()
     chosen = random.choice(len(words), int(len(words) * ratio), replace=False)
     hidden = np.isin(np.arange(len(words)), chosen)
     text, targets = [], []
@@ -57,7 +58,9 @@ def blank_task(ratio: float) -> Seq2SeqTask:
         read=partial(_read_blanks, ratio),
         source=_text_with_blanks,
         published_at=_PUBLISHED_AT,
+        files={split: (f"{name}.txt",) for split, name in _SPLITS.items()},
         target=lambda example: tuple(f" {text}" for text in example.meta["targets"]),
+        asked=_asked,
         metrics=(),
         several_blanks=True,
         draw=lambda example, random: blank_words(example, ratio, random),
@@ -91,6 +94,10 @@ def _text_with_blanks(example: Example, encoder: SourceEncoder) -> Source:
     return Source(ids, found)
 
 
+def _asked(inputs: Mapping[str, str]) -> Example:
+    return Example(GIVEN, blanks(inputs[TEXT].strip()))
+
+
 def _parts(example: Example) -> tuple[str, ...]:
     return tuple(f" {part}" for part in example.second.split("|"))
 
@@ -101,7 +108,8 @@ TASKS = (
         name="extraction",
         read=line_pairs(str, str, _SPLITS),
         source=_text_with_blanks,
-        published_at="your own files",
+        published_at="",
+        files=source_files(_SPLITS),
         target=_parts,
         metrics=(),
         several_blanks=True,

@@ -5,7 +5,7 @@ Files and encodings: reference-finetune.md, section 9.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,20 +14,35 @@ from etils import epath
 from glm_jax.errors import UsageError
 from glm_jax.seq2seq.files import Reader, existing
 from glm_jax.seq2seq.source import Source, SourceEncoder
-from glm_jax.seq2seq.task import Seq2SeqTask
+from glm_jax.seq2seq.task import GIVEN, Seq2SeqTask
 from glm_jax.tasks.example import Example
-from glm_jax.tasks.files import whole_json
+from glm_jax.tasks.files import Fields, whole_json
 
 NO_ANSWER = "N/A"
+QUESTION_INPUTS = ("context", "question")
 _SQUAD = "https://rajpurkar.github.io/SQuAD-explorer"
 
 
-def _questions(file: epath.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(passage, question) of a file in SQuAD's format."""
+# A passage, and a question with its answers.
+_Question = tuple[str, Mapping[str, Any]]
+_Maker = Callable[[Iterable[_Question], str], list[Example]]
+
+
+def _questions(file: epath.Path) -> Iterator[_Question]:
+    """The questions of a file in SQuAD's format."""
     for article in whole_json(existing(file))[0]["data"]:
         for paragraph in article["paragraphs"]:
             for question in paragraph["qas"]:
+                _check_texts(paragraph, ("context",))
+                _check_texts(question, ("question",))
                 yield paragraph["context"], question
+
+
+def _check_texts(fields: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raises TypeError where a field is no text, or has none."""
+    for name in names:
+        if not isinstance(fields[name], str) or not fields[name].strip():
+            raise TypeError(f"{name} is {fields[name]!r}; expected text")
 
 
 def _answers(question: Mapping[str, Any]) -> list[str]:
@@ -35,7 +50,26 @@ def _answers(question: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(answer["text"] for answer in question.get("answers", ())))
 
 
-def _reader(files: Mapping[str, str], read: Any) -> Reader:
+def _stored(make: _Maker) -> Callable[[Sequence[Fields], str], list[Example]]:
+    """Rows of a TFDS data set with SQuAD's features, or one answer each -> examples."""
+
+    def question(row: Fields) -> _Question:
+        if "answer" in row:
+            context = row["context_passage" if "context_passage" in row else "context"]
+            return context, {"question": row["question"], "answers": [{"text": row["answer"]}]}
+        answers = [{"text": text} for text in row["answers"]["text"]]
+        return row["context"], {"id": row["id"], "question": row["question"], "answers": answers}
+
+    def examples(rows: Sequence[Fields], split: str) -> list[Example]:
+        try:
+            return make([question(row) for row in rows], split)
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"{rows[0].origin} does not have SQuAD's features: {error}") from error
+
+    return examples
+
+
+def _reader(files: Mapping[str, str], make: _Maker) -> Reader:
     """Reads the file of a split.
 
     A row without a field that is needed raises `UsageError`.
@@ -44,18 +78,18 @@ def _reader(files: Mapping[str, str], read: Any) -> Reader:
     def examples(folder: epath.Path, split: str) -> list[Example]:
         file = folder / files[split]
         try:
-            return read(file, split)
-        except (KeyError, TypeError) as error:
+            return make(_questions(file), split)
+        except (AttributeError, KeyError, TypeError) as error:
             raise UsageError(f"{file} is not in SQuAD's format: {error}") from error
 
     return examples
 
 
-def _one_for_each_answer(file: epath.Path, split: str) -> list[Example]:
+def _one_for_each_answer(questions: Iterable[_Question], split: str) -> list[Example]:
     """An example for every distinct answer; one for a question of a test split without any."""
     found = [
         (context, question["question"], answer)
-        for context, question in _questions(file)
+        for context, question in questions
         for answer in _answers(question) or ([""] if split == "test" else [])
     ]
     return [
@@ -64,7 +98,7 @@ def _one_for_each_answer(file: epath.Path, split: str) -> list[Example]:
     ]
 
 
-def _one_for_each_question(file: epath.Path, split: str) -> list[Example]:
+def _one_for_each_question(questions: Iterable[_Question], split: str) -> list[Example]:
     return [
         Example(
             f"{split}-{number}",
@@ -76,8 +110,20 @@ def _one_for_each_question(file: epath.Path, split: str) -> list[Example]:
                 "answers": _answers(question) or [NO_ANSWER],
             },
         )
-        for number, (context, question) in enumerate(_questions(file))
+        for number, (context, question) in enumerate(questions)
     ]
+
+
+def _asked_question(inputs: Mapping[str, str]) -> Example:
+    """A question about a passage, as of a file without answers."""
+    context, question = inputs["context"], inputs["question"]
+    meta = {"context": context, "question": question, "answers": [NO_ANSWER], "answer": ""}
+    return Example(GIVEN, context, idx=GIVEN, meta=meta)
+
+
+def _asked_answer(inputs: Mapping[str, str]) -> Example:
+    """An answer that a passage has, of which the question is asked for."""
+    return Example(GIVEN, inputs["context"], meta={"question": "", "answer": inputs["answer"]})
 
 
 def _answer_target(example: Example) -> tuple[str, ...]:
@@ -164,12 +210,18 @@ def _cmrc_source(example: Example, encoder: SourceEncoder) -> Source:
 
 def _squad(name: str, version: str, **settings: Any) -> Seq2SeqTask:
     train, dev = f"train-{version}.json", f"dev-{version}.json"
+    files = {"train": train, "dev": dev, "test": dev}
     return Seq2SeqTask(
         name=name,
-        read=_reader({"train": train, "dev": dev, "test": dev}, _one_for_each_question),
+        read=_reader(files, _one_for_each_question),
         source=_question_before,
         published_at=_SQUAD,
+        files={split: (name,) for split, name in files.items()},
         target=_answer_target,
+        of_rows=_stored(_one_for_each_question),
+        stored_splits={"test": ("validation",)},
+        inputs=QUESTION_INPUTS,
+        asked=_asked_question,
         metrics=("F1", "EM"),
         windows=_windows,
         reference_is_decoded=False,
@@ -184,7 +236,11 @@ TASKS = (
         read=_reader(_SPLITS, _one_for_each_answer),
         source=_question_to_generate,
         published_at="https://github.com/microsoft/unilm",
+        files={split: (name,) for split, name in _SPLITS.items()},
         target=_question_target,
+        of_rows=_stored(_one_for_each_answer),
+        inputs=("context", "answer"),
+        asked=_asked_answer,
         metrics=("rouge-1", "rouge-l", "rouge-2"),
     ),
     _squad("squad", "v2.0"),
@@ -194,7 +250,11 @@ TASKS = (
         read=_reader(_SPLITS, _one_for_each_answer),
         source=_cmrc_source,
         published_at="https://github.com/ymcui/cmrc2018",
+        files={split: (name,) for split, name in _SPLITS.items()},
         target=_answer_target,
+        of_rows=_stored(_one_for_each_answer),
+        inputs=QUESTION_INPUTS,
+        asked=_asked_question,
         metrics=("F1", "EM"),
     ),
 )

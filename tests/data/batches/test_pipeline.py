@@ -19,8 +19,8 @@ from glm_jax.data.blanks.config import BlankConfig, Objective
 from glm_jax.data.order.documents import DocumentTexts
 from glm_jax.data.order.epochs import EpochOrder, EpochTexts
 from glm_jax.data.order.mixture import MixedTexts
-from glm_jax.data.pipeline_options import untuned_options
 from glm_jax.errors import RunError, UsageError
+from glm_jax.io.pipeline_options import untuned_options
 from tests.conftest import HANG_SECONDS
 
 MIXED = BlankConfig(

@@ -1,0 +1,144 @@
+"""What finetuning runs of all kinds open first: devices, tokenizer, weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from glm_jax.convert.base_weights import BaseWeights
+from glm_jax.convert.load import load_glm
+from glm_jax.errors import UsageError
+from glm_jax.finetune.batches import steps_per_epoch
+from glm_jax.finetune.config import FinetuneBaseConfig
+from glm_jax.finetune.positions import extend_network
+from glm_jax.finetune.program import FinetuneProgram
+from glm_jax.finetune.trainable import TrainedParameters, leaf_paths
+from glm_jax.finetune.vocabulary import check_vocabulary, find_tokenizer
+from glm_jax.finetune.weights import describe_base, divide_weights
+from glm_jax.model import GLMConfig
+from glm_jax.parallel.mesh import check_batch_size, make_mesh
+from glm_jax.tokenizer import Tokenizer
+from glm_jax.train.optimizer import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network of a run and its weights.
+
+    Attributes:
+      config: that of the checkpoint with the run's dropout and dtype, and positions for its rows.
+      params: as they were loaded, with one stack of layers.
+      num_separate_layers: how many first layers are to be a stack of their own.
+      is_trained: which parameters are trained.
+    """
+
+    config: GLMConfig
+    params: PyTree
+    num_separate_layers: int
+    is_trained: TrainedParameters
+
+    def divide(
+        self, config: FinetuneBaseConfig, program: FinetuneProgram
+    ) -> tuple[PyTree, PyTree, BaseWeights | None]:
+        """The trained parameters, the frozen ones, and where they are from, if some are frozen."""
+        base = None
+        if config.freezes:
+            base = describe_base(config, self.params, self.config.num_attention_heads)
+        separate = self.num_separate_layers
+        start, frozen = divide_weights(
+            self.params, program, self.is_trained, num_separate_layers=separate
+        )
+        return start, frozen, base
+
+    def check_trained(self, *, anything_added: bool) -> None:
+        """Makes sure that something is left to train.
+
+        Args:
+          anything_added: whether there are adapters, prompts or a head.
+
+        Raises:
+          UsageError: nothing is, or a pattern of `finetune.freeze` matches nothing.
+        """
+        paths = [path for path, _ in leaf_paths(self.params)]
+        self.is_trained.check(paths, anything_added=anything_added)
+
+
+def open_devices(config: FinetuneBaseConfig) -> tuple[Mesh, Tokenizer]:
+    """The devices, which batches have to fit, and the tokenizer.
+
+    Raises:
+      UsageError: they do not fit, or there is no tokenizer.
+    """
+    settings = config.finetune
+    mesh = make_mesh(config.mesh)
+    check_batch_size(settings.batch_size // settings.accumulation_steps, mesh)
+    return mesh, find_tokenizer(config.tokenizer, settings.initial_weights)
+
+
+def open_network(config: FinetuneBaseConfig, mesh: Mesh, tokenizer: Tokenizer) -> Network:
+    """The network that a run starts from, on its devices.
+
+    Raises:
+      UsageError: the checkpoint is missing or damaged, is of another vocabulary, has too few
+        positions or layers.
+    """
+    settings = config.finetune
+    loaded, params = load_glm(
+        settings.initial_weights,
+        num_attention_heads=settings.num_attention_heads or None,
+        mesh=mesh,
+        ignore_extra=True,
+    )
+    extended, params = extend_network(config, loaded.config, params, mesh)
+    initial = f"finetune.initial_weights {settings.initial_weights}"
+    check_vocabulary(tokenizer, extended.vocab_size, initial)
+    model = with_settings(config, extended)
+    separate, is_trained = trained_parameters(config, model)
+    return Network(model, params, separate, is_trained)
+
+
+def with_settings(config: FinetuneBaseConfig, network: GLMConfig) -> GLMConfig:
+    """A network's configuration with the run's dropout and dtype."""
+    settings = config.finetune
+    return dataclasses.replace(
+        network,
+        embedding_dropout=settings.dropout,
+        hidden_dropout=settings.dropout,
+        attention_dropout=settings.dropout,
+        compute_dtype=settings.compute_dtype,
+        remat=settings.remat,
+    )
+
+
+def trained_parameters(
+    config: FinetuneBaseConfig, model: GLMConfig
+) -> tuple[int, TrainedParameters]:
+    """How many first layers are a stack of their own, and which parameters are trained.
+
+    Raises:
+      UsageError: more layers are to be trained than there are.
+    """
+    settings = config.finetune
+    first = settings.tune_prefix_layers
+    if first > model.num_layers:
+        raise UsageError(
+            f"finetune.tune_prefix_layers is {first}, but the network has {model.num_layers} layers"
+        )
+    frozen = settings.freeze_transformer or config.lora.rank > 0
+    separate = first if first < model.num_layers else 0
+    return separate, TrainedParameters(settings.freeze, frozen, train_layers=first > 0)
+
+
+def steps_of(config: FinetuneBaseConfig, num_rows: int) -> tuple[int, int]:
+    """The steps of all epochs, and of one."""
+    per_epoch = steps_per_epoch(num_rows, config.finetune.batch_size)
+    return config.finetune.epochs * per_epoch, per_epoch
+
+
+def optimizer_of(config: FinetuneBaseConfig, num_steps: int) -> OptimizerConfig:
+    """The optimizer of a run of that many steps, over which the learning rate decays."""
+    decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
+    return dataclasses.replace(config.optimizer, decay_steps=decay_steps)
