@@ -51,14 +51,23 @@ class BeamUsage:
     step_seconds: float = 0.0
 
     @property
+    def padding_share(self) -> float:
+        """Share of the prompt tokens read that are padding, or of rows without a text."""
+        return 1 - self.prompt_tokens / max(self.padded_prompt_tokens, self.prompt_tokens, 1)
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the slots without work, over all steps."""
+        return 1 - self.active_texts / max(self.text_slots, self.active_texts, 1)
+
+    @property
     def wasted_share(self) -> float:
         """Share of the time that went into padding and rows without work."""
         total = self.read_seconds + self.step_seconds
         if not total:
             return 0.0
-        padding = 1 - self.prompt_tokens / max(self.padded_prompt_tokens, 1)
-        idle = 1 - self.active_texts / max(self.text_slots, 1)
-        return (self.read_seconds * padding + self.step_seconds * idle) / total
+        wasted = self.read_seconds * self.padding_share + self.step_seconds * self.idle_share
+        return wasted / total
 
 
 class BeamEngine:
