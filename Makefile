@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CO
 # Numbers recorded from the original code, for docs/parity.md.
 GOLDENS := ../shared/goldens
 
-.PHONY: setup pretrain finetune test test-all test-beam lint parity-report tpu-report clean
+.PHONY: setup pretrain finetune test test-all test-beam lint parity-report tpu-report results-page clean
 
 setup: $(VENV)/.installed
 	@:
@@ -87,6 +87,10 @@ parity-report: $(VENV)/.installed-dev
 # Compiles what has changed since: a minute or more each.
 tpu-report: $(VENV)/.installed-dev
 	$(BIN)/python -m glm_jax.compile.page
+
+# docs/results.md: the published tables, and how each row of GLM is run, from configs/ and docs/tpu/.
+results-page: $(VENV)/.installed
+	$(BIN)/python -m glm_jax.results.page
 
 clean:
 	rm -rf $(VENV) stores runs $(DOCSTRINGS)

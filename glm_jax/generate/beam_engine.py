@@ -51,27 +51,35 @@ class BeamUsage:
     step_seconds: float = 0.0
 
     @property
+    def padding_share(self) -> float:
+        """Share of the prompt tokens read that are padding, or of rows without a text."""
+        return 1 - self.prompt_tokens / max(self.padded_prompt_tokens, self.prompt_tokens, 1)
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the slots without work, over all steps."""
+        return 1 - self.active_texts / max(self.text_slots, self.active_texts, 1)
+
+    @property
     def wasted_share(self) -> float:
         """Share of the time that went into padding and rows without work."""
         total = self.read_seconds + self.step_seconds
         if not total:
             return 0.0
-        padding = 1 - self.prompt_tokens / max(self.padded_prompt_tokens, 1)
-        idle = 1 - self.active_texts / max(self.text_slots, 1)
-        return (self.read_seconds * padding + self.step_seconds * idle) / total
+        wasted = self.read_seconds * self.padding_share + self.step_seconds * self.idle_share
+        return wasted / total
 
 
 class BeamEngine:
-    """A batch of N texts with W rows each; the settings are those of all texts."""
+    """A batch of N texts with W beams each; the settings are those of all texts."""
 
     def __init__(
         self,
         decoder: Decoder,
         sampling: Sampling,
+        prompts: Sequence[Prompt],
         *,
         num_texts: int,
-        num_slots: int,
-        max_blanks: int,
         first_length: int = 1,
     ):
         """Allocates the cache.
@@ -79,12 +87,12 @@ class BeamEngine:
         Args:
           decoder: the network.
           sampling: `beams`, `length_penalty` and the limits of a blank.
-          num_texts: N.
-          num_slots: the maximum that a text may need, see `slots_needed`.
-          max_blanks: that a text may have.
+          prompts: all that it may be given, or ones as long and with as many blanks.
+          num_texts: N; rounded up to a multiple of the shards of the mesh.
           first_length: see `BeamSettings`.
         """
         self._decoder, self._sampling = decoder, sampling
+        num_texts = -(-num_texts // decoder.num_shards) * decoder.num_shards
         self._texts: list[int | None] = [None] * num_texts
         self._prompts: dict[int, Prompt] = {}
         self._is_new = np.zeros(num_texts, bool)
@@ -93,15 +101,19 @@ class BeamEngine:
             jnp.bool_(sampling.early_stopping),
             jnp.int32(first_length),
         )
-        num_rows = num_texts * sampling.beams
-        self._rows = empty_decode_state(num_rows, cache_size(num_slots))
+        longest = sampling.max_blank_length
+        num_tokens = max((slots_needed(prompt, longest) for prompt in prompts), default=0)
+        num_slots = max(
+            (len(p.ids) + len(p.masks) * longest * sampling.beams for p in prompts), default=0
+        )
+        self._rows = empty_decode_state(num_texts * sampling.beams, cache_size(num_tokens))
         with decoder.on_mesh():
             self._search = empty_search(
-                decoder.new_cache(num_rows, num_slots),
+                decoder.new_cache(num_texts, num_slots),
                 self._rows,
                 sampling.beams,
-                max_blanks,
-                power_of_two(sampling.max_blank_length),
+                power_of_two(max((len(prompt.masks) for prompt in prompts), default=1)),
+                power_of_two(longest),
             )
         self.usage = BeamUsage()
 
@@ -115,33 +127,52 @@ class BeamEngine:
         """Slots with a text."""
         return len(self._texts) - self.num_free
 
-    def start(self, text: int, prompt: Prompt) -> None:
-        """Reads a text into the rows of a free slot.
+    @property
+    def num_refilled(self) -> int:
+        """How many texts are read together while others are searched.
+
+        As many as the mesh reads at once, but no more than a quarter of the slots, which wait.
+        """
+        return min(self._decoder.num_shards, max(len(self._texts) // 4, 1))
+
+    def start(self, texts: Sequence[tuple[int, Prompt]]) -> None:
+        """Reads texts into free slots.
 
         Args:
-          text: what its results are given back with.
-          prompt: its Part A.
+          texts: no more than there are free slots; each with the number that its results are given
+            back with.
         """
-        slot, beams = self._texts.index(None), self._sampling.beams
-        chosen = np.zeros(len(self._texts) * beams, bool)
-        chosen[slot * beams : (slot + 1) * beams] = True
+        free = [slot for slot, text in enumerate(self._texts) if text is None]
+        at_once = self._decoder.num_shards
+        for first in range(0, len(texts), at_once):
+            self._read(texts[first : first + at_once], free[first : first + at_once])
+
+    def _read(self, texts: Sequence[tuple[int, Prompt]], slots: Sequence[int]) -> None:
+        """Reads texts into slots, one on each device."""
         start = time.perf_counter()
-        cache = self._decoder.read(self._search.cache, prompt.ids, chosen)
+        ids = [prompt.ids for _, prompt in texts]
+        cache = self._decoder.read_texts(self._search.cache, ids, slots)
         jax.block_until_ready(cache)
         self.usage.read_seconds += time.perf_counter() - start
         self._search = self._search._replace(cache=cache)
-        for row in np.flatnonzero(chosen):
-            put_text(self._rows, int(row), prompt, self._decoder.blank_start)
-            put_settings(self._rows.settings, int(row), self._sampling, 0)
-        self._texts[slot], self._prompts[text] = text, prompt
-        self._is_new[slot] = True
-        self.usage.prompt_tokens += len(prompt.ids)
-        self.usage.padded_prompt_tokens += self._decoder.padded_size(len(prompt.ids))
+        beams = self._sampling.beams
+        for (text, prompt), slot in zip(texts, slots, strict=False):
+            for row in range(slot * beams, (slot + 1) * beams):
+                put_text(self._rows, row, prompt, self._decoder.blank_start)
+                put_settings(self._rows.settings, row, self._sampling, 0)
+            self._texts[slot], self._prompts[text] = text, prompt
+            self._is_new[slot] = True
+            self.usage.prompt_tokens += len(prompt.ids)
+        longest = max(map(len, ids))
+        self.usage.padded_prompt_tokens += self._decoder.padded_size(longest) * (
+            self._decoder.num_shards
+        )
 
-    def advance(
-        self, *, until_one_ends: bool = False
-    ) -> Iterator[tuple[int, list[list[FoundBlank]]]]:
-        """Runs until all texts are filled, or the first one is; yields those that are.
+    def advance(self, num_ended: int) -> Iterator[tuple[int, list[list[FoundBlank]]]]:
+        """Runs until some texts are filled; yields those that are.
+
+        Args:
+          num_ended: how many, at least 1; all if there are fewer.
 
         Yields:
           The text's number, and for every blank the complete hypotheses, the best first.
@@ -156,7 +187,7 @@ class BeamEngine:
                 np.int32(self._decoder.blank_start),
                 np.asarray(self._decoder.ends, np.int32),
                 self._settings,
-                np.int32(self.num_active if until_one_ends else 1),
+                np.int32(max(self.num_active - num_ended + 1, 1)),
             )
         # Arrays from devices may not be written to.
         self._rows = jax.tree.map(np.array, jax.device_get(self._search.rows))
@@ -197,14 +228,7 @@ def beam_search(
       For every text and blank the complete hypotheses, the best first; never more than beams.
     """
     found: list[list[list[FoundBlank]]] = [[] for _ in prompts]
-    engine = BeamEngine(
-        decoder,
-        sampling,
-        num_texts=num_texts,
-        num_slots=max((slots_needed(p, sampling.max_blank_length) for p in prompts), default=0),
-        max_blanks=power_of_two(max((len(prompt.masks) for prompt in prompts), default=1)),
-        first_length=first_length,
-    )
+    engine = BeamEngine(decoder, sampling, prompts, num_texts=num_texts, first_length=first_length)
     for text, blanks in search_all(engine, enumerate(prompts)):
         found[text] = blanks
     return found
@@ -216,15 +240,16 @@ def search_all(
     """Searches the blanks of numbered texts, in the engine's batches; yields as they are found."""
     waiting = deque(prompts)
     while waiting or engine.num_active:
-        while waiting and engine.num_free:
-            engine.start(*waiting.popleft())
-        yield from engine.advance(until_one_ends=bool(waiting))
+        engine.start([waiting.popleft() for _ in range(min(engine.num_free, len(waiting)))])
+        refilled = min(engine.num_refilled, len(waiting))
+        yield from engine.advance(max(refilled, 1))
 
 
 def _read_hypotheses(results: Hypotheses, text: int, blank: int) -> list[FoundBlank]:
     found = []
+    fields = (results.score, results.length, results.ended, results.tokens, results.log_probs)
     for score, length, ended, tokens, log_probs in zip(
-        *(np.asarray(array[text, blank]) for array in results), strict=True
+        *(np.asarray(array[text, blank]) for array in fields), strict=True
     ):
         if not np.isfinite(score):
             continue

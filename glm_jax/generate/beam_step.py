@@ -1,8 +1,9 @@
 """Beam search for the blanks of several texts at once.
 
-The hypotheses of a text share everything before the blank. Once the best one is known, all rows of
-the text run its tokens, and the next blank is searched from there. Only the tokens of a hypothesis
-have to be kept.
+The beams of a text share one row of the key/value cache. Every token that is run stays in its slot,
+and a beam has the set of slots that it sees: those of the prompt, of the best hypotheses of earlier
+blanks, and of its own tokens. So nothing is copied when beams change their order, and the prompt is
+read once for all beams of a text.
 
 Source: original code, `BeamSearchScorer`, which follows Hugging Face's of 2020.
 """
@@ -36,7 +37,7 @@ class Hypotheses(NamedTuple):
     """The best complete hypotheses of a blank, W for each of N texts, the best first.
 
     T is the maximum number of tokens in a blank; the log-probability of the end follows those of
-    the tokens.
+    the tokens. M is the number of slots of the cache.
     """
 
     score: Float[Array, "N W"]  # -inf where there is none
@@ -44,6 +45,7 @@ class Hypotheses(NamedTuple):
     ended: Bool[Array, "N W"]  # by an end token, not by reaching the limit
     tokens: Int[Array, "N W T"]
     log_probs: Float[Array, "N W T+1"]
+    visible: Bool[Array, "N W M"]  # the slots of its tokens and of everything before them
 
 
 class Beams(NamedTuple):
@@ -52,6 +54,7 @@ class Beams(NamedTuple):
     total: Float[Array, "N W"]  # sum of log-probabilities, -inf for an unused beam
     tokens: Int[Array, "N W T"]
     log_probs: Float[Array, "N W T+1"]
+    visible: Bool[Array, "N W M"]  # as of `Hypotheses`, without the token that has not been run yet
 
 
 class Candidates(NamedTuple):
@@ -62,7 +65,9 @@ class Candidates(NamedTuple):
     token: Int[Array, "N C"]
 
 
-def no_hypotheses(num_texts: int, num_beams: int, max_tokens: int) -> Hypotheses:
+def no_hypotheses(
+    num_texts: int, num_beams: int, max_tokens: int, num_slots: int = 0
+) -> Hypotheses:
     """Empty hypotheses of a blank."""
     shape = (num_texts, num_beams)
     return Hypotheses(
@@ -71,16 +76,18 @@ def no_hypotheses(num_texts: int, num_beams: int, max_tokens: int) -> Hypotheses
         ended=jnp.zeros(shape, bool),
         tokens=jnp.zeros((*shape, max_tokens), jnp.int32),
         log_probs=jnp.zeros((*shape, max_tokens + 1)),
+        visible=jnp.zeros((*shape, num_slots), bool),
     )
 
 
-def first_beams(num_texts: int, num_beams: int, max_tokens: int) -> Beams:
+def first_beams(num_texts: int, num_beams: int, max_tokens: int, num_slots: int = 0) -> Beams:
     """One open hypothesis without tokens a text; the others come with the first token."""
     shape = (num_texts, num_beams)
     return Beams(
         total=jnp.full(shape, -jnp.inf).at[:, 0].set(0.0),
         tokens=jnp.zeros((*shape, max_tokens), jnp.int32),
         log_probs=jnp.zeros((*shape, max_tokens + 1)),
+        visible=jnp.zeros((*shape, num_slots), bool),
     )
 
 
@@ -145,6 +152,7 @@ def search_step(
         ended=jnp.ones_like(ended),
         tokens=_pick(beams.tokens, candidates.beam),
         log_probs=_put(_pick(beams.log_probs, candidates.beam), length, log_prob),
+        visible=_pick(beams.visible, candidates.beam),
     )
     among_best = jnp.arange(num_candidates) < num_beams
     found = add_hypotheses(found, completed, ended & among_best & jnp.isfinite(candidates.total))
@@ -157,6 +165,7 @@ def search_step(
         total=_pick(candidates.total, open_),
         tokens=_put(_pick(beams.tokens, parent), length, token),
         log_probs=_put(_pick(beams.log_probs, parent), length, _pick(log_prob, open_)),
+        visible=_pick(beams.visible, parent),
     )
     worst, best = found.score[:, -1], _score(candidates.total[:, 0], taken, settings)
     done = jnp.isfinite(worst) & (settings.early_stopping | (worst >= best))
@@ -174,6 +183,7 @@ def close_search(
         ended=jnp.zeros_like(length, bool),
         tokens=beams.tokens,
         log_probs=beams.log_probs,
+        visible=beams.visible,
     )
     return add_hypotheses(found, open_, jnp.isfinite(beams.total))
 

@@ -128,13 +128,18 @@ def next_logits(
     num_slots = cache[0].key.shape[0] * PAGE_SIZE
     active = rows.current < rows.count
     slot = jnp.where(active, rows.length - 1, num_slots)  # beyond the end, nothing is written
-    tokens = jnp.take_along_axis(rows.tokens, jnp.maximum(rows.length - 1, 0)[:, None], axis=1)
-    position_ids = jnp.stack([_mask_position(rows), rows.taken + 1], axis=1)[..., None]  # [B, 2, 1]
+    tokens, position_ids = last_tokens(rows)
     visible = memory_mask(jnp.where(active, slot, 0), 1, num_slots)
-    hidden, cache = network(
-        model, params, tokens, position_ids, cache, slot, visible, method="extend"
-    )
+    inputs = (tokens[:, None], position_ids[..., None], cache, slot, visible)
+    hidden, cache = network(model, params, *inputs, method="extend")
     return network(model, params, hidden[:, 0], method="last_logits"), cache
+
+
+def last_tokens(rows: DecodeState) -> tuple[Int[Array, "B"], Int[Array, "B 2"]]:
+    """The last token of every row, which has not been run yet, and its position ids."""
+    last = jnp.maximum(rows.length - 1, 0)[:, None]
+    tokens = jnp.take_along_axis(rows.tokens, last, axis=1)[:, 0]
+    return tokens, jnp.stack([_mask_position(rows), rows.taken + 1], axis=1)
 
 
 def _mask_position(rows: DecodeState) -> Int[Array, "B"]:

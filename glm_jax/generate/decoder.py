@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -19,7 +20,8 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from glm_jax.model import GLM
 from glm_jax.model.decoding import DecodingGLM, by_layer
-from glm_jax.model.kv_cache import PAGE_SIZE, Cache, empty_cache, put_prompt
+from glm_jax.model.kv_cache import PAGE_SIZE, Cache, empty_cache, put_prompt, put_prompts
+from glm_jax.parallel.layout import BATCH_AXES, constrain
 
 MIN_CACHE_SIZE = 1024
 
@@ -59,6 +61,32 @@ class Decoder:
         tokens[0, : len(ids)] = ids
         with self.on_mesh():
             return _read(self.model, self.params, cache, tokens, np.int32(len(ids)), rows)
+
+    @property
+    def num_shards(self) -> int:
+        """Over how many devices the rows of a cache are sharded, if their number allows it."""
+        return 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
+
+    def read_texts(
+        self, cache: Cache, texts: Sequence[Sequence[int]], rows: Sequence[int]
+    ) -> Cache:
+        """Runs Part A of several texts, each into one row of a cache.
+
+        The given cache is donated. `num_shards` texts are run at a time, one on each device.
+
+        Args:
+          cache: of B rows.
+          texts: the ids of each, no more than `num_shards`.
+          rows: of each text its row.
+        """
+        tokens = np.zeros((self.num_shards, self.padded_size(max(map(len, texts)))), np.int32)
+        length = np.ones(self.num_shards, np.int32)
+        text_of_row = np.full(cache[0].key.shape[1], -1, np.int32)
+        for number, (ids, row) in enumerate(zip(texts, rows, strict=True)):
+            tokens[number, : len(ids)] = ids
+            length[number], text_of_row[row] = len(ids), number
+        with self.on_mesh():
+            return _read_texts(self.model, self.params, cache, tokens, length, text_of_row)
 
     def padded_size(self, length: int) -> int:
         """The padded length of a prompt."""
@@ -136,7 +164,28 @@ def _read(
     length: Int[Array, ""],
     rows: Bool[Array, "B"],
 ) -> Cache:
+    return put_prompt(cache, _prompt_cache(model, params, tokens, length[None]), rows)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _read_texts(
+    model: DecodingGLM,
+    params: PyTree,
+    cache: Cache,
+    tokens: Int[Array, "R L"],
+    length: Int[Array, "R"],
+    text_of_row: Int[Array, "B"],
+) -> Cache:
+    tokens = constrain(tokens, ("batch", "replicated"))
+    return put_prompts(cache, _prompt_cache(model, params, tokens, length), text_of_row)
+
+
+def _prompt_cache(
+    model: DecodingGLM, params: PyTree, tokens: Int[Array, "R L"], length: Int[Array, "R"]
+) -> Cache:
     index = jnp.arange(tokens.shape[1])
-    position_ids = jnp.where(index < length, jnp.stack([index, jnp.zeros_like(index)]), 0)[None]
-    _, prompt = network(model, params, tokens, position_ids, length[None], method="read")
-    return put_prompt(cache, cast(Cache, prompt), rows)
+    # The second position of Part A is 0 everywhere.
+    first = jnp.where(index < length[:, None], index, 0)
+    position_ids = jnp.stack([first, jnp.zeros_like(first)], axis=1)
+    _, prompt = network(model, params, tokens, position_ids, length, method="read")
+    return cast(Cache, prompt)

@@ -175,17 +175,22 @@ def put_prompt(cache: Cache, prompt: Cache, rows: Bool[Array, "B"]) -> Cache:
     return jax.tree.map(put, cache, prompt)
 
 
-def reorder(
-    cache: Cache, rows: Int[Array, "B"], first_page: Int[Array, ""], end_page: Int[Array, ""]
-) -> Cache:
-    """Copies row `rows[i]` to row i in the pages from `first_page` to `end_page`, exclusive."""
+def put_prompts(cache: Cache, prompts: Cache, text_of_row: Int[Array, "B"]) -> Cache:
+    """Writes the caches of several texts into the first pages of some rows of another cache.
 
-    def take(page: Int[Array, ""], cache: Cache) -> Cache:
-        return jax.tree.map(
-            lambda pages: constrain(pages.at[page].set(pages[page][rows]), _AXES), cache
-        )
+    Args:
+      cache: of B rows.
+      prompts: of R rows, with as many pages or fewer.
+      text_of_row: the row of `prompts` for each row of `cache`; -1 for rows to leave as they are.
+    """
+    chosen = (text_of_row >= 0)[:, None, None, None]
 
-    return jax.lax.fori_loop(first_page, end_page, take, cache)
+    def put(old: Float[Array, "P B H 64 K"], new: Float[Array, "Q R H 64 K"]):
+        pages = new.shape[0]
+        placed = constrain(jnp.take(new, jnp.maximum(text_of_row, 0), axis=1), _AXES)
+        return constrain(old.at[:pages].set(jnp.where(chosen, placed, old[:pages])), _AXES)
+
+    return jax.tree.map(put, cache, prompts)
 
 
 def _pages(array: Float[Array, "B L H K"]) -> Float[Array, "P B H 64 K"]:

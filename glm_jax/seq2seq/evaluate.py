@@ -17,6 +17,7 @@ from glm_jax.finetune.recorded import best_checkpoint
 from glm_jax.finetune.vocabulary import check_vocabulary, find_tokenizer
 from glm_jax.generate.beam_engine import BeamUsage
 from glm_jax.generate.decoder import Decoder, make_decoder
+from glm_jax.io.files import write_file
 from glm_jax.model import GLM
 from glm_jax.parallel.mesh import make_mesh
 from glm_jax.seq2seq.config import Seq2SeqConfig, Seq2SeqEvaluationConfig
@@ -106,7 +107,35 @@ def evaluate_seq2seq(
     if file is not None:
         file.sort([str(example.guid) for example in examples])
         metrics = judged_metrics(settings, examples, file, tokenizer) if judged else {}
-    return Seq2SeqResult(len(examples), metrics, usage)
+    result = Seq2SeqResult(len(examples), metrics, usage)
+    if writes:
+        write_results(outputs.with_suffix(".results.json"), result)
+    return result
+
+
+def write_results(path: epath.Path, result: Seq2SeqResult) -> None:
+    """Writes the metrics, and what the search did; a call that had nothing to search for keeps what
+    the one before it did.
+
+    Args:
+      path: of the file, next to the outputs.
+      result: of this call.
+    """
+    usage: Mapping[str, Any] = {
+        **dataclasses.asdict(result.usage),
+        "padding_share": result.usage.padding_share,
+        "idle_share": result.usage.idle_share,
+        "wasted_share": result.usage.wasted_share,
+    }
+    if not result.usage.text_slots and path.exists():
+        usage = json.loads(path.read_text())["usage"]
+    values = {
+        "num_outputs": result.num_outputs,
+        "metrics": {name: estimate.value for name, estimate in result.metrics.items()},
+        "intervals": {name: [e.low, e.high] for name, e in result.metrics.items()},
+        "usage": usage,
+    }
+    write_file(path, (json.dumps(values, indent=1) + "\n").encode())
 
 
 def judged_metrics(

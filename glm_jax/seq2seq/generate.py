@@ -9,8 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from glm_jax.generate.beam_engine import BeamEngine, BeamUsage, FoundBlank, search_all
-from glm_jax.generate.decoder import Decoder, power_of_two
-from glm_jax.generate.engine import slots_needed
+from glm_jax.generate.decoder import Decoder
 from glm_jax.generate.prompt import Prompt
 from glm_jax.generate.settings import Sampling
 from glm_jax.seq2seq.outputs import Output, Outputs
@@ -71,14 +70,7 @@ def generate_outputs(
     done = len(names) - len(waiting)
     # Sizes are those of all sources, so that a continued run searches with the same programs.
     everything = list(prompts.values())
-    engine = BeamEngine(
-        decoder,
-        sampling,
-        num_texts=num_texts,
-        num_slots=max(slots_needed(p, sampling.max_blank_length) for p in everything),
-        max_blanks=power_of_two(max(len(prompt.masks) for prompt in everything)),
-        first_length=0,
-    )
+    engine = BeamEngine(decoder, sampling, everything, num_texts=num_texts, first_length=0)
     numbered = [(number, prompts[name]) for number, name in enumerate(waiting)]
     for number, blanks in search_all(engine, numbered):
         done += 1

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.attention.mask import memory_mask, prefix_mask
 from glm_jax.model.decoding import DecodingGLM, by_layer
-from glm_jax.model.kv_cache import empty_cache, put_prompt, reorder
+from glm_jax.model.kv_cache import empty_cache, put_prompt, put_prompts
 
 CONFIG = GLMConfig(
     vocab_size=64, num_layers=2, hidden_size=16, num_attention_heads=2, max_sequence_length=20
@@ -224,9 +224,11 @@ def test_a_text_read_into_some_rows_goes_on_as_one_pass(seed, prompt):
     cache = put_prompt(other, text, jnp.array([True, False, True]))
     for layer in cache:
         assert np.all(layer.key[:, 1] == 1) and np.all(layer.key[1:] == 1)
-    cache = reorder(cache, jnp.array([2, 0, 0]), jnp.int32(0), jnp.int32(1))
+    two = jax.tree.map(lambda array: jnp.concatenate([2 * jnp.ones_like(array), array], 1), text)
+    cache = put_prompts(cache, two, jnp.array([-1, 1, 0]))
     for layer in cache:
-        assert np.all(layer.key[1:] == 1)
+        assert np.all(layer.key[0, 2] == 2) and np.all(layer.key[1:] == 1)
+    cache = put_prompts(cache, two, jnp.array([-1, -1, 1]))
     for place in range(prompt, LENGTH):
         rows = np.repeat(tokens[:1, place, None], BATCH, 0)
         positions = np.repeat(position_ids[:1, :, place, None], BATCH, 0)

@@ -1,0 +1,1 @@
+"""The published results, and how each of them is run here."""
