@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
-from glm_jax.model import GLM
-from glm_jax.model.decoding import DecodingGLM, by_layer
+from glm_jax.model import GLM, decoding_network, decoding_params
+from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import PAGE_SIZE, Cache, empty_cache, put_prompt
 
 MIN_CACHE_SIZE = 1024
@@ -87,8 +87,8 @@ def make_decoder(
       ends: names of the tokens that end a blank.
     """
     return Decoder(
-        DecodingGLM(model.config),
-        jax.jit(by_layer)(params),
+        decoding_network(model.config),
+        jax.jit(partial(decoding_params, model.config))(params),
         special["sop"],
         tuple(special[name] for name in ends),
         _mesh_of(params),
