@@ -123,7 +123,6 @@ class Dimensions:
             f"{layer}.attention.relative.weight": (D, D),
         }
 
-
     def _prefix(self, attention: str) -> dict[str, tuple[int, ...]]:
         """The shapes of a trained prefix."""
         P, D = self.prefix_tokens, self.hidden_size

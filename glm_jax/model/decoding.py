@@ -25,6 +25,7 @@ from glm_jax.model.quantized import quantized
 from glm_jax.model.row_linear import RowLinear, few_rows_product
 from glm_jax.model.self_attention import AttentionExtras
 
+
 class DecodingGLM(GLM):
     """The same network as `GLM`, for parameters as `by_layer` gives them.
 

@@ -75,7 +75,9 @@ class GLM(nn.Module):
         """One block, or a stack of them, for a method such as `setup` to assign."""
         return Block(self.config, linear)
 
-    def extras(self, position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"]) -> AttentionExtras | None:
+    def extras(
+        self, position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"]
+    ) -> AttentionExtras | None:
         """What the attention of every layer takes from this pass besides its masks."""
         return None
 

@@ -101,9 +101,7 @@ def _dropped(
     _, _, length, width = both.shape
     rows = jnp.broadcast_to(both.reshape(1, 2 * length, width), (batch_size, 2 * length, width))
     first = local_offset((TENSOR,), width)
-    kept = dropout.hidden(
-        rate, rows, _DROPOUT_USE, first_column=first, num_columns=num_columns
-    )
+    kept = dropout.hidden(rate, rows, _DROPOUT_USE, first_column=first, num_columns=num_columns)
     return jnp.swapaxes(kept.reshape(batch_size, 2, length, width), 0, 1)
 
 

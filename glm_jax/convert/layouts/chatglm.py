@@ -116,9 +116,7 @@ class ChatGLMSource:
         return to_thirds(tensor, heads)
 
 
-def _sort(
-    files: HuggingFaceFiles, *, ignore_extra: bool
-) -> tuple[dict[str, str], tuple[str, ...]]:
+def _sort(files: HuggingFaceFiles, *, ignore_extra: bool) -> tuple[dict[str, str], tuple[str, ...]]:
     """The stored name of every tensor by its plain one, and the names of what is extra.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The files with weights of a Hugging Face folder: torch files or safetensors, with an index or not.
+"""The files with weights of a Hugging Face folder: torch files or safetensors.
 
 An index's total size is not read: that of ChatGLM-6B is wrong.
 """
