@@ -61,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "them",
     )
     parser.add_argument(
+        "--quantize",
+        choices=("int8", "int4", "none"),
+        help="quantize the matrices of the layers by rows, or expand quantized ones (none)",
+    )
+    parser.add_argument(
         "--base",
         metavar="CHECKPOINT",
         help="the ChatGLM checkpoint that SOURCE, a prefix of P-tuning v2, was trained for",
@@ -113,6 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
             new_positions=arguments.new_positions or DEFAULT_NEW_POSITIONS,
             seed=arguments.seed or 0,
             pad_vocab_to_multiple_of=arguments.pad_vocab_to_multiple_of,
+            quantization=arguments.quantize,
         ),
         num_attention_heads=arguments.num_attention_heads,
         ignore_extra=arguments.ignore_extra,

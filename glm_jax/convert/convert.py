@@ -25,6 +25,7 @@ from glm_jax.convert.layouts.native_record import model_config
 from glm_jax.convert.layouts.native_writer import NativeDestination
 from glm_jax.convert.layouts.original_writer import OriginalDestination
 from glm_jax.convert.open import open_source, readable_checkpoint
+from glm_jax.convert.quantize import BITS, ExpandedSource, QuantizedSource
 from glm_jax.convert.report import Report, describe_heads
 from glm_jax.convert.side_files import copy_side_files, write_evaluation_settings
 from glm_jax.convert.transfer import Progress, compare, copy_tensors
@@ -81,9 +82,9 @@ def convert(
         readable_checkpoint(path) as local,
         open_source(local, num_attention_heads, ignore_extra=ignore_extra, base=base) as opened,
     ):
-        source = ChangedSource(opened, changes or Changes())
-        config = _config(opened, source, num_attention_heads)
-        plan = _Plan(kind, opened, source, config, model_parallel_size, file_format)
+        changed, order = _changed(opened, changes or Changes())
+        config = _config(opened, changed, num_attention_heads)
+        plan = _Plan(kind, opened, changed, order, config, model_parallel_size, file_format)
         _check_vocabulary(plan)
         fault = FaultWatch()
         try:
@@ -109,7 +110,8 @@ class _Plan:
 
     kind: str
     opened: WeightSource
-    source: ChangedSource
+    source: WeightSource
+    order: list[str]
     config: Any
     model_parallel_size: int
     file_format: str
@@ -136,9 +138,23 @@ class _Plan:
         }
 
 
-def _describe_extension(opened: WeightSource, source: ChangedSource) -> str | None:
+def _changed(opened: WeightSource, changes: Changes) -> tuple[WeightSource, list[str]]:
+    """The source with its changes, and the names of its tensors in the order of reading."""
+    order = opened.reading_order if isinstance(opened, NativeCheckpoint) else list(opened.tensors)
+    source = opened
+    if changes.quantization == "none":
+        source = ExpandedSource(source, changes.dtype)
+        order = source.order(order)
+    source = ChangedSource(source, changes)
+    if changes.quantization in BITS:
+        source = QuantizedSource(source, changes.quantization)
+        order = source.order(order)
+    return source, order
+
+
+def _describe_extension(opened: WeightSource, source: WeightSource) -> str | None:
     """The position tables' old and new length, where they were extended."""
-    if source.new_positions is None:
+    if not isinstance(source, ChangedSource) or source.new_positions is None:
         return None
     old, new = (
         measure(each.tensors, str(each.path), each.where).max_sequence_length
@@ -192,7 +208,7 @@ def _read_back(
 
 
 def _new_destination(folder: Path, plan: _Plan, checksums: Mapping[str, int]) -> WeightDestination:
-    tensors, metadata, order = plan.source.tensors, plan.metadata, _order(plan.opened)
+    tensors, metadata, order = plan.source.tensors, plan.metadata, plan.order
     if plan.kind == "native":
         fields = dataclasses.asdict(plan.config)
         return NativeDestination(folder, order, tensors, metadata, fields, checksums)
@@ -213,7 +229,7 @@ def _is_no_original(config: Any) -> bool:
     return isinstance(config, ChatGLMConfig) or getattr(config, "quantization", "none") != "none"
 
 
-def _config(opened: WeightSource, source: ChangedSource, num_attention_heads: int | None) -> Any:
+def _config(opened: WeightSource, source: WeightSource, num_attention_heads: int | None) -> Any:
     """The model's configuration: inferred, and what a run's record has besides the dimensions."""
     heads = opened.metadata.num_attention_heads or num_attention_heads
     config = infer_config(source.tensors, heads, opened.metadata.huggingface_config)
@@ -222,14 +238,10 @@ def _config(opened: WeightSource, source: ChangedSource, num_attention_heads: in
     recorded = model_config(opened.record, opened.tensors, opened.step_folder)
     dimensions = {
         name: getattr(config, name)
-        for name in ("vocab_size", "max_sequence_length")
+        for name in ("vocab_size", "max_sequence_length", "quantization")
         if hasattr(recorded, name)
     }
     return dataclasses.replace(recorded, **dimensions)
-
-
-def _order(source: WeightSource) -> list[str]:
-    return source.reading_order if isinstance(source, NativeCheckpoint) else list(source.tensors)
 
 
 def _folder_of(source: WeightSource) -> Path:

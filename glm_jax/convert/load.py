@@ -15,11 +15,13 @@ from jaxtyping import PyTree
 
 from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.convert.array_layouts import to_native
+from glm_jax.convert.dimensions import WORD_EMBEDDING
 from glm_jax.convert.infer_config import infer_config
 from glm_jax.convert.layouts.native import NativeCheckpoint, NativeSource
 from glm_jax.convert.layouts.native_record import model_config
 from glm_jax.convert.names import by_native
 from glm_jax.convert.open import open_source, readable_checkpoint
+from glm_jax.convert.quantize import ExpandedSource, scale_name
 from glm_jax.convert.tensors import contiguous
 from glm_jax.convert.weights import WeightSource
 from glm_jax.errors import UsageError
@@ -80,6 +82,8 @@ def load(
                     source.metadata.huggingface_config,
                 )
             )
+        if scale_name(WORD_EMBEDDING) in source.tensors:
+            source = ExpandedSource(source, only_words=True)
         abstract = _abstract(model, mesh, dtype)
         if isinstance(source, NativeSource) and not source.converted:
             step = source.step_folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,6 +31,10 @@ class FoundBlank(NamedTuple):
 
     blank: FilledBlank
     score: float
+
+
+FirstLength = int | Callable[[Prompt], int]
+"""The length that hypotheses have before their first token, of all texts or by the prompt."""
 
 
 @dataclass
@@ -72,7 +76,7 @@ class BeamEngine:
         num_texts: int,
         num_slots: int,
         max_blanks: int,
-        first_length: int = 1,
+        first_length: FirstLength = 1,
     ):
         """Allocates the cache.
 
@@ -82,8 +86,10 @@ class BeamEngine:
           num_texts: N.
           num_slots: the maximum that a text may need, see `slots_needed`.
           max_blanks: that a text may have.
-          first_length: see `BeamSettings`.
+          first_length: see `BeamSettings`; of each text, or of all.
         """
+        self._first_length = first_length
+        self._first_lengths = np.zeros(num_texts, np.int32)
         self._decoder, self._sampling = decoder, sampling
         self._texts: list[int | None] = [None] * num_texts
         self._prompts: dict[int, Prompt] = {}
@@ -91,7 +97,7 @@ class BeamEngine:
         self._settings = BeamSettings(
             jnp.float32(sampling.length_penalty),
             jnp.bool_(sampling.early_stopping),
-            jnp.int32(first_length),
+            jnp.zeros(num_texts, jnp.int32),
         )
         num_rows = num_texts * sampling.beams
         self._rows = empty_decode_state(num_rows, cache_size(num_slots))
@@ -135,6 +141,8 @@ class BeamEngine:
             put_settings(self._rows.settings, int(row), self._sampling, 0)
         self._texts[slot], self._prompts[text] = text, prompt
         self._is_new[slot] = True
+        first = self._first_length
+        self._first_lengths[slot] = first if isinstance(first, int) else first(prompt)
         self.usage.prompt_tokens += len(prompt.ids)
         self.usage.padded_prompt_tokens += self._decoder.padded_size(len(prompt.ids))
 
@@ -155,7 +163,7 @@ class BeamEngine:
                 self._is_new,
                 np.int32(self._decoder.blank_start),
                 np.asarray(self._decoder.ends, np.int32),
-                self._settings,
+                self._settings._replace(first_length=jnp.asarray(self._first_lengths)),
                 np.int32(self.num_active if until_one_ends else 1),
             )
         # Arrays from devices may not be written to.
@@ -182,7 +190,7 @@ def beam_search(
     sampling: Sampling,
     *,
     num_texts: int,
-    first_length: int = 1,
+    first_length: FirstLength = 1,
 ) -> list[list[list[FoundBlank]]]:
     """Fills the blanks of texts by beam search, from left to right, each from the best before it.
 
@@ -191,7 +199,7 @@ def beam_search(
       prompts: Part A of the texts.
       sampling: `beams`, `length_penalty` and the limits of a blank.
       num_texts: texts at a time.
-      first_length: see `BeamSettings`.
+      first_length: see `BeamSettings`; of each text, or of all.
 
     Returns:
       For every text and blank the complete hypotheses, the best first; never more than beams.

@@ -69,6 +69,11 @@ def chat_prompt(
     return Prompt(list(ids[:context]), [context], written, position_step=1)
 
 
+def full_length(prompt: Prompt) -> int:
+    """All tokens of a prompt with one blank, its start token included."""
+    return len(prompt.ids) + 1 + len(prompt.written)
+
+
 def mask_ids(special: Mapping[str, int]) -> frozenset[int]:
     """The ids of all mask tokens."""
     return frozenset(special[name] for name in MASK_NAMES if name in special)

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from glm_jax.model.attention.choose import attention_function
 from glm_jax.model.dropout import Dropout
@@ -130,7 +130,7 @@ def by_layer(params: PyTree) -> PyTree:
     num_layers = len(jax.tree.leaves(stacked)[0])
     others = {name: leaf for name, leaf in params.items() if name != "layers"}
 
-    def of_layer(keys: tuple[Any, ...], leaf: Float[Array, "N ..."], number: int):
+    def of_layer(keys: tuple[Any, ...], leaf: Shaped[Array, "N ..."], number: int):
         return jnp.moveaxis(leaf[number], 0, -1) if keys[-1].key == "kernel" else leaf[number]
 
     layers = {

@@ -157,11 +157,11 @@ def attend_pages(
     sums = (lowest, jnp.zeros((*shape, 1)), jnp.zeros(query.shape))
     if prefix is not None:
         size = (len(query), *prefix.key.shape[1:])
-        keys = (
+        key, value = (
             jnp.swapaxes(jnp.broadcast_to(array, size), 1, 2).astype(cache.key.dtype)
             for array in prefix
         )  # [B, H, P, K]
-        sums = _add_keys(sums, query, *keys, jnp.ones((1, 1, 1, prefix.length), bool))
+        sums = _add_keys(sums, query, key, value, jnp.ones((1, 1, 1, prefix.length), bool))
     _, total, context = jax.lax.fori_loop(0, num_pages, add_page, sums)
     return jnp.swapaxes(context / total, 1, 2).astype(cache.value.dtype)
 

@@ -25,8 +25,10 @@ def network_of(config: GLMConfig, *, linear: LinearKind = Linear, **attributes: 
       linear: the kind of linear maps in the blocks, on floating-point kernels.
       attributes: others of `GLM`.
     """
-    network = ChatGLM if isinstance(config, ChatGLMConfig) else GLM
-    return network(config, linear=quantized(linear, config.quantization), **attributes)
+    linear = quantized(linear, config.quantization)
+    if isinstance(config, ChatGLMConfig):
+        return ChatGLM(config, linear=linear, **attributes)
+    return GLM(config, linear=linear, **attributes)
 
 
 def decoding_network(config: GLMConfig) -> DecodingGLM:

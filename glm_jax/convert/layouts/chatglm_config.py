@@ -184,7 +184,7 @@ def chatglm_config_fields(
     return fields
 
 
-def _check(name: str, value: object, expected: str, minimum: int) -> None:
+def _check(name: str, value: Any, expected: str, minimum: int) -> None:
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     if not is_integer or not minimum <= value <= MAX_INTEGER:
         raise _wrong(name, value, expected)
