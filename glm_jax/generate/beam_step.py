@@ -22,9 +22,9 @@ class BeamSettings(NamedTuple):
     Attributes:
       length_penalty: a hypothesis' score is its log-probability / length^penalty.
       early_stopping: end when as many hypotheses are complete as there are beams.
-      first_length: length of a hypothesis without tokens, of all texts or of each: 1 where the start token of a blank
-        counts, as in the original's filling of blanks; 0 where not, as in its sequence to sequence
-        evaluation; that of the prompt where it counts, as in ChatGLM.
+      first_length: length of a hypothesis without tokens, of all texts or of each: 1 where the
+        start token of a blank counts, as in the original's filling of blanks; 0 where not, as in
+        its sequence to sequence evaluation; that of the prompt where it counts, as in ChatGLM.
     """
 
     length_penalty: Float[Array, ""]
