@@ -25,13 +25,14 @@ class Changes:
     """The changes asked for; None leaves things as they are.
 
     Attributes:
-      dtype: of every tensor.
+      dtype: of every tensor but integers.
       max_sequence_length: the position tables are extended to it.
       new_positions: what the added rows of the position tables are, "random" or "repeat", as in
         `extend_positions`.
       seed: of random rows.
       pad_vocab_to_multiple_of: rows of zeros are added to the word embedding up to a multiple. The
         original pads to a multiple of 128 x ranks.
+      quantization: "int8" or "int4" quantizes the matrices of the layers; "none" expands them.
     """
 
     dtype: np.dtype | None = None
@@ -39,6 +40,7 @@ class Changes:
     new_positions: str = DEFAULT_NEW_POSITIONS
     seed: int = 0
     pad_vocab_to_multiple_of: int | None = None
+    quantization: str | None = None
 
     def __post_init__(self) -> None:
         choice("changes", self, "new_positions", NEW_POSITIONS)
@@ -60,7 +62,8 @@ class ChangedSource:
         self._rows = _new_rows(source, changes)
         self.tensors: Mapping[str, TensorInfo] = {
             name: TensorInfo(
-                (self._rows.get(name, info.shape[0]), *info.shape[1:]), changes.dtype or info.dtype
+                (self._rows.get(name, info.shape[0]), *info.shape[1:]),
+                _new_dtype(info.dtype, changes),
             )
             for name, info in source.tensors.items()
         }
@@ -114,6 +117,10 @@ class ChangedSource:
         return extend_positions(tensor, rows, how, name=name, seed=seed)
 
 
+def _new_dtype(dtype: np.dtype, changes: Changes) -> np.dtype:
+    return dtype if changes.dtype is None or dtype == np.int8 else changes.dtype
+
+
 def _new_rows(source: WeightSource, changes: Changes) -> dict[str, int]:
     """The new number of rows of every table that gets more."""
     rows: dict[str, int] = {}
@@ -126,7 +133,7 @@ def _new_rows(source: WeightSource, changes: Changes) -> dict[str, int]:
         tables = [name for name in POSITION_TABLES if name in source.tensors]
         if not tables:
             raise UsageError(
-                f"{source.path} has relative positions, and so no table of positions to extend"
+                f"{source.path} has relative or rotary positions, and so no table to extend"
             )
         wanted = length + len(tables) - 1  # two tables have a row for position 0 as well
         for name in tables:

@@ -13,8 +13,13 @@ from etils import epath
 from glm_jax.checkpoints.record import STATE_ITEM, find_step, read_record
 from glm_jax.convert.base_weights import read_base
 from glm_jax.convert.layouts.adapted import AdaptedSource
-from glm_jax.convert.layouts.huggingface import SAFETENSORS_SUFFIX, HuggingFaceSource
+from glm_jax.convert.layouts.chatglm import ChatGLMSource
+from glm_jax.convert.layouts.chatglm_config import MODEL_TYPE
+from glm_jax.convert.layouts.chatglm_names import is_chatglm
+from glm_jax.convert.layouts.chatglm_prefix import PrefixedSource
+from glm_jax.convert.layouts.huggingface import HuggingFaceSource
 from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE
+from glm_jax.convert.layouts.huggingface_files import SAFETENSORS_SUFFIX, HuggingFaceFiles
 from glm_jax.convert.layouts.native import NativeSource
 from glm_jax.convert.layouts.original import OriginalSource
 from glm_jax.convert.layouts.rank_files import TRACKERS, rank_file_name
@@ -29,6 +34,7 @@ def open_source(
     num_attention_heads: int | None = None,
     *,
     ignore_extra: bool = False,
+    base: str | os.PathLike[str] | None = None,
 ) -> WeightSource:
     """Opens the checkpoint at a path, whatever its kind.
 
@@ -37,13 +43,17 @@ def open_source(
         one of its tags or a file of it; a Hugging Face folder, or one file with its weights.
       num_attention_heads: H, where the checkpoint doesn't record it.
       ignore_extra: leaves out tensors that GLM doesn't have, which are refused otherwise.
+      base: the network that the prefix of P-tuning v2 at `path` was trained for.
 
     Raises:
       UsageError: nothing of these is there, it is damaged, records another number of heads, or has
         extra tensors.
     """
     resolved = resolve_path(path, "the checkpoint")
-    source = _open(resolved, path, num_attention_heads, ignore_extra)
+    if base is None:
+        source = _open(resolved, path, num_attention_heads, ignore_extra)
+    else:
+        source = _open_prefixed(resolved, base, num_attention_heads, ignore_extra)
     recorded = source.metadata.num_attention_heads
     if num_attention_heads is not None and recorded not in (None, num_attention_heads):
         source.__exit__()
@@ -76,8 +86,27 @@ def _open(
             f"(one of its checkpoints), no {' or '.join(TRACKERS)} or {rank_file_name(0)} (the "
             f"original code's), and no {CONFIG_FILE} (Hugging Face)"
         )
-    source = HuggingFaceSource if huggingface else OriginalSource
+    source = _huggingface_kind(local) if huggingface else OriginalSource
     return source(local, num_attention_heads, ignore_extra=ignore_extra)
+
+
+def _open_prefixed(
+    path: epath.Path,
+    base: str | os.PathLike[str],
+    num_attention_heads: int | None,
+    ignore_extra: bool,
+) -> WeightSource:
+    """Opens a folder of P-tuning v2 over its base."""
+    if not path.exists():
+        raise UsageError(f"there is no checkpoint at {path}: no such file or folder")
+    local = local_path(path, "a folder of P-tuning v2")
+    resolved = resolve_path(base, "the base weights")
+    opened = _open(resolved, base, num_attention_heads, ignore_extra)
+    try:
+        return PrefixedSource(local, opened)
+    except BaseException:
+        opened.__exit__()
+        raise
 
 
 def _open_native(path: epath.Path) -> WeightSource:
@@ -96,6 +125,18 @@ def _open_native(path: epath.Path) -> WeightSource:
     except BaseException:
         resources.close()
         raise
+
+
+def _huggingface_kind(path: Path) -> type[HuggingFaceSource | ChatGLMSource]:
+    """Whose checkpoint a Hugging Face folder or file is.
+
+    Raises:
+      UsageError: a file of it is missing or damaged.
+    """
+    files = HuggingFaceFiles(path)
+    files.close()
+    named = (files.config or {}).get("model_type") == MODEL_TYPE
+    return ChatGLMSource if named or is_chatglm(files.tensors) else HuggingFaceSource
 
 
 def _is_huggingface_file(file: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,6 +31,10 @@ class FoundBlank(NamedTuple):
 
     blank: FilledBlank
     score: float
+
+
+FirstLength = int | Callable[[Prompt], int]
+"""The length that hypotheses have before their first token, of all texts or by the prompt."""
 
 
 @dataclass
@@ -80,7 +84,7 @@ class BeamEngine:
         prompts: Sequence[Prompt],
         *,
         num_texts: int,
-        first_length: int = 1,
+        first_length: FirstLength = 1,
     ):
         """Allocates the cache.
 
@@ -89,22 +93,27 @@ class BeamEngine:
           sampling: `beams`, `length_penalty` and the limits of a blank.
           prompts: all that it may be given, or ones as long and with as many blanks.
           num_texts: N; rounded up to a multiple of the shards of the mesh.
-          first_length: see `BeamSettings`.
+          first_length: see `BeamSettings`; of each text, or of all.
         """
         self._decoder, self._sampling = decoder, sampling
         num_texts = -(-num_texts // decoder.num_shards) * decoder.num_shards
+        self._first_length, self._first_lengths = first_length, np.zeros(num_texts, np.int32)
         self._texts: list[int | None] = [None] * num_texts
         self._prompts: dict[int, Prompt] = {}
         self._is_new = np.zeros(num_texts, bool)
         self._settings = BeamSettings(
             jnp.float32(sampling.length_penalty),
             jnp.bool_(sampling.early_stopping),
-            jnp.int32(first_length),
+            jnp.zeros(num_texts, jnp.int32),
         )
         longest = sampling.max_blank_length
         num_tokens = max((slots_needed(prompt, longest) for prompt in prompts), default=0)
         num_slots = max(
-            (len(p.ids) + len(p.masks) * longest * sampling.beams for p in prompts), default=0
+            (
+                len(p.ids) + len(p.written) + len(p.masks) * longest * sampling.beams
+                for p in prompts
+            ),
+            default=0,
         )
         self._rows = empty_decode_state(num_texts * sampling.beams, cache_size(num_tokens))
         with decoder.on_mesh():
@@ -150,20 +159,20 @@ class BeamEngine:
     def _read(self, texts: Sequence[tuple[int, Prompt]], slots: Sequence[int]) -> None:
         """Reads texts into slots, one on each device."""
         start = time.perf_counter()
-        ids = [prompt.ids for _, prompt in texts]
-        cache = self._decoder.read_texts(self._search.cache, ids, slots)
+        cache = self._decoder.read_texts(self._search.cache, [prompt for _, prompt in texts], slots)
         jax.block_until_ready(cache)
         self.usage.read_seconds += time.perf_counter() - start
         self._search = self._search._replace(cache=cache)
-        beams = self._sampling.beams
+        beams, first = self._sampling.beams, self._first_length
         for (text, prompt), slot in zip(texts, slots, strict=False):
             for row in range(slot * beams, (slot + 1) * beams):
                 put_text(self._rows, row, prompt, self._decoder.blank_start)
                 put_settings(self._rows.settings, row, self._sampling, 0)
             self._texts[slot], self._prompts[text] = text, prompt
             self._is_new[slot] = True
+            self._first_lengths[slot] = first if isinstance(first, int) else first(prompt)
             self.usage.prompt_tokens += len(prompt.ids)
-        longest = max(map(len, ids))
+        longest = max(len(prompt.ids) for _, prompt in texts)
         self.usage.padded_prompt_tokens += self._decoder.padded_size(longest) * (
             self._decoder.num_shards
         )
@@ -186,7 +195,7 @@ class BeamEngine:
                 self._is_new,
                 np.int32(self._decoder.blank_start),
                 np.asarray(self._decoder.ends, np.int32),
-                self._settings,
+                self._settings._replace(first_length=jnp.asarray(self._first_lengths)),
                 np.int32(max(self.num_active - num_ended + 1, 1)),
             )
         # Arrays from devices may not be written to.
@@ -213,7 +222,7 @@ def beam_search(
     sampling: Sampling,
     *,
     num_texts: int,
-    first_length: int = 1,
+    first_length: FirstLength = 1,
 ) -> list[list[list[FoundBlank]]]:
     """Fills the blanks of texts by beam search, from left to right, each from the best before it.
 
@@ -222,7 +231,7 @@ def beam_search(
       prompts: Part A of the texts.
       sampling: `beams`, `length_penalty` and the limits of a blank.
       num_texts: texts at a time.
-      first_length: see `BeamSettings`.
+      first_length: see `BeamSettings`; of each text, or of all.
 
     Returns:
       For every text and blank the complete hypotheses, the best first; never more than beams.

@@ -23,14 +23,14 @@ class BeamSettings(NamedTuple):
     Attributes:
       length_penalty: a hypothesis' score is its log-probability / length^penalty.
       early_stopping: end when as many hypotheses are complete as there are beams.
-      first_length: length of a hypothesis without tokens: 1 where the start token of a blank
-        counts, as in the original's filling of blanks; 0 where not, as in its sequence to sequence
-        evaluation.
+      first_length: length of a hypothesis without tokens, of all texts or of each: 1 where the
+        start token of a blank counts, as in the original's filling of blanks; 0 where not, as in
+        its sequence to sequence evaluation; that of the prompt where it counts, as in ChatGLM.
     """
 
     length_penalty: Float[Array, ""]
     early_stopping: Bool[Array, ""]
-    first_length: Int[Array, ""]
+    first_length: Int[Array, "#N"] | Int[Array, ""]
 
 
 class Hypotheses(NamedTuple):
@@ -191,7 +191,8 @@ def close_search(
 def _score(
     total: Float[Array, "..."], taken: Int[Array, "..."], settings: BeamSettings
 ) -> Float[Array, "..."]:
-    length = jnp.maximum(taken + settings.first_length, 1)
+    first = jnp.reshape(settings.first_length, (-1, *(1,) * (total.ndim - 1)))
+    length = jnp.maximum(taken + first, 1)
     return total / length.astype(jnp.float32) ** settings.length_penalty
 
 

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
-from glm_jax.model import GLM
-from glm_jax.model.decoding import DecodingGLM, by_layer
+from glm_jax.generate.prompt import Prompt
+from glm_jax.model import GLM, decoding_network, decoding_params
+from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import PAGE_SIZE, Cache, empty_cache, put_prompt, put_prompts
 from glm_jax.parallel.layout import BATCH_AXES, constrain
 
@@ -52,41 +53,54 @@ class Decoder:
         with self.on_mesh():
             return _new_cache(self.model, num_rows, cache_size(num_slots))
 
-    def read(self, cache: Cache, ids: Sequence[int], rows: Bool[np.ndarray, "B"]) -> Cache:
-        """Runs Part A of one text and puts it into the first slots of some rows of a cache.
+    def read(self, cache: Cache, prompt: Prompt, rows: Bool[np.ndarray, "B"]) -> Cache:
+        """Runs one text and puts it into the first slots of some rows of a cache.
 
-        The given cache is donated.
+        The last of what is written is not run; nor is the blank's start, where nothing is. The
+        given cache is donated.
         """
-        tokens = np.zeros((1, self.padded_size(len(ids))), np.int32)
-        tokens[0, : len(ids)] = ids
+        tokens, numbers = self._tokens_to_run([prompt], 1)
         with self.on_mesh():
-            return _read(self.model, self.params, cache, tokens, np.int32(len(ids)), rows)
+            return _read(self.model, self.params, cache, tokens, numbers, rows)
 
     @property
     def num_shards(self) -> int:
         """Over how many devices the rows of a cache are sharded, if their number allows it."""
         return 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
 
-    def read_texts(
-        self, cache: Cache, texts: Sequence[Sequence[int]], rows: Sequence[int]
-    ) -> Cache:
-        """Runs Part A of several texts, each into one row of a cache.
+    def read_texts(self, cache: Cache, prompts: Sequence[Prompt], rows: Sequence[int]) -> Cache:
+        """Runs several texts as `read` does, each into one row of a cache.
 
         The given cache is donated. `num_shards` texts are run at a time, one on each device.
 
         Args:
           cache: of B rows.
-          texts: the ids of each, no more than `num_shards`.
+          prompts: no more than `num_shards`.
           rows: of each text its row.
         """
-        tokens = np.zeros((self.num_shards, self.padded_size(max(map(len, texts)))), np.int32)
-        length = np.ones(self.num_shards, np.int32)
+        tokens, numbers = self._tokens_to_run(prompts, self.num_shards)
         text_of_row = np.full(cache[0].key.shape[1], -1, np.int32)
-        for number, (ids, row) in enumerate(zip(texts, rows, strict=True)):
-            tokens[number, : len(ids)] = ids
-            length[number], text_of_row[row] = len(ids), number
+        for number, (_, row) in enumerate(zip(prompts, rows, strict=True)):
+            text_of_row[row] = number
         with self.on_mesh():
-            return _read_texts(self.model, self.params, cache, tokens, length, text_of_row)
+            return _read_texts(self.model, self.params, cache, tokens, numbers, text_of_row)
+
+    def _tokens_to_run(
+        self, prompts: Sequence[Prompt], num_rows: int
+    ) -> tuple[Int[np.ndarray, "R L"], Int[np.ndarray, "R 4"]]:
+        """The padded tokens of texts, and of each its numbers.
+
+        These are the length of Part A, all tokens, the position of the mask whose blank is partly
+        written, and what is added to it for every token.
+        """
+        ids = [[*p.ids, self.blank_start, *p.written][:-1] for p in prompts]
+        tokens = np.zeros((num_rows, self.padded_size(max(map(len, ids)))), np.int32)
+        numbers = np.tile(np.asarray([1, 1, 0, 0], np.int32), (num_rows, 1))
+        for row, (prompt, text) in enumerate(zip(prompts, ids, strict=True)):
+            tokens[row, : len(text)] = text
+            mask = prompt.masks[0] if prompt.written else 0
+            numbers[row] = (len(prompt.ids), len(text), mask, prompt.position_step)
+        return tokens, numbers
 
     def padded_size(self, length: int) -> int:
         """The padded length of a prompt."""
@@ -115,8 +129,8 @@ def make_decoder(
       ends: names of the tokens that end a blank.
     """
     return Decoder(
-        DecodingGLM(model.config),
-        jax.jit(by_layer)(params),
+        decoding_network(model.config),
+        jax.jit(partial(decoding_params, model.config))(params),
         special["sop"],
         tuple(special[name] for name in ends),
         _mesh_of(params),
@@ -161,10 +175,10 @@ def _read(
     params: PyTree,
     cache: Cache,
     tokens: Int[Array, "1 L"],
-    length: Int[Array, ""],
+    numbers: Int[Array, "1 4"],
     rows: Bool[Array, "B"],
 ) -> Cache:
-    return put_prompt(cache, _prompt_cache(model, params, tokens, length[None]), rows)
+    return put_prompt(cache, _prompt_cache(model, params, tokens, numbers), rows)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -173,19 +187,22 @@ def _read_texts(
     params: PyTree,
     cache: Cache,
     tokens: Int[Array, "R L"],
-    length: Int[Array, "R"],
+    numbers: Int[Array, "R 4"],
     text_of_row: Int[Array, "B"],
 ) -> Cache:
     tokens = constrain(tokens, ("batch", "replicated"))
-    return put_prompts(cache, _prompt_cache(model, params, tokens, length), text_of_row)
+    return put_prompts(cache, _prompt_cache(model, params, tokens, numbers), text_of_row)
 
 
 def _prompt_cache(
-    model: DecodingGLM, params: PyTree, tokens: Int[Array, "R L"], length: Int[Array, "R"]
+    model: DecodingGLM, params: PyTree, tokens: Int[Array, "R L"], numbers: Int[Array, "R 4"]
 ) -> Cache:
+    """The cache of texts; `numbers` as in `_tokens_to_run`."""
+    length, end, mask, step = jnp.split(numbers, 4, axis=1)
     index = jnp.arange(tokens.shape[1])
-    # The second position of Part A is 0 everywhere.
-    first = jnp.where(index < length[:, None], index, 0)
-    position_ids = jnp.stack([first, jnp.zeros_like(first)], axis=1)
-    _, prompt = network(model, params, tokens, position_ids, length, method="read")
+    inside = jnp.maximum(index - length + 1, 0)
+    positions = jnp.where(inside > 0, mask + step * (inside - 1), index)
+    position_ids = jnp.stack([positions, inside], axis=1)
+    position_ids = jnp.where((index < end)[:, None], position_ids, 0)
+    _, prompt = network(model, params, tokens, position_ids, length[:, 0], method="read")
     return cast(Cache, prompt)
