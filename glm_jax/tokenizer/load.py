@@ -131,9 +131,9 @@ def load_tokenizer(
 
     Args:
       kind: "bert", "bert-cased" (a vocab.txt), "gpt2", "roberta" (vocab.json and merges.txt),
-        "chinese", "sentencepiece" (a SentencePiece model), "huggingface" (a tokenizer.json), "chatglm" (an
-        ice_text.model), or a folder or URL that holds a saved tokenizer: a tokenizer's, a token
-        store's, a run's or a published ChatGLM-6B's.
+        "chinese", "sentencepiece" (a SentencePiece model), "huggingface" (a tokenizer.json),
+        "chatglm" (an ice_text.model), or a folder or URL that holds a saved tokenizer: a
+        tokenizer's, a token store's, a run's or a published ChatGLM-6B's.
       paths: the kind's files in this order, or one folder that has them.
       task_mask: add the mask tokens sMASK and gMASK.
       decoder_mask: add dBLOCK.

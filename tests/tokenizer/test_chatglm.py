@@ -135,7 +135,7 @@ def test_published_folder(tmp_path: Path, config: dict | None, num_image_tokens:
         text = json.dumps({"tokenizer_class": "ChatGLMTokenizer", **config})
         (tmp_path / "tokenizer_config.json").write_text(text)
     if num_image_tokens is None:
-        with pytest.raises(UsageError, match="num_image_tokens in .* must be an integer"):
+        with pytest.raises(UsageError, match=r"num_image_tokens in .* must be an integer"):
             load_tokenizer(tmp_path)
         return
     for loaded in (load_tokenizer(tmp_path), load_tokenizer("chatglm", tmp_path)):
@@ -148,7 +148,7 @@ def test_wrong_files_and_options_are_one_sentence(tmp_path: Path):
     with pytest.raises(UsageError, match="not a SentencePiece model"):
         load_tokenizer("chatglm", tmp_path / "text.model")
     train_sentencepiece(["hello"], tmp_path / "other", vocab_size=280)
-    with pytest.raises(UsageError, match="not ChatGLM's ice_text.model: it has no piece"):
+    with pytest.raises(UsageError, match=r"not ChatGLM's ice_text.model: it has no piece"):
         load_tokenizer("chatglm", tmp_path / "other" / "pieces.model")
     (tmp_path / "ice_text.model").write_bytes(stand_in_model())
     with pytest.raises(UsageError, match="takes no options"):
