@@ -42,6 +42,15 @@ def process_answer(text: str) -> str:
     return _PUNCTUATION.sub(lambda match: FULL_WIDTH[match[0]], text)
 
 
+def settled_text(decoded: str) -> str:
+    """The part of a decoded text that no further tokens can change.
+
+    Tokens may form the text of a piece for a newline, tab or run of spaces, which then is one.
+    """
+    text = without_incomplete(decoded)
+    return text[: end_before_prefix(text, _WHITESPACE_PIECES)]
+
+
 def settled_answer(decoded: str) -> str:
     """The part of an answer that no further tokens can change.
 
@@ -51,7 +60,6 @@ def settled_answer(decoded: str) -> str:
     Args:
       decoded: the answer so far, without clean-up of spaces.
     """
-    text = without_incomplete(decoded)
-    text = settled_clean_up(text[: end_before_prefix(text, _WHITESPACE_PIECES)]).rstrip()
+    text = settled_clean_up(settled_text(decoded)).rstrip()
     text = text[: end_before_prefix(text, (TRAINING_TIME,))]
     return process_answer(text.rstrip("".join(FULL_WIDTH)))

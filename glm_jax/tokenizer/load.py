@@ -166,9 +166,7 @@ def load_tokenizer(
     return make_tokenizer(str(kind), contents, options)
 
 
-def make_tokenizer(
-    kind: str, files: Sequence[bytes], options: SpecialTokenOptions
-) -> Tokenizer:
+def make_tokenizer(kind: str, files: Sequence[bytes], options: SpecialTokenOptions) -> Tokenizer:
     """A tokenizer from the contents of its kind's files.
 
     Raises:
