@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from glm_jax.cli import (
+    chat,
     compile,
     convert,
     evaluate,
@@ -36,6 +37,7 @@ COMMANDS = (
     finetune,
     sweep,
     fill,
+    chat,
     serve,
     convert,
     parity,
