@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from glm_jax.convert.changes import ChangedSource, Changes
-from glm_jax.convert.dimensions import WORD_EMBEDDING, chinese_mask_fault, infer_config, measure
+from glm_jax.convert.dimensions import WORD_EMBEDDING, chinese_mask_fault, measure
+from glm_jax.convert.infer_config import infer_config
 from glm_jax.convert.layouts.huggingface import HuggingFaceSource
 from glm_jax.convert.layouts.huggingface_writer import HuggingFaceDestination
 from glm_jax.convert.layouts.native import NativeCheckpoint

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from glm_jax.convert.names import LAYER, TABLE, find, original_order
+from glm_jax.convert.names import LAYER, SCALE, TABLE, find, original_order
 from glm_jax.convert.weights import TensorInfo
 from glm_jax.errors import UsageError
-
-if TYPE_CHECKING:
-    from glm_jax.model.config import GLMConfig
-    from glm_jax.model.relative import RelativeGLMConfig
-
-# Width of an attention head in every published model.
-PUBLISHED_HEAD_SIZE = 64
 
 WORD_EMBEDDING = "word_embeddings.weight"
 POSITION_TABLES = (
@@ -25,6 +18,20 @@ POSITION_TABLES = (
     "transformer.block_position_embeddings.weight",
 )
 _CONTENT_BIAS = "transformer.r_w_bias"
+_DENSE = "transformer.layers.0.attention.dense.weight"
+_UP = "transformer.layers.0.mlp.dense_h_to_4h.weight"
+PREFIX_ENCODER = "transformer.prefix_encoder"
+PREFIX_EMBEDDING = f"{PREFIX_ENCODER}.embedding.weight"
+LAYER_PREFIX = "transformer.layers.0.attention.prefix.weight"
+
+# What quantization changes in every layer.
+QUANTIZED_MATRICES = (
+    ".attention.query_key_value.weight",
+    ".attention.dense.weight",
+    ".mlp.dense_h_to_4h.weight",
+    ".mlp.dense_4h_to_h.weight",
+)
+_WITHOUT_BIAS = ("embeddings", "embedding", ".attention.prefix")
 
 # Rows of the Chinese tokenizer's vocabulary padded to a multiple of 128, and the ids of eop and
 # [gMASK] with the original's --fix-command-token.
@@ -42,6 +49,12 @@ class Dimensions:
       position_rows: rows of the position table, 0 in the relative variant.
       block_positions: whether there is a table of block positions.
       relative_heads: H where the tensors show it, in the relative variant.
+      inner_size: width of the MLP, F; 0 for 4 D.
+      rotary: whether positions need no tensors, as in ChatGLM.
+      quantization: of the matrices of the layers, one of `QUANTIZATIONS`.
+      quantized_words: whether the word embedding is quantized so, too.
+      prefix_tokens: length of every layer's trained prefix.
+      prefix_projection: whether prefixes are projected from one embedding.
     """
 
     vocab_size: int
@@ -50,6 +63,12 @@ class Dimensions:
     position_rows: int
     block_positions: bool
     relative_heads: int | None
+    inner_size: int = 0
+    rotary: bool = False
+    quantization: str = "none"
+    quantized_words: bool = False
+    prefix_tokens: int = 0
+    prefix_projection: bool = False
 
     @property
     def max_sequence_length(self) -> int:
@@ -62,10 +81,14 @@ class Dimensions:
         by_entry: dict[str, tuple[int, ...]] = {}
         for entry in TABLE:
             template, kind = entry.original.rsplit(".", 1)
+            matrix = matrices.get(f"{template}.weight")
             if entry.original in matrices:
-                by_entry[entry.original] = matrices[entry.original]
-            elif f"{template}.weight" in matrices and kind == "bias":
-                by_entry[entry.original] = matrices[f"{template}.weight"][:1]
+                by_entry[entry.original] = self._stored(entry.original, matrices[entry.original])
+            elif matrix is not None and kind == SCALE:
+                if self.is_quantized(f"{template}.weight"):
+                    by_entry[entry.original] = matrix[:1]
+            elif matrix is not None and kind == "bias" and not template.endswith(_WITHOUT_BIAS):
+                by_entry[entry.original] = matrix[:1]
             elif template.endswith("layernorm"):
                 by_entry[entry.original] = (self.hidden_size,)
         natives = [entry.native for entry in TABLE if entry.original in by_entry]
@@ -79,13 +102,16 @@ class Dimensions:
     def _matrices(self) -> dict[str, tuple[int, ...]]:
         """The shapes of embeddings and matrices, by the names of `TABLE`."""
         D, layer = self.hidden_size, f"transformer.layers.{LAYER}"
+        F = self.inner_size or 4 * D
         shapes: dict[str, tuple[int, ...]] = {
             WORD_EMBEDDING: (self.vocab_size, D),
             f"{layer}.attention.query_key_value.weight": (3 * D, D),
             f"{layer}.attention.dense.weight": (D, D),
-            f"{layer}.mlp.dense_h_to_4h.weight": (4 * D, D),
-            f"{layer}.mlp.dense_4h_to_h.weight": (D, 4 * D),
+            f"{layer}.mlp.dense_h_to_4h.weight": (F, D),
+            f"{layer}.mlp.dense_4h_to_h.weight": (D, F),
         }
+        if self.rotary:
+            return shapes | self._prefix(f"{layer}.attention")
         if self.relative_heads is None:
             tables = POSITION_TABLES[: 1 + self.block_positions]
             return shapes | dict.fromkeys(tables, (self.position_rows, D))
@@ -97,9 +123,38 @@ class Dimensions:
             f"{layer}.attention.relative.weight": (D, D),
         }
 
+    def _prefix(self, attention: str) -> dict[str, tuple[int, ...]]:
+        """The shapes of a trained prefix."""
+        P, D = self.prefix_tokens, self.hidden_size
+        if not P:
+            return {}
+        if not self.prefix_projection:
+            return {f"{attention}.prefix.weight": (P, 2 * D)}
+        return {
+            f"{attention}.prefix_projection.weight": (2 * D, D),
+            PREFIX_EMBEDDING: (P, D),
+            f"{PREFIX_ENCODER}.trans.0.weight": (D, D),
+        }
+
+    def is_quantized(self, name: str) -> bool:
+        """Whether a weight, by its name in `TABLE` or its own, is stored as integers."""
+        if name == WORD_EMBEDDING:
+            return self.quantized_words
+        return self.quantization != "none" and name.endswith(QUANTIZED_MATRICES)
+
+    def _stored(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that a matrix is stored in: int4 has two columns in one byte."""
+        if self.is_quantized(name) and self.quantization == "int4":
+            return shape[0], shape[1] // 2
+        return shape
+
 
 def measure(
-    tensors: Mapping[str, TensorInfo], checkpoint: str, where: Callable[[str], str]
+    tensors: Mapping[str, TensorInfo],
+    checkpoint: str,
+    where: Callable[[str], str],
+    *,
+    rotary: bool = False,
 ) -> Dimensions:
     """The dimensions of the network with these tensors, every one of them checked.
 
@@ -107,6 +162,7 @@ def measure(
       tensors: by their original names, merged over ranks.
       checkpoint: what messages call it.
       where: the file that holds a tensor, for messages.
+      rotary: whether it may be a network without tables of positions, ChatGLM.
 
     Raises:
       UsageError: a tensor is missing, not GLM's, or of another shape than the others imply.
@@ -117,10 +173,13 @@ def measure(
         if found is None:
             raise UsageError(f"{where(name)} has a tensor {name[:120]!r}, which GLM doesn't have")
         num_layers = max(num_layers, 0 if found[1] is None else found[1] + 1)
-    for name in (WORD_EMBEDDING, "transformer.layers.0.attention.dense.weight"):
+    for name in (WORD_EMBEDDING, _DENSE):
         if name not in tensors:
             raise UsageError(f"{checkpoint} has no tensor {name}")
     vocab_size, hidden_size = _axes(tensors, WORD_EMBEDDING, where)
+    quantized_words = tensors[WORD_EMBEDDING].dtype == np.int8
+    if quantized_words:
+        hidden_size, _ = _axes(tensors, _DENSE, where)
     position_rows, relative_heads = 0, None
     if _CONTENT_BIAS in tensors:
         relative_heads, head_size = _axes(tensors, _CONTENT_BIAS, where)
@@ -135,11 +194,15 @@ def measure(
         position_rows=position_rows,
         block_positions=POSITION_TABLES[1] in tensors,
         relative_heads=relative_heads,
+        rotary=rotary and not position_rows and relative_heads is None,
+        quantization=_quantization(tensors, where),
+        quantized_words=quantized_words,
+        **_rotary_sizes(tensors, hidden_size),
     )
     expected = dimensions.shapes() if num_layers <= len(tensors) else {}
     for name, shape in expected.items():
         if name not in tensors:
-            raise UsageError(f"{checkpoint} has no tensor {name}, but others that go with it")
+            raise UsageError(f"{checkpoint} has {_missing(name)}")
         if tensors[name].shape != shape:
             raise _wrong_shape(name, tensors, where, str(list(shape)))
     for name in tensors:
@@ -150,67 +213,40 @@ def measure(
     return dimensions
 
 
-def infer_config(
-    tensors: Mapping[str, TensorInfo], num_attention_heads: int | None = None
-) -> GLMConfig | RelativeGLMConfig:
-    """The configuration of the network with these tensors.
-
-    Args:
-      tensors: by their original names, merged over ranks.
-      num_attention_heads: H, which the shapes don't show; None for the hidden size / 64 of every
-        published model.
-
-    Raises:
-      UsageError: the tensors are not those of one network, or H doesn't go with them.
-    """
-    dimensions = measure(tensors, "the checkpoint", lambda _: "the checkpoint")
-    heads = find_heads(dimensions, num_attention_heads)
-    if dimensions.relative_heads is not None:
-        from glm_jax.model.relative import RelativeGLMConfig
-
-        return RelativeGLMConfig(
-            vocab_size=dimensions.vocab_size,
-            num_layers=dimensions.num_layers,
-            hidden_size=dimensions.hidden_size,
-            num_attention_heads=heads,
-        )
-    from glm_jax.model.config import GLMConfig
-
-    return GLMConfig(
-        vocab_size=dimensions.vocab_size,
-        num_layers=dimensions.num_layers,
-        hidden_size=dimensions.hidden_size,
-        num_attention_heads=heads,
-        max_sequence_length=dimensions.max_sequence_length,
-        block_position_encoding=dimensions.block_positions,
-    )
+def _rotary_sizes(tensors: Mapping[str, TensorInfo], hidden_size: int) -> dict[str, Any]:
+    """What only networks without tables of positions choose freely."""
+    if any(name in tensors for name in (_CONTENT_BIAS, POSITION_TABLES[0])):
+        return {}
+    inner = tensors.get(_UP, TensorInfo((), np.dtype(np.float32))).shape[:1]
+    prefix = tensors.get(LAYER_PREFIX) or tensors.get(PREFIX_EMBEDDING)
+    return {
+        "inner_size": 0 if inner in ((), (4 * hidden_size,)) else inner[0],
+        "prefix_tokens": prefix.shape[0] if prefix and prefix.shape else 0,
+        "prefix_projection": PREFIX_EMBEDDING in tensors,
+    }
 
 
-def find_heads(dimensions: Dimensions, num_attention_heads: int | None) -> int:
-    """The number of attention heads: the one that is shown or given, else hidden size / 64.
+def _quantization(tensors: Mapping[str, TensorInfo], where: Callable[[str], str]) -> str:
+    """How the matrices of the layers are stored, by the first of them.
 
     Raises:
-      UsageError: it doesn't divide the hidden size, or the tensors show another.
+      UsageError: as no quantization stores them.
     """
-    hidden_size, shown = dimensions.hidden_size, dimensions.relative_heads
-    if num_attention_heads is None:
-        if shown is None and hidden_size % PUBLISHED_HEAD_SIZE:
-            raise UsageError(
-                f"the checkpoint doesn't say how many attention heads it has, and its hidden size "
-                f"of {hidden_size} is no multiple of {PUBLISHED_HEAD_SIZE}: give the number with "
-                "--num_attention_heads"
-            )
-        return shown or hidden_size // PUBLISHED_HEAD_SIZE
-    if num_attention_heads < 1 or hidden_size % num_attention_heads:
-        raise UsageError(
-            f"--num_attention_heads is {num_attention_heads}, which does not divide the "
-            f"checkpoint's hidden size of {hidden_size}"
-        )
-    if shown not in (None, num_attention_heads):
-        raise UsageError(
-            f"--num_attention_heads is {num_attention_heads}, but the checkpoint has {shown} heads"
-        )
-    return num_attention_heads
+    rows, columns = _axes(tensors, _DENSE, where)
+    if tensors[_DENSE].dtype != np.int8:
+        return "none"
+    found = {rows: "int8", rows / 2: "int4"}.get(columns)
+    if found is None:
+        raise _wrong_shape(_DENSE, tensors, where, f"[{rows}, {rows}] or, as int4, half as wide")
+    return found
+
+
+def _missing(name: str) -> str:
+    """What a checkpoint without this tensor has."""
+    if name.endswith(f".{SCALE}"):
+        matrix = name.removesuffix(SCALE) + "weight"
+        return f"the quantized matrix {matrix}, but not its scales {name}"
+    return f"no tensor {name}, but others that go with it"
 
 
 def chinese_mask_fault(word_embedding: np.ndarray) -> str | None:

@@ -14,15 +14,16 @@ from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from glm_jax.checkpoints.checkpoints import Checkpoints
-from glm_jax.convert.dimensions import infer_config
+from glm_jax.convert.array_layouts import to_native
+from glm_jax.convert.infer_config import infer_config
 from glm_jax.convert.layouts.native import NativeCheckpoint, NativeSource
 from glm_jax.convert.layouts.native_record import model_config
-from glm_jax.convert.names import by_native, to_native
+from glm_jax.convert.names import by_native
 from glm_jax.convert.open import open_source, readable_checkpoint
 from glm_jax.convert.tensors import contiguous
 from glm_jax.convert.weights import WeightSource
 from glm_jax.errors import UsageError
-from glm_jax.model import GLM, GLMConfig
+from glm_jax.model import GLM, GLMConfig, network_of
 from glm_jax.model.initial import abstract_params
 from glm_jax.model.relative import RelativeGLM
 from glm_jax.parallel.layout import abstract_with_shardings, parameter_shardings
@@ -70,7 +71,13 @@ def load(
         if isinstance(source, NativeCheckpoint):
             model = _model(model_config(source.record, source.tensors, source.step_folder))
         else:
-            model = _model(infer_config(source.tensors, source.metadata.num_attention_heads))
+            model = _model(
+                infer_config(
+                    source.tensors,
+                    source.metadata.num_attention_heads,
+                    source.metadata.huggingface_config,
+                )
+            )
         abstract = _abstract(model, mesh, dtype)
         if isinstance(source, NativeSource) and not source.converted:
             step = source.step_folder
@@ -109,7 +116,7 @@ def _model(config: Any) -> GLM | RelativeGLM:
     if not isinstance(config, GLMConfig):
         return RelativeGLM(config)
     # The run may have used kernels of a platform that is not this one's.
-    return GLM(dataclasses.replace(config, attention="xla"))
+    return network_of(dataclasses.replace(config, attention="xla"))
 
 
 def _abstract(model: GLM | RelativeGLM, mesh: jax.sharding.Mesh, dtype: DTypeLike) -> PyTree:
@@ -121,7 +128,12 @@ def _abstract(model: GLM | RelativeGLM, mesh: jax.sharding.Mesh, dtype: DTypeLik
         boxed = jax.eval_shape(model.init, jax.random.key(0), tokens, prefix_length)["params"]
         abstract = abstract_with_shardings(nn.unbox(boxed), parameter_shardings(boxed, mesh))
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding), abstract
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape,
+            dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype,
+            sharding=leaf.sharding,
+        ),
+        abstract,
     )
 
 

@@ -7,22 +7,14 @@ transposed, and over which axis model-parallel ranks split it.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from glm_jax.convert.array_layouts import Layout
+
 LAYER = "{layer}"
-
-
-class Layout(enum.Enum):
-    """How an original array becomes ours."""
-
-    SAME = "the same array"
-    MATRIX = "[out, in] -> [in, out]"
-    FUSED_MATRIX = "[3 D, in] -> [in, 3, D]: query, key and value are thirds"
-    FUSED_VECTOR = "[3 D] -> [3, D]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +56,17 @@ _FUSED = f"{_LAYER}.attention.query_key_value"
 _RELATIVE = f"{_LAYER}.attention.relative"
 _DENSE = f"{_LAYER}.attention.dense"
 _UP, _DOWN = f"{_LAYER}.mlp.dense_h_to_4h", f"{_LAYER}.mlp.dense_4h_to_h"
+_PREFIX, _PROJECTION = f"{_LAYER}.attention.prefix", f"{_LAYER}.attention.prefix_projection"
+_ENCODER = "transformer.prefix_encoder"
+# Of a quantized matrix, one number for each of its rows; beside its weight.
+SCALE = "weight_scale"
 
 # In the order of the original's state dict. The relative variant has no position tables, the
-# one-dimensional variant no block positions, and the others nothing relative.
+# one-dimensional variant no block positions, and the others nothing relative. Only ChatGLM has
+# prefixes; its files are read and written by names of their own, see `layouts.chatglm`.
 TABLE: tuple[Entry, ...] = (
     Entry("word_embeddings.weight", "word_embedding", split_axis=0),
+    Entry(f"word_embeddings.{SCALE}", "word_embedding_scale", split_axis=0),
     Entry("transformer.r_w_bias", "content_bias", split_axis=0),
     Entry("transformer.r_r_bias", "distance_bias", split_axis=0),
     Entry("transformer.position_embeddings.inv_freq", "inverse_frequency"),
@@ -82,6 +80,12 @@ TABLE: tuple[Entry, ...] = (
         split_axis=0,
     ),
     Entry(
+        f"{_FUSED}.{SCALE}",
+        "layers/attention/query_key_value/kernel_scale",
+        Layout.FUSED_VECTOR,
+        split_axis=0,
+    ),
+    Entry(
         f"{_FUSED}.bias",
         "layers/attention/query_key_value/bias",
         Layout.FUSED_VECTOR,
@@ -89,14 +93,31 @@ TABLE: tuple[Entry, ...] = (
     ),
     Entry(f"{_RELATIVE}.weight", "layers/attention/relative/kernel", Layout.MATRIX, split_axis=0),
     Entry(f"{_RELATIVE}.bias", "layers/attention/relative/bias", split_axis=0),
+    Entry(f"{_PREFIX}.weight", "layers/attention/prefix/embedding", Layout.PAIRED_ROWS),
+    Entry(
+        f"{_PROJECTION}.weight",
+        "layers/attention/prefix/projection/kernel",
+        Layout.PAIRED_MATRIX,
+    ),
+    Entry(
+        f"{_PROJECTION}.bias",
+        "layers/attention/prefix/projection/bias",
+        Layout.PAIRED_VECTOR,
+    ),
     Entry(f"{_DENSE}.weight", "layers/attention/output/kernel", Layout.MATRIX, split_axis=1),
+    Entry(f"{_DENSE}.{SCALE}", "layers/attention/output/kernel_scale"),
     Entry(f"{_DENSE}.bias", "layers/attention/output/bias"),
     *_norm(f"{_LAYER}.post_attention_layernorm", "layers/mlp_layernorm"),
     Entry(f"{_UP}.weight", "layers/mlp/up/kernel", Layout.MATRIX, split_axis=0),
+    Entry(f"{_UP}.{SCALE}", "layers/mlp/up/kernel_scale", split_axis=0),
     Entry(f"{_UP}.bias", "layers/mlp/up/bias", split_axis=0),
     Entry(f"{_DOWN}.weight", "layers/mlp/down/kernel", Layout.MATRIX, split_axis=1),
+    Entry(f"{_DOWN}.{SCALE}", "layers/mlp/down/kernel_scale"),
     Entry(f"{_DOWN}.bias", "layers/mlp/down/bias"),
     *_norm("transformer.final_layernorm", "final_layernorm"),
+    Entry(f"{_ENCODER}.embedding.weight", "prefix_encoder/embedding"),
+    Entry(f"{_ENCODER}.trans.0.weight", "prefix_encoder/hidden/kernel", Layout.MATRIX),
+    Entry(f"{_ENCODER}.trans.0.bias", "prefix_encoder/hidden/bias"),
 )
 
 _BY_ORIGINAL = {entry.original: entry for entry in TABLE}
@@ -136,43 +157,14 @@ def original_order(natives: Iterable[str], num_layers: int) -> list[str]:
     present = set(natives)
     entries = [entry for entry in TABLE if entry.native in present]
     before = [entry for entry in entries if not entry.in_layers]
-    after = [entry for entry in before if entry.native.startswith("final_layernorm")]
+    last = ("final_layernorm", "prefix_encoder")
+    after = [entry for entry in before if entry.native.startswith(last)]
     in_layers = [entry for entry in entries if entry.in_layers]
     return [
         *(entry.original for entry in before if entry not in after),
         *(entry.name(layer) for layer in range(num_layers) for entry in in_layers),
         *(entry.original for entry in after),
     ]
-
-
-def to_native(layout: Layout, tensor: np.ndarray) -> np.ndarray:
-    """An original array as one layer of ours; a view where that is possible."""
-    match layout:
-        case Layout.SAME:
-            return tensor
-        case Layout.MATRIX:
-            return tensor.T
-        case Layout.FUSED_MATRIX:
-            return np.moveaxis(tensor.reshape(3, -1, tensor.shape[1]), 2, 0)
-        case Layout.FUSED_VECTOR:
-            return tensor.reshape(3, -1)
-
-
-def to_original(layout: Layout, array: np.ndarray) -> np.ndarray:
-    """One layer of ours as the original's array; the inverse of `to_native`."""
-    match layout:
-        case Layout.SAME:
-            return array
-        case Layout.MATRIX:
-            return array.T
-        case Layout.FUSED_MATRIX:
-            return np.moveaxis(array, 0, 2).reshape(-1, array.shape[0])
-        case Layout.FUSED_VECTOR:
-            return array.reshape(-1)
-
-
-def _thirds(entry: Entry) -> int:
-    return 3 if entry.layout in (Layout.FUSED_MATRIX, Layout.FUSED_VECTOR) else 1
 
 
 def merged_shape(entry: Entry, shape: Sequence[int], ranks: int) -> tuple[int, ...]:
@@ -184,16 +176,16 @@ def merged_shape(entry: Entry, shape: Sequence[int], ranks: int) -> tuple[int, .
 
 def splits(entry: Entry, shape: Sequence[int], ranks: int) -> bool:
     """Whether an original tensor of this shape can be shared by `ranks` ranks."""
-    return entry.split_axis is None or shape[entry.split_axis] % (ranks * _thirds(entry)) == 0
+    return entry.split_axis is None or shape[entry.split_axis] % (ranks * entry.layout.parts) == 0
 
 
 def _share(entry: Entry, length: int, ranks: int, rank: int) -> list[slice]:
     """The parts of an axis of `length` that one rank holds one after the other."""
-    third = length // _thirds(entry)
+    third = length // entry.layout.parts
     part = third // ranks
     return [
         slice(start + rank * part, start + (rank + 1) * part)
-        for start in range(0, third * _thirds(entry), third)
+        for start in range(0, third * entry.layout.parts, third)
     ]
 
 

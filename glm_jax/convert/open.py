@@ -13,8 +13,12 @@ from etils import epath
 from glm_jax.checkpoints.record import STATE_ITEM, find_step, read_record
 from glm_jax.convert.base_weights import read_base
 from glm_jax.convert.layouts.adapted import AdaptedSource
-from glm_jax.convert.layouts.huggingface import SAFETENSORS_SUFFIX, HuggingFaceSource
+from glm_jax.convert.layouts.chatglm import ChatGLMSource
+from glm_jax.convert.layouts.chatglm_config import MODEL_TYPE
+from glm_jax.convert.layouts.chatglm_names import is_chatglm
+from glm_jax.convert.layouts.huggingface import HuggingFaceSource
 from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE
+from glm_jax.convert.layouts.huggingface_files import SAFETENSORS_SUFFIX, HuggingFaceFiles
 from glm_jax.convert.layouts.native import NativeSource
 from glm_jax.convert.layouts.original import OriginalSource
 from glm_jax.convert.layouts.rank_files import TRACKERS, rank_file_name
@@ -76,7 +80,7 @@ def _open(
             f"(one of its checkpoints), no {' or '.join(TRACKERS)} or {rank_file_name(0)} (the "
             f"original code's), and no {CONFIG_FILE} (Hugging Face)"
         )
-    source = HuggingFaceSource if huggingface else OriginalSource
+    source = _huggingface_kind(local) if huggingface else OriginalSource
     return source(local, num_attention_heads, ignore_extra=ignore_extra)
 
 
@@ -96,6 +100,18 @@ def _open_native(path: epath.Path) -> WeightSource:
     except BaseException:
         resources.close()
         raise
+
+
+def _huggingface_kind(path: Path) -> type[HuggingFaceSource | ChatGLMSource]:
+    """Whose checkpoint a Hugging Face folder or file is.
+
+    Raises:
+      UsageError: a file of it is missing or damaged.
+    """
+    files = HuggingFaceFiles(path)
+    files.close()
+    named = (files.config or {}).get("model_type") == MODEL_TYPE
+    return ChatGLMSource if named or is_chatglm(files.tensors) else HuggingFaceSource
 
 
 def _is_huggingface_file(file: Path) -> bool:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from glm_jax.convert.dimensions import PUBLISHED_HEAD_SIZE
+from glm_jax.convert.infer_config import PUBLISHED_HEAD_SIZE
 from glm_jax.convert.layouts.state_dict import shown
 from glm_jax.convert.weights import SourceMetadata, TensorInfo
 

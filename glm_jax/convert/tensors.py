@@ -14,6 +14,8 @@ DTYPES: dict[str, np.dtype] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float32": np.dtype(np.float32),
 }
+# What checkpoints may hold: quantized matrices too.
+STORED_DTYPES: dict[str, np.dtype] = DTYPES | {"int8": np.dtype(np.int8)}
 
 
 def widest(dtypes: Iterable[np.dtype]) -> np.dtype:

@@ -40,12 +40,15 @@ class SourceMetadata:
       iteration: the training step, None where it isn't recorded.
       name_prefix: the prefix of Hugging Face's names, "glm." or nothing.
       huggingface_config: the folder's config.json, kept to be written back.
+      omitted: what ChatGLM's files may have, but these don't: the repeated word embedding
+        ("lm_head.") or the constants of rotary positions (".attention.rotary_emb.inv_freq").
     """
 
     num_attention_heads: int | None = None
     iteration: int | None = None
     name_prefix: str = ""
     huggingface_config: Mapping[str, Any] | None = None
+    omitted: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -126,7 +126,7 @@ class BeamEngine:
         chosen = np.zeros(len(self._texts) * beams, bool)
         chosen[slot * beams : (slot + 1) * beams] = True
         start = time.perf_counter()
-        cache = self._decoder.read(self._search.cache, prompt.ids, chosen)
+        cache = self._decoder.read(self._search.cache, prompt, chosen)
         jax.block_until_ready(cache)
         self.usage.read_seconds += time.perf_counter() - start
         self._search = self._search._replace(cache=cache)

@@ -19,7 +19,7 @@ from glm_jax.generate.beam_step import (
     no_hypotheses,
     search_step,
 )
-from glm_jax.generate.decode import DecodeState, apply_constraints, next_logits
+from glm_jax.generate.decode import DecodeState, apply_constraints, given_tokens, next_logits
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import PAGE_SIZE, Cache, reorder
 from glm_jax.parallel.layout import replicate
@@ -125,7 +125,7 @@ def _step(
     searches = (texts.current < texts.count) & ~search.forced
 
     logits, cache = next_logits(model, params, search.cache, search.rows)
-    first = search.rows.length - search.rows.taken
+    first = search.rows.length - search.rows.taken - given_tokens(search.rows)
     scores = apply_constraints(jax.nn.log_softmax(logits, axis=-1), search.rows, first, ends)
     scores = scores.reshape(num_texts, num_beams, -1)
     count = num_beams * (1 + ends.shape[0])  # enough that W of them are not end tokens

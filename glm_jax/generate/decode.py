@@ -44,7 +44,9 @@ class DecodeState(NamedTuple):
     mask_positions: Int[Array, "B S"]  # positions of the masks in Part A
     count: Int[Array, "B"]  # blanks of each text; 0 for a row that is not in use
     current: Int[Array, "B"]  # the blank being filled, `count` when all are
-    taken: Int[Array, "B"]  # tokens in this blank so far
+    taken: Int[Array, "B"]  # tokens chosen for this blank so far
+    written: Int[Array, "B"]  # tokens of the first blank that were given
+    position_step: Int[Array, "B"]  # added to a blank's position for every token in it
     settings: RowSettings
 
 
@@ -129,12 +131,19 @@ def next_logits(
     active = rows.current < rows.count
     slot = jnp.where(active, rows.length - 1, num_slots)  # beyond the end, nothing is written
     tokens = jnp.take_along_axis(rows.tokens, jnp.maximum(rows.length - 1, 0)[:, None], axis=1)
-    position_ids = jnp.stack([_mask_position(rows), rows.taken + 1], axis=1)[..., None]  # [B, 2, 1]
+    index = rows.taken + given_tokens(rows)
+    position = _mask_position(rows) + rows.position_step * index
+    position_ids = jnp.stack([position, index + 1], axis=1)[..., None]  # [B, 2, 1]
     visible = memory_mask(jnp.where(active, slot, 0), 1, num_slots)
     hidden, cache = network(
         model, params, tokens, position_ids, cache, slot, visible, method="extend"
     )
     return network(model, params, hidden[:, 0], method="last_logits"), cache
+
+
+def given_tokens(rows: DecodeState) -> Int[Array, "B"]:
+    """Tokens of each row's current blank that were given."""
+    return jnp.where(rows.current == 0, rows.written, 0)
 
 
 def _mask_position(rows: DecodeState) -> Int[Array, "B"]:
@@ -146,7 +155,7 @@ def _mask_position(rows: DecodeState) -> Int[Array, "B"]:
 def _choose(
     logits: Float[Array, "B V"], rows: DecodeState, ends: Int[Array, "E"]
 ) -> Int[Array, "B"]:
-    settings, first = rows.settings, rows.length - rows.taken
+    settings, first = rows.settings, rows.length - rows.taken - given_tokens(rows)
     scores = apply_constraints(logits, rows, first, ends)
     keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(settings.key), rows.length)
     return choose(scores, settings.temperature, settings.top_k, settings.top_p, keys)

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
-from glm_jax.model import GLM
-from glm_jax.model.decoding import DecodingGLM, by_layer
+from glm_jax.generate.prompt import Prompt
+from glm_jax.model import GLM, decoding_network, decoding_params
+from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import PAGE_SIZE, Cache, empty_cache, put_prompt
 
 MIN_CACHE_SIZE = 1024
@@ -50,15 +51,19 @@ class Decoder:
         with self.on_mesh():
             return _new_cache(self.model, num_rows, cache_size(num_slots))
 
-    def read(self, cache: Cache, ids: Sequence[int], rows: Bool[np.ndarray, "B"]) -> Cache:
-        """Runs Part A of one text and puts it into the first slots of some rows of a cache.
+    def read(self, cache: Cache, prompt: Prompt, rows: Bool[np.ndarray, "B"]) -> Cache:
+        """Runs one text and puts it into the first slots of some rows of a cache.
 
-        The given cache is donated.
+        The last of what is written is not run; nor is the blank's start, where nothing is. The
+        given cache is donated.
         """
+        ids = [*prompt.ids, self.blank_start, *prompt.written][:-1]
         tokens = np.zeros((1, self.padded_size(len(ids))), np.int32)
         tokens[0, : len(ids)] = ids
+        mask = prompt.masks[0] if prompt.written else 0
+        numbers = (len(prompt.ids), len(ids), mask, prompt.position_step)
         with self.on_mesh():
-            return _read(self.model, self.params, cache, tokens, np.int32(len(ids)), rows)
+            return _read(self.model, self.params, cache, tokens, np.array(numbers, np.int32), rows)
 
     def padded_size(self, length: int) -> int:
         """The padded length of a prompt."""
@@ -87,8 +92,8 @@ def make_decoder(
       ends: names of the tokens that end a blank.
     """
     return Decoder(
-        DecodingGLM(model.config),
-        jax.jit(by_layer)(params),
+        decoding_network(model.config),
+        jax.jit(partial(decoding_params, model.config))(params),
         special["sop"],
         tuple(special[name] for name in ends),
         _mesh_of(params),
@@ -133,10 +138,13 @@ def _read(
     params: PyTree,
     cache: Cache,
     tokens: Int[Array, "1 L"],
-    length: Int[Array, ""],
+    numbers: Int[Array, "4"],
     rows: Bool[Array, "B"],
 ) -> Cache:
+    length, end, mask, step = numbers
     index = jnp.arange(tokens.shape[1])
-    position_ids = jnp.where(index < length, jnp.stack([index, jnp.zeros_like(index)]), 0)[None]
+    inside = jnp.maximum(index - length + 1, 0)
+    positions = jnp.where(inside > 0, mask + step * (inside - 1), index)
+    position_ids = jnp.where(index < end, jnp.stack([positions, inside]), 0)[None]
     _, prompt = network(model, params, tokens, position_ids, length[None], method="read")
     return put_prompt(cache, cast(Cache, prompt), rows)

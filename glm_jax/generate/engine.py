@@ -77,7 +77,8 @@ class TokenEvent(NamedTuple):
 
 def slots_needed(prompt: Prompt, max_blank_length: int) -> int:
     """Maximum slots of a text: Part A, and for every blank its start token and its tokens."""
-    return len(prompt.ids) + len(prompt.masks) * (max_blank_length + 1)
+    given = len(prompt.ids) + len(prompt.written)
+    return given + len(prompt.masks) * (max_blank_length + 1)
 
 
 class Engine:
@@ -118,7 +119,7 @@ class Engine:
         free = [row for row, active in enumerate(self._fills) if active is None]
         chosen = np.zeros(len(self._fills), bool)
         chosen[free[: len(fills)]] = True
-        self._cache = self._decoder.read(self._cache, fills[0].prompt.ids, chosen)
+        self._cache = self._decoder.read(self._cache, fills[0].prompt, chosen)
         for row, active in zip(free, fills, strict=False):
             self._fills[row] = active
             active.blanks.append(FilledBlank())
@@ -238,16 +239,19 @@ def empty_decode_state(num_rows: int, num_slots: int) -> DecodeState:
         count=zeros(),
         current=zeros(),
         taken=zeros(),
+        written=zeros(),
+        position_step=zeros(),
         settings=settings,
     )
 
 
 def put_text(rows: DecodeState, row: int, prompt: Prompt, blank_start: int) -> None:
     """Writes a text into a row, at the start of its first blank."""
-    size, count = len(prompt.ids), len(prompt.masks)
-    rows.tokens[row, : size + 1] = [*prompt.ids, blank_start]
+    ids, count = [*prompt.ids, blank_start, *prompt.written], len(prompt.masks)
+    rows.tokens[row, : len(ids)] = ids
     rows.mask_positions[row, :count] = prompt.masks
-    rows.length[row], rows.count[row] = size + 1, count
+    rows.length[row], rows.count[row] = len(ids), count
+    rows.written[row], rows.position_step[row] = len(prompt.written), prompt.position_step
     rows.current[row] = rows.taken[row] = 0
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from glm_jax.errors import UsageError
+from glm_jax.model.chatglm_inputs import SpecialIds, context_length, mask_position
 from glm_jax.tokenizer import Tokenizer
 
 MASK_NAMES = ("MASK", "sMASK", "gMASK")
@@ -13,10 +14,20 @@ MASK_NAMES = ("MASK", "sMASK", "gMASK")
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """Part A of one text: its ids, and the positions of its masks in ascending order."""
+    """Part A of one text, and what is already written of Part B.
+
+    Attributes:
+      ids: Part A.
+      masks: the positions of its masks in ascending order.
+      written: the first tokens of the first blank, after its start token; none by default.
+      position_step: added to the position of a blank for every token in it: 1 where positions count
+        on from the first mask's, as one-dimensional ones of ChatGLM, else 0.
+    """
 
     ids: list[int]
     masks: list[int]
+    written: list[int] = dataclasses.field(default_factory=list)
+    position_step: int = 0
 
 
 def make_prompt(ids: Sequence[int], special: Mapping[str, int]) -> Prompt:
@@ -32,6 +43,30 @@ def make_prompt(ids: Sequence[int], special: Mapping[str, int]) -> Prompt:
     continued = bool(ids) and ids[-1] == special.get("gMASK")
     prompt = [special["ENC"], *ids, *([] if continued else [special["eos"]])]
     return Prompt(prompt, [index for index, token in enumerate(prompt) if token in masks])
+
+
+def chat_prompt(
+    ids: Sequence[int], special: Mapping[str, int], *, two_dimensional: bool = True
+) -> Prompt:
+    """The prompt of ChatGLM's ids, which end in [gMASK] sop as its tokenizer makes them.
+
+    What follows the first sop, if anything, is written already.
+
+    Args:
+      ids: with a mask and sop.
+      special: ids of the special tokens by the original's names.
+      two_dimensional: whether the network has positions inside the blank
+        (`config.block_position_encoding`).
+
+    Raises:
+      UsageError: there is no mask or no sop.
+    """
+    names = SpecialIds.of(special)
+    context, mask = context_length(ids, names), mask_position(ids, names)
+    written = list(ids[context + 1 :])
+    if two_dimensional or names.generation_mask not in ids:
+        return Prompt(list(ids[:context]), [mask], written)
+    return Prompt(list(ids[:context]), [context], written, position_step=1)
 
 
 def mask_ids(special: Mapping[str, int]) -> frozenset[int]:
@@ -80,8 +115,9 @@ def check_positions(prompt: Prompt, num_positions: int) -> None:
     Raises:
       UsageError: it has more tokens than `num_positions`.
     """
-    if len(prompt.ids) > num_positions:
+    length = len(prompt.ids) + len(prompt.written)
+    if length > num_positions:
         raise UsageError(
-            f"a text has {len(prompt.ids)} tokens with those around it, "
+            f"a text has {length} tokens with those around it, "
             f"but the model has positions only for {num_positions}"
         )

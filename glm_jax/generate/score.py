@@ -98,7 +98,7 @@ def score_answers(
         for number in dict.fromkeys(number for number, _ in group):
             chosen = np.zeros(num_rows, bool)
             chosen[: len(group)] = [other == number for other, _ in group]
-            cache = decoder.read(cache, prompts[number].ids, chosen)
+            cache = decoder.read(cache, prompts[number], chosen)
             start[chosen] = len(prompts[number].ids)
         found, cache = _score_group(decoder, cache, [part for _, part in group], start, length)
         log_probs += found

@@ -10,6 +10,7 @@ from glm_jax.model.remat import REMAT_POLICIES
 from glm_jax.validation import at_least, boolean, choice, fraction, positive
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
+QUANTIZATIONS = ("none", "int8", "int4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,8 @@ class GLMConfig:
         attention dropout.
       remat: what the backward pass keeps and what it computes again, see `remat_policy`: "none",
         "minimal", "offload" or "full".
+      quantization: how the matrices of the blocks are stored: "none", as numbers of the dtype of
+        the parameters; "int8" or "int4", as integers with one scale per column of the result.
 
     Raises:
       UsageError: a field is out of its range.
@@ -58,6 +61,7 @@ class GLMConfig:
     compute_dtype: str = "float32"
     attention: str = "xla"
     remat: str = "none"
+    quantization: str = "none"
 
     def __post_init__(self) -> None:
         at_least("model", self, 1, "vocab_size", "num_layers", "hidden_size", "num_attention_heads")
@@ -70,6 +74,7 @@ class GLMConfig:
         choice("model", self, "compute_dtype", COMPUTE_DTYPES)
         choice("model", self, "attention", ATTENTION_KINDS)
         choice("model", self, "remat", REMAT_POLICIES)
+        choice("model", self, "quantization", QUANTIZATIONS)
 
     @property
     def head_size(self) -> int:
@@ -78,8 +83,13 @@ class GLMConfig:
 
     @property
     def num_positions(self) -> int:
-        """Rows of the position table."""
+        """Positions that a sequence may have."""
         return self.max_sequence_length + (1 if self.block_position_encoding else 0)
+
+    @property
+    def position_rows(self) -> int:
+        """Rows of each position table."""
+        return self.num_positions
 
     @property
     def mlp_size(self) -> int:

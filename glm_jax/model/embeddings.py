@@ -74,7 +74,7 @@ class Embeddings(WordEmbedding):
     """Embeddings of tokens and of positions in the text and, optionally, inside the blank.
 
     Attributes:
-      num_positions: rows of each position table.
+      num_positions: rows of each position table; 0 for none.
       block_position_encoding: whether there is a table for positions inside the blank.
     """
 
@@ -83,6 +83,8 @@ class Embeddings(WordEmbedding):
 
     def setup(self) -> None:
         super().setup()
+        if not self.num_positions:
+            return
         shape = (self.num_positions, self.hidden_size)
         self.position_embedding = embedding_parameter(
             self, "position_embedding", POSITION_AXES, shape
@@ -105,6 +107,8 @@ class Embeddings(WordEmbedding):
         if prompts is not None:
             vectors = prompts.embeddings.astype(dtype)[jnp.maximum(prompts.ids - 1, 0)]
             hidden = jnp.where(prompts.ids[..., None] > 0, vectors, hidden)
+        if not self.num_positions:
+            return hidden
         hidden = hidden + self.position_embedding.astype(dtype)[positions]
         if self.block_position_encoding:
             hidden = hidden + self.block_position_embedding.astype(dtype)[position_ids[:, 1]]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from glm_jax.model.block import Block
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
 from glm_jax.model.embeddings import Embeddings, Prompts, unembed
 from glm_jax.model.gathering import ParamSpecs, specs_of_layer, tables_of, with_gathered_parameters
-from glm_jax.model.layers import Block, Linear, LinearKind, layer_norm
+from glm_jax.model.layers import Linear, LinearKind, layer_norm
 from glm_jax.model.remat import rematerialize
+from glm_jax.model.self_attention import AttentionExtras
 from glm_jax.parallel.collectives import (
     gather_from_tensor_parallel,
     local_offset,
@@ -58,15 +61,25 @@ class GLM(nn.Module):
             config.vocab_size,
             config.hidden_size,
             config.compute_dtype,
-            config.num_positions,
+            config.position_rows,
             config.block_position_encoding,
         )
         # The tables are parameters of the model itself in every checkpoint.
         nn.share_scope(self, self.embeddings)
-        self.layers = Block(config, self.linear)
+        self.layers = self.make_block(self.linear)
         if self.num_separate_layers:
-            self.later_layers = Block(config, self.linear)
+            self.later_layers = self.make_block(self.linear)
         self.final_layernorm = layer_norm(config.layernorm_epsilon, config.compute_dtype)
+
+    def make_block(self, linear: LinearKind) -> Any:
+        """One block, or a stack of them, for a method such as `setup` to assign."""
+        return Block(self.config, linear)
+
+    def extras(
+        self, position_ids: Int[Array, "B 2 L"] | Int[Array, "B L"]
+    ) -> AttentionExtras | None:
+        """What the attention of every layer takes from this pass besides its masks."""
+        return None
 
     def __call__(
         self,
@@ -112,7 +125,8 @@ class GLM(nn.Module):
         """
         dropout = self._dropout(tokens, deterministic)
         hidden = self._embed(tokens, position_ids, dropout, prompts)
-        hidden = self._run_layers(hidden, prefix_length, dropout, attention_mask)
+        extras = self.extras(position_ids)
+        hidden = self._run_layers(hidden, prefix_length, dropout, attention_mask, extras)
         return self.final_layernorm(hidden)
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
@@ -172,13 +186,15 @@ class GLM(nn.Module):
         prefix_length: Int[Array, "#B"] | None,
         dropout: Dropout | None,
         attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None,
+        extras: AttentionExtras | None,
     ) -> Float[Array, "B L D"]:
         """Runs all blocks."""
 
         def run_block(block: Block, hidden: Float[Array, "B L D"], layer: Int[Array, ""]):
             hidden = constrain(hidden, HIDDEN_AXES)
             layer_dropout = dropout and dropout.of_layer(layer)
-            return block(hidden, prefix_length, layer_dropout, attention_mask)[0]
+            inputs = (prefix_length, layer_dropout, attention_mask, None, extras)
+            return block(hidden, *inputs)[0]
 
         num_layers, border = self.config.num_layers, self.num_separate_layers
         if not border:

@@ -35,6 +35,28 @@ class LayerCache(NamedTuple):
 Cache = tuple[LayerCache, ...]
 
 
+class PrefixKeyValue(NamedTuple):
+    """Trained keys and values before those of the sequence: the same for all examples, or not."""
+
+    key: Float[Array, "#B P H K"]
+    value: Float[Array, "#B P H K"]
+
+    @property
+    def length(self) -> int:
+        """Number of them, P."""
+        return self.key.shape[1]
+
+    def before(
+        self, key: Float[Array, "B M H K"], value: Float[Array, "B M H K"]
+    ) -> tuple[Float[Array, "B P+M H K"], Float[Array, "B P+M H K"]]:
+        """Keys and values of sequences, with the prefix before them."""
+        shape = (key.shape[0], *self.key.shape[1:])
+        return (
+            jnp.concatenate([jnp.broadcast_to(self.key, shape).astype(key.dtype), key], axis=1),
+            jnp.concatenate([jnp.broadcast_to(self.value, shape).astype(key.dtype), value], axis=1),
+        )
+
+
 @runtime_checkable
 class KVCache(Protocol):
     """Attention of one layer with cached keys and values."""
@@ -44,8 +66,12 @@ class KVCache(Protocol):
         query: Float[Array, "B L H K"],
         key: Float[Array, "B L H K"],
         value: Float[Array, "B L H K"],
+        prefix: PrefixKeyValue | None = None,
     ) -> tuple[Float[Array, "B L H K"], LayerCache]:
-        """Context of the queries, and the cache with the new keys and values."""
+        """Context of the queries, and the cache with the new keys and values.
+
+        A prefix is not part of the cache.
+        """
         ...
 
 
@@ -60,9 +86,14 @@ class NewKVCache(NamedTuple):
     attention: Attention
     prefix_length: Int[Array, "B"]
 
-    def attend(self, query, key, value) -> tuple[Float[Array, "B L H K"], LayerCache]:
+    def attend(
+        self, query, key, value, prefix: PrefixKeyValue | None = None
+    ) -> tuple[Float[Array, "B L H K"], LayerCache]:
         """As `KVCache.attend`; L is a multiple of the page size."""
-        context = self.attention(query, key, value, self.prefix_length, 0)
+        seen, length = (key, value), 0 if prefix is None else prefix.length
+        if prefix is not None:
+            seen = prefix.before(key, value)
+        context = self.attention(query, *seen, self.prefix_length + length, length)
         return context, LayerCache(_pages(key), _pages(value))
 
 
@@ -81,7 +112,9 @@ class PagedKVCache(NamedTuple):
     visible: Bool[Array, "B 1 L M"]
     num_pages: Int[Array, ""]
 
-    def attend(self, query, key, value) -> tuple[Float[Array, "B L H K"], LayerCache]:
+    def attend(
+        self, query, key, value, prefix: PrefixKeyValue | None = None
+    ) -> tuple[Float[Array, "B L H K"], LayerCache]:
         """As `KVCache.attend`; new positions beyond the last slot are not written."""
         slots = self.start[:, None] + jnp.arange(key.shape[1])
         indices = jnp.stack([slots // PAGE_SIZE, slots % PAGE_SIZE], axis=-1)  # [B, L, 2]
@@ -91,7 +124,7 @@ class PagedKVCache(NamedTuple):
                 for old, new in zip(self.cache, (key, value), strict=True)
             )
         )
-        return attend_pages(query, cache, self.visible, self.num_pages), cache
+        return attend_pages(query, cache, self.visible, self.num_pages, prefix), cache
 
 
 def pages_in_use(visible: Bool[Array, "B 1 L M"]) -> Int[Array, ""]:
@@ -105,8 +138,9 @@ def attend_pages(
     cache: LayerCache,
     visible: Bool[Array, "B 1 L M"],
     num_pages: Int[Array, ""],
+    prefix: PrefixKeyValue | None = None,
 ) -> Float[Array, "B L H K"]:
-    """Attention over the first pages of a cache, one page after another.
+    """Attention over the first pages of a cache, one page after another, and over a prefix.
 
     Scores and sums are float32, as in `attend`; the softmax is built up page by page (Milakov and
     Gimelshein, 2018, algorithm 3).
@@ -114,28 +148,46 @@ def attend_pages(
     query = jnp.swapaxes(query, 1, 2) * query.shape[-1] ** -0.5  # [B, H, L, K]
 
     def add_page(page: Int[Array, ""], sums: tuple) -> tuple:
-        maximum, total, context = sums
         key, value = (jax.lax.dynamic_index_in_dim(pages, page, keepdims=False) for pages in cache)
-        scores = jnp.einsum("bhlk,bhmk->bhlm", query, key, preferred_element_type=jnp.float32)
         seen = jax.lax.dynamic_slice_in_dim(visible, page * PAGE_SIZE, PAGE_SIZE, axis=3)
-        scores = jnp.where(seen, scores, MASKED_SCORE)
-        new_maximum = jnp.maximum(maximum, jnp.max(scores, axis=-1, keepdims=True))
-        weights = jnp.exp(scores - new_maximum)
-        fading = jnp.exp(maximum - new_maximum)
-        added = jnp.einsum(
-            "bhlm,bhmk->bhlk",
-            weights.astype(value.dtype),
-            value,
-            preferred_element_type=jnp.float32,
-        )
-        total = total * fading + jnp.sum(weights, axis=-1, keepdims=True)
-        return new_maximum, total, context * fading + added
+        return _add_keys(sums, query, key, value, seen)
 
     shape = query.shape[:3]
     lowest = jnp.full((*shape, 1), jnp.finfo(jnp.float32).min)
     sums = (lowest, jnp.zeros((*shape, 1)), jnp.zeros(query.shape))
+    if prefix is not None:
+        size = (len(query), *prefix.key.shape[1:])
+        keys = (
+            jnp.swapaxes(jnp.broadcast_to(array, size), 1, 2).astype(cache.key.dtype)
+            for array in prefix
+        )  # [B, H, P, K]
+        sums = _add_keys(sums, query, *keys, jnp.ones((1, 1, 1, prefix.length), bool))
     _, total, context = jax.lax.fori_loop(0, num_pages, add_page, sums)
     return jnp.swapaxes(context / total, 1, 2).astype(cache.value.dtype)
+
+
+def _add_keys(
+    sums: tuple,
+    query: Float[Array, "B H L K"],
+    key: Float[Array, "B H M K"],
+    value: Float[Array, "B H M K"],
+    visible: Bool[Array, "#B 1 #L M"],
+) -> tuple:
+    """The running maximum, total and context of a softmax, with more keys."""
+    maximum, total, context = sums
+    scores = jnp.einsum("bhlk,bhmk->bhlm", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.where(visible, scores, MASKED_SCORE)
+    new_maximum = jnp.maximum(maximum, jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - new_maximum)
+    fading = jnp.exp(maximum - new_maximum)
+    added = jnp.einsum(
+        "bhlm,bhmk->bhlk",
+        weights.astype(value.dtype),
+        value,
+        preferred_element_type=jnp.float32,
+    )
+    total = total * fading + jnp.sum(weights, axis=-1, keepdims=True)
+    return new_maximum, total, context * fading + added
 
 
 def empty_cache(config: GLMConfig, batch_size: int, num_slots: int) -> Cache:

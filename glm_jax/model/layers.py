@@ -1,4 +1,4 @@
-"""The transformer block of GLM: LayerNorm, attention, LayerNorm, MLP."""
+"""The parts of a transformer block: LayerNorm, linear maps, MLP."""
 
 from __future__ import annotations
 
@@ -10,23 +10,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
-from glm_jax.model.attention.choose import attention_function
-from glm_jax.model.attention.mask import mask_of_part
-from glm_jax.model.attention.xla import attend
-from glm_jax.model.config import GLMConfig
-from glm_jax.model.dropout import Dropout, drop_hidden
-from glm_jax.model.kv_cache import KVCache, LayerCache
-from glm_jax.model.remat import ATTENTION_OUTPUT, MLP_UP, QUERY_KEY_VALUE
+from glm_jax.model.dropout import Dropout
+from glm_jax.model.remat import MLP_UP, QUERY_KEY_VALUE
 from glm_jax.parallel.collectives import (
-    copy_to_tensor_parallel,
-    gather_context,
-    local_offset,
     local_size,
     reduce_from_tensor_parallel,
 )
-from glm_jax.parallel.layout import LENGTH_AXES, ROW_PARALLEL_AXES
+from glm_jax.parallel.layout import ROW_PARALLEL_AXES
 
 INITIAL_STANDARD_DEVIATION = 0.02
 
@@ -123,96 +115,17 @@ def split_heads(
     return [array.reshape(batch, length, -1, head_size) for array in saved]
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with a fused [D, 3, D] kernel for query, key and value.
-
-    Attributes:
-      config: dimensions and numerics.
-      linear: the kind of linear maps.
-    """
-
-    config: GLMConfig
-    linear: LinearKind = Linear
-
-    @nn.compact
-    def __call__(
-        self,
-        hidden: Float[Array, "B L D"],
-        prefix_length: Int[Array, "#B"] | None,
-        dropout: Dropout | None,
-        attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None,
-        kv_cache: KVCache | None,
-    ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
-        config, width = self.config, hidden.shape[2]
-        # Heads are split off here and not in the kernel: a minor axis of 64 would be padded to 128.
-        projected = self.linear(
-            (3, width),
-            ("hidden_in", "query_key_value", "heads_out"),
-            INITIAL_STANDARD_DEVIATION,
-            config.compute_dtype,
-            name="query_key_value",
-        )(hidden, dropout)  # [B, L, D] -> [B, L, 3, D]
-        query, key, value = split_heads(projected, config.head_size)
-        if kv_cache is not None:
-            context, cache = kv_cache.attend(query, key, value)
-        else:
-            context, cache = (
-                self._attend(query, key, value, prefix_length, dropout, attention_mask),
-                None,
-            )
-        attended = self.linear(
-            (width,),
-            ("heads_in", "hidden"),
-            residual_standard_deviation(config.num_layers),
-            config.compute_dtype,
-            name="output",
-        )(context.reshape(*hidden.shape[:2], -1), dropout)  # [B, L, H, K] -> [B, L, D]
-        return checkpoint_name(attended, ATTENTION_OUTPUT), cache
-
-    def _attend(
-        self,
-        query: Float[Array, "B L H K"],
-        key: Float[Array, "B M H K"],
-        value: Float[Array, "B M H K"],
-        prefix_length: Int[Array, "#B"] | None,
-        dropout: Dropout | None,
-        attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None,
-    ) -> Float[Array, "B L H K"]:
-        """The kind of attention that the configuration, or a mask, or dropout asks for."""
-        config, length = self.config, query.shape[1]
-        if attention_mask is not None and attention_mask.shape[2] < length:
-            # The mask is that of the last positions; those before see the prefix.
-            first = length - attention_mask.shape[2]
-            text_query, text_key, text_value = (array[:, :first] for array in (query, key, value))
-            last_dropout = dropout and dropout.from_position(first)
-            parts = (
-                self._attend(text_query, text_key, text_value, prefix_length, dropout, None),
-                self._attend(query[:, first:], key, value, None, last_dropout, attention_mask),
-            )
-            return jnp.concatenate(parts, axis=1)
-        start = local_offset(LENGTH_AXES, length)
-        key, value = gather_context(key), gather_context(value)
-        drop = None
-        if dropout and config.attention_dropout:
-            drop = partial(dropout.probabilities, config.attention_dropout)
-            if attention_mask is None:
-                assert prefix_length is not None
-                attention_mask = mask_of_part(prefix_length, start, length, key.shape[1])
-        if attention_mask is not None:
-            return attend(query, key, value, None, attention_mask=attention_mask, drop=drop)
-        assert prefix_length is not None
-        return attention_function(config.attention)(query, key, value, prefix_length, start)
-
-
 class MLP(nn.Module):
-    """Two linear maps around a tanh-approximated GELU, the inner one four times as wide.
+    """Two linear maps around a tanh-approximated GELU.
 
     Attributes:
+      inner_size: width between the two, F.
       output_deviation: initial standard deviation of the second matrix.
       dtype: of activations and products.
       linear: the kind of linear maps.
     """
 
+    inner_size: int
     output_deviation: float
     dtype: str
     linear: LinearKind = Linear
@@ -223,7 +136,7 @@ class MLP(nn.Module):
     ) -> Float[Array, "B L D"]:
         width = hidden.shape[-1]
         inner = self.linear(
-            (4 * width,),
+            (self.inner_size,),
             ("hidden_in", "mlp_out"),
             INITIAL_STANDARD_DEVIATION,
             self.dtype,
@@ -240,45 +153,3 @@ class MLP(nn.Module):
             self.dtype,
             name="down",
         )(inner, dropout)  # [B, L, F] -> [B, L, D]
-
-
-class Block(nn.Module):
-    """One pre-LayerNorm transformer block; attributes as in `SelfAttention`."""
-
-    config: GLMConfig
-    linear: LinearKind = Linear
-
-    @nn.compact
-    def __call__(
-        self,
-        hidden: Float[Array, "B L D"],
-        prefix_length: Int[Array, "#B"] | None,
-        dropout: Dropout | None = None,
-        attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None = None,
-        kv_cache: KVCache | None = None,
-    ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
-        """Adds attention and then the MLP, each of a normalised input, to the residual stream.
-
-        Returns:
-          The stream, and the updated cache of this layer if `kv_cache` is given. The stream
-          is also kept as "output" in the collection "intermediates", if that is asked for.
-
-        Source: paper, section 2.2 (pre-LayerNorm order as in Megatron-LM); original code.
-        """
-        config = self.config
-        norm = partial(layer_norm, config.layernorm_epsilon, config.compute_dtype)
-        drop = partial(drop_hidden, dropout, config.hidden_dropout)
-        attended, cache = SelfAttention(config, self.linear, name="attention")(
-            copy_to_tensor_parallel(norm("attention_layernorm")(hidden)),
-            prefix_length,
-            dropout,
-            attention_mask,
-            kv_cache,
-        )
-        hidden = hidden + drop(attended, 0)
-        deviation = residual_standard_deviation(config.num_layers)
-        mlp = MLP(deviation, config.compute_dtype, self.linear, name="mlp")
-        normalized = copy_to_tensor_parallel(norm("mlp_layernorm")(hidden))
-        hidden = hidden + drop(mlp(normalized, dropout), 1)
-        self.sow("intermediates", "output", hidden)
-        return hidden, cache

@@ -165,7 +165,7 @@ class RelativeBlock(nn.Module):
             visible,
         )
         deviation = residual_standard_deviation(config.num_layers)
-        mlp = MLP(deviation, config.compute_dtype, name="mlp")
+        mlp = MLP(4 * config.hidden_size, deviation, config.compute_dtype, name="mlp")
         hidden = hidden + mlp(copy(norm("mlp_layernorm")(hidden)))
         self.sow("intermediates", "output", hidden)
         return hidden

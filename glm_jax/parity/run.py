@@ -6,7 +6,7 @@ import dataclasses
 import os
 from contextlib import ExitStack
 
-from glm_jax.convert.dimensions import infer_config
+from glm_jax.convert.infer_config import infer_config
 from glm_jax.convert.open import open_source, readable_checkpoint
 from glm_jax.convert.weights import WeightSource
 from glm_jax.errors import UsageError

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glm_jax.convert.array_layouts import to_native
 from glm_jax.convert.convert import convert
 from glm_jax.convert.dimensions import Dimensions
 from glm_jax.convert.load import load
-from glm_jax.convert.names import find, to_native
+from glm_jax.convert.names import find
 from glm_jax.errors import UsageError
 from glm_jax.io.files import copy_folder, remove_folder
 from glm_jax.model import GLM, GLMConfig

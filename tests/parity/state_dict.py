@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from glm_jax.convert.array_layouts import to_native, to_original
 from glm_jax.convert.layouts.original import OriginalSource
-from glm_jax.convert.names import by_native, find, original_order, to_native, to_original
+from glm_jax.convert.names import by_native, find, original_order
 
 
 def read_state(checkpoint: Path) -> dict[str, np.ndarray]:

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 
 import numpy as np
 
+from glm_jax.convert.array_layouts import to_native, to_original
 from glm_jax.convert.base_weights import ADAPTER_MATRICES, BaseWeights, checksum_of
 from glm_jax.convert.layouts.native import NativeCheckpoint
 from glm_jax.convert.layouts.native_reader import Leaf, LeafReader, StoredArray, open_arrays
 from glm_jax.convert.layouts.native_record import model_config
-from glm_jax.convert.names import TABLE, by_native, find, to_native, to_original
+from glm_jax.convert.names import TABLE, by_native, find
 from glm_jax.convert.tensors import contiguous, require_finite
 from glm_jax.convert.weights import TensorInfo, WeightSource
 from glm_jax.errors import UsageError

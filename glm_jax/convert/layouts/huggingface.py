@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from glm_jax.convert.dimensions import WORD_EMBEDDING, measure
-from glm_jax.convert.formats.safetensors import SafetensorsFile
-from glm_jax.convert.formats.torch_reader import TorchFile
-from glm_jax.convert.layouts.huggingface_config import (
-    CONFIG_FILE,
-    check_config,
-    read_json,
-)
-from glm_jax.convert.layouts.state_dict import (
-    HUGGINGFACE_PREFIX,
-    find_parameters,
-    read_state_dict,
-    refuse_extra,
-    shown,
-)
+from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE, check_config
+from glm_jax.convert.layouts.huggingface_files import HuggingFaceFiles
+from glm_jax.convert.layouts.state_dict import HUGGINGFACE_PREFIX, find_parameters, refuse_extra
 from glm_jax.convert.tensors import require_finite
-from glm_jax.convert.weights import SourceMetadata, TensorInfo
-from glm_jax.errors import UsageError
-
-# In the order in which the transformers library looks for them.
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-SAFETENSORS_SUFFIX = ".safetensors"
-
-_Reader = Callable[[], np.ndarray]
+from glm_jax.convert.weights import SourceMetadata
 
 
 class HuggingFaceSource:
@@ -57,25 +36,20 @@ class HuggingFaceSource:
         *,
         ignore_extra: bool = False,
     ) -> None:
-        self.path = Path(path)
-        alone = self.path.is_file()
-        self.folder = self.path.parent if alone else self.path
-        # A file of weights says enough by itself; a folder is one of Hugging Face by its config.
-        described = not alone or (self.folder / CONFIG_FILE).is_file()
-        config = read_json(self.folder / CONFIG_FILE) if described else None
+        self._files = files = HuggingFaceFiles(path)
+        self.path, self.folder = files.path, files.folder
         with contextlib.ExitStack() as stack:
-            infos = self._open_all(
-                _file_alone(self.path) if alone else find_shards(self.path), stack
-            )
-            found = find_parameters(infos, lambda name: str(self._files[name]))
+            stack.callback(files.close)
+            found = find_parameters(files.tensors, files.where)
             self._names = found.names
-            self.extra = (*found.extra, *self._others)
+            self.extra = (*found.extra, *files.others)
             if not ignore_extra:
-                files = {name: str(self._files[name]) for name in found.extra}
-                refuse_extra(files | self._others, self.path)
-            plain = {name: infos[full] for name, full in self._names.items()}
+                extra = {name: files.where(name) for name in found.extra}
+                refuse_extra(extra | files.others, self.path)
+            plain = {name: files.tensors[full] for name, full in self._names.items()}
             dimensions = measure(plain, str(self.path), self.where)
             self.tensors = {name: plain[name] for name in dimensions.shapes()}
+            config = files.config
             heads = check_config(self.folder / CONFIG_FILE, config or {}, dimensions)
             prefixed = f".{HUGGINGFACE_PREFIX}" in f".{self._names[WORD_EMBEDDING]}"
             self.metadata = SourceMetadata(
@@ -85,24 +59,6 @@ class HuggingFaceSource:
             )
             self._close = stack.pop_all().close
 
-    def _open_all(
-        self, shards: Mapping[Path, set[str] | None], stack: contextlib.ExitStack
-    ) -> dict[str, TensorInfo]:
-        """Opens the files and notes what is where; returns every tensor by its stored name."""
-        self._files: dict[str, Path] = {}
-        self._readers: dict[str, _Reader] = {}
-        self._others: dict[str, str] = {}  # what is no tensor, with its file
-        infos: dict[str, TensorInfo] = {}
-        for file, names in shards.items():
-            found, others = _open(file, stack)
-            self._others |= dict.fromkeys(others, str(file))
-            _check_index(file, names, found)
-            for name, (info, reader) in found.items():
-                if name in infos:
-                    raise UsageError(f"{shown(name)} is in {self._files[name]} and in {file}")
-                infos[name], self._files[name], self._readers[name] = info, file, reader
-        return infos
-
     def __enter__(self) -> HuggingFaceSource:
         return self
 
@@ -111,7 +67,7 @@ class HuggingFaceSource:
 
     def where(self, name: str) -> str:
         """The file that holds a tensor."""
-        return str(self._files[self._names[name]])
+        return self._files.where(self._names[name])
 
     def read(self, name: str) -> np.ndarray:
         """One tensor in its stored dtype, as a C-contiguous array that the caller owns.
@@ -119,89 +75,6 @@ class HuggingFaceSource:
         Raises:
           UsageError: the bytes are damaged, or a number isn't finite.
         """
-        tensor = self._readers[self._names[name]]()
+        tensor = self._files.read(self._names[name])
         require_finite(tensor, name, self.where(name))
         return tensor
-
-
-def find_shards(folder: Path) -> dict[Path, set[str] | None]:
-    """The files with weights, each with its tensors' names in the folder's index, if there is one.
-
-    Raises:
-      UsageError: there is no such file, the index is unusable, or a file that it names is missing.
-    """
-    for name in WEIGHT_FILES:
-        if (folder / name).is_file():
-            return {folder / name: None}
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            return _indexed(index)
-    raise UsageError(
-        f"{folder} has no weights: expected {' or '.join(WEIGHT_FILES)}, or one's index"
-    )
-
-
-def _file_alone(file: Path) -> dict[Path, set[str] | None]:
-    """A file that was named itself, checked to be the only one of its folder's weights.
-
-    Raises:
-      UsageError: the folder's index says that it has only a part of them.
-    """
-    for name in WEIGHT_FILES:
-        index = file.parent / f"{name}.index.json"
-        if index.is_file() and file in _indexed(index):
-            raise UsageError(
-                f"{file} is one of the files with weights that {index.name} lists: give the "
-                f"folder {file.parent}"
-            )
-    return {file: None}
-
-
-def _indexed(index: Path) -> dict[Path, set[str] | None]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise UsageError(f"{index} has no 'weight_map' from tensors to files")
-    shards: dict[str, set[str]] = {}
-    for name, file in weight_map.items():
-        if not isinstance(file, str) or set(file) & set("/\\\0\n\r") or file in ("", ".", ".."):
-            raise UsageError(
-                f"{index} maps {name[:120]!r} to something else than a file of its folder"
-            )
-        shards.setdefault(file, set()).add(name)
-    for file in shards:
-        try:
-            there = (index.parent / file).is_file()
-        except OSError:
-            there = False
-        if not there:
-            raise UsageError(f"{index} names the file {file[:120]!r}, which isn't there")
-    return {index.parent / file: names for file, names in sorted(shards.items())}
-
-
-def _open(
-    file: Path, stack: contextlib.ExitStack
-) -> tuple[dict[str, tuple[TensorInfo, _Reader]], list[str]]:
-    """Every tensor of a file: what it is, and how to read it. Then the names of what is none."""
-    if file.suffix == SAFETENSORS_SUFFIX:
-        opened = SafetensorsFile(file)
-        stack.callback(opened.close)
-        return {
-            name: (info, functools.partial(opened.read, name))
-            for name, info in opened.tensors.items()
-        }, []
-    torch_file = TorchFile(file)
-    stack.callback(torch_file.close)
-    tensors, others = read_state_dict(torch_file)
-    return {
-        name: (tensor.info, functools.partial(torch_file.read, tensor))
-        for name, tensor in tensors.items()
-    }, others
-
-
-def _check_index(file: Path, names: set[str] | None, found: Mapping[str, Any]) -> None:
-    if names is None:
-        return
-    for name in sorted(names - found.keys()):
-        raise UsageError(f"{file} has no tensor {name[:120]!r}, which the index maps to it")
-    for name in sorted(found.keys() - names):
-        raise UsageError(f"{file} has a tensor {name[:120]!r}, which the index doesn't map to it")

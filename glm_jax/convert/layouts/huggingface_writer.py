@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from glm_jax.convert.dimensions import Dimensions, find_heads, measure
+from glm_jax.convert.dimensions import Dimensions, measure
 from glm_jax.convert.formats.safetensors import SafetensorsWriter
-from glm_jax.convert.layouts.huggingface import WEIGHT_FILES
+from glm_jax.convert.infer_config import find_heads
 from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE, config_fields
+from glm_jax.convert.layouts.huggingface_files import WEIGHT_FILES
 from glm_jax.convert.layouts.state_dict import HUGGINGFACE_PREFIX
 from glm_jax.convert.weights import SourceMetadata, TensorInfo
 from glm_jax.errors import RunError

@@ -17,9 +17,10 @@ import tensorstore as ts
 from etils import epath
 
 from glm_jax.checkpoints.record import STATE_ITEM
+from glm_jax.convert.array_layouts import original_shape
 from glm_jax.convert.base_weights import TASK_PARAMETERS
-from glm_jax.convert.names import Entry, Layout, by_native
-from glm_jax.convert.tensors import DTYPES
+from glm_jax.convert.names import Entry, by_native
+from glm_jax.convert.tensors import STORED_DTYPES
 from glm_jax.errors import UsageError
 from glm_jax.io.paths import key_value_store
 
@@ -74,15 +75,9 @@ class Leaf:
           UsageError: the array has not the axes of its parameter.
         """
         shape = tuple(self.array.shape)
-        match self.entry.layout, shape[1:] if self.entry.in_layers else shape:
-            case Layout.SAME, (_, *_) as same:
-                return same
-            case Layout.MATRIX, (columns, rows):
-                return rows, columns
-            case Layout.FUSED_MATRIX, (columns, 3, third):
-                return 3 * third, columns
-            case Layout.FUSED_VECTOR, (3, third):
-                return (3 * third,)
+        found = original_shape(self.entry.layout, shape[1:] if self.entry.in_layers else shape)
+        if found is not None:
+            return found
         raise UsageError(
             f"{self.where} has the shape {list(shape)}, which does not fit {self.entry.native}"
         )
@@ -218,8 +213,8 @@ def _open_array(spec: dict[str, Any], where: str, context: ts.Context) -> Stored
         array = ts.open(spec, read=True, context=context).result()
     except ValueError as error:  # TensorStore raises it for all failures
         raise UsageError(f"{where} is missing or damaged: {reason_of(error)}") from error
-    if array.dtype.name not in DTYPES:
-        raise UsageError(f"{where} holds {array.dtype.name}; expected {', '.join(DTYPES)}")
+    if array.dtype.name not in STORED_DTYPES:
+        raise UsageError(f"{where} holds {array.dtype.name}; expected {', '.join(STORED_DTYPES)}")
     return StoredArray(array, where)
 
 

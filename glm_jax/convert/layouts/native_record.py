@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from glm_jax.convert.dimensions import infer_config
+from glm_jax.convert.infer_config import infer_config
 from glm_jax.convert.tensors import DTYPES
 from glm_jax.convert.weights import SourceMetadata, TensorInfo
 from glm_jax.errors import UsageError
+from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.relative import RelativeGLMConfig
 
@@ -33,6 +34,7 @@ def weights_record(
             "iteration": metadata.iteration,
             "name_prefix": metadata.name_prefix,
             "huggingface_config": metadata.huggingface_config,
+            "omitted": list(metadata.omitted),
             "dtypes": {name: dtype.name for name, dtype in dtypes.items()},
             "checksums": dict(checksums),
         }
@@ -43,9 +45,15 @@ DIMENSIONS = (
     "vocab_size",
     "num_layers",
     "hidden_size",
+    "mlp_size",
     "max_sequence_length",
     "block_position_encoding",
+    "quantization",
+    "num_prefix_tokens",
+    "prefix_projection",
 )
+# What rotary positions leave no trace of in the tensors.
+_NOT_SHOWN = ("max_sequence_length", "block_position_encoding")
 
 
 def model_config(
@@ -63,14 +71,16 @@ def model_config(
     """
     try:
         fields = record["configuration"]["model"]
-        variant = GLMConfig if "max_sequence_length" in fields else RelativeGLMConfig
-        recorded = variant(**fields)
+        recorded = _variant(fields)(**fields)
     except (KeyError, TypeError) as error:
         raise UsageError(
             f"the record of checkpoint {step_folder} does not describe a model: {error}"
         ) from error
     shown = infer_config(tensors, recorded.num_attention_heads)
+    hidden = _NOT_SHOWN if isinstance(recorded, ChatGLMConfig) else ()
     for name in DIMENSIONS:
+        if name in hidden:
+            continue
         if getattr(recorded, name, None) != getattr(shown, name, None):
             raise UsageError(
                 f"the record of checkpoint {step_folder} says model.{name} = "
@@ -78,6 +88,13 @@ def model_config(
                 f"{getattr(shown, name, None)}"
             )
     return recorded
+
+
+def _variant(fields: Mapping[str, Any]) -> type[GLMConfig | RelativeGLMConfig]:
+    """The configuration's class, by a field that only it has."""
+    if "rotary_precision" in fields:
+        return ChatGLMConfig
+    return GLMConfig if "max_sequence_length" in fields else RelativeGLMConfig
 
 
 def read_metadata(record: Mapping[str, Any], step_folder: epath.Path) -> SourceMetadata:
@@ -94,6 +111,7 @@ def read_metadata(record: Mapping[str, Any], step_folder: epath.Path) -> SourceM
             iteration=weights["iteration"],
             name_prefix=weights.get("name_prefix", ""),
             huggingface_config=weights.get("huggingface_config"),
+            omitted=tuple(weights.get("omitted", ())),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"the record of checkpoint {step_folder} lacks {error}") from error

@@ -19,6 +19,7 @@ import numpy as np
 import tensorstore as ts
 
 from glm_jax.checkpoints.record import PARAMETER_LAYOUT, RECORD_ITEM, STATE_ITEM
+from glm_jax.convert.array_layouts import native_shape, to_native
 from glm_jax.convert.layouts.native_reader import (
     BLOCK_BYTES,
     CONTEXT,
@@ -29,7 +30,7 @@ from glm_jax.convert.layouts.native_reader import (
     row_blocks,
 )
 from glm_jax.convert.layouts.native_record import weights_record
-from glm_jax.convert.names import Entry, Layout, by_native, find, to_native
+from glm_jax.convert.names import Entry, by_native, find
 from glm_jax.convert.tensors import contiguous, widest
 from glm_jax.convert.weights import SourceMetadata, TensorInfo
 from glm_jax.errors import RunError
@@ -178,14 +179,7 @@ def _leaves(tensors: Mapping[str, TensorInfo]) -> list[tuple[Entry, list[TensorI
 
 
 def _native_shape(entry: Entry, infos: Sequence[TensorInfo]) -> tuple[int, ...]:
-    shape = infos[0].shape
-    match entry.layout:
-        case Layout.MATRIX:
-            shape = shape[::-1]
-        case Layout.FUSED_MATRIX:
-            shape = (shape[1], 3, shape[0] // 3)
-        case Layout.FUSED_VECTOR:
-            shape = (3, shape[0] // 3)
+    shape = native_shape(entry.layout, infos[0].shape)
     return (len(infos), *shape) if entry.in_layers else shape
 
 

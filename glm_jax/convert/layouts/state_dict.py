@@ -53,10 +53,15 @@ class Parameters:
 
 def plain_name(name: str) -> str | None:
     """The original's name of a stored tensor; None for one that GLM doesn't have."""
-    parts = [part for part in name.split(".") if part not in _WRAPPERS]
+    parts = without_wrappers(name)
     first = next((i for i, part in enumerate(parts) if part not in _ATTRIBUTES), len(parts))
     plain = ".".join(parts[first:])
     return None if find(plain) is None else plain
+
+
+def without_wrappers(name: str) -> list[str]:
+    """The components of a stored name without those of wrappers."""
+    return [part for part in name.split(".") if part not in _WRAPPERS]
 
 
 def find_parameters(stored: Iterable[str], where: Callable[[str], str]) -> Parameters:

@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
-from glm_jax.convert.dimensions import Dimensions, infer_config
+from glm_jax.convert.array_layouts import to_native
+from glm_jax.convert.dimensions import Dimensions
+from glm_jax.convert.infer_config import infer_config
 from glm_jax.convert.layouts.native import NativeSource
 from glm_jax.convert.layouts.native_writer import NativeDestination
-from glm_jax.convert.names import find, to_native
+from glm_jax.convert.names import find
 from glm_jax.convert.tensors import contiguous
 from glm_jax.convert.transfer import checksum
 from glm_jax.convert.weights import SourceMetadata, TensorInfo

@@ -1,0 +1,118 @@
+"""Linear maps whose matrices are stored as integers, with one scale per column of the result.
+
+A column of the kernel is scale * integers, as in ChatGLM-6B's int8 and int4 releases: scale is the
+largest absolute value / 127 or / 7. A byte holds two int4 numbers: row 2 j of the kernel in its
+high and row 2 j + 1 in its low four bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int8
+
+from glm_jax.model.dropout import Dropout
+from glm_jax.model.layers import Linear, LinearKind
+from glm_jax.model.row_linear import RowLinear, few_rows_product
+
+
+class QuantizedLinear(Linear):
+    """`Linear` with an int8 kernel [I, *features]; a column of the result is scaled at the end."""
+
+    def product(
+        self, inputs: Float[Array, "... I"], dropout: Dropout | None
+    ) -> Float[Array, "... O"]:
+        """The map before the bias, of this device's rows and columns."""
+        kernel = self.integers(inputs.shape[-1]).astype(jnp.dtype(self.dtype))
+        contracted = (((inputs.ndim - 1,), (0,)), ((), ()))
+        outputs = jax.lax.dot_general(inputs.astype(kernel.dtype), kernel, contracted)
+        return outputs * self.scales()
+
+    def integers(self, in_features: int) -> Int8[Array, "I ..."]:
+        """The kernel without its scales."""
+        return self.integer_parameter(self.axes, (in_features, *self.local_features))
+
+    def integer_parameter(
+        self, axes: tuple[str, ...], shape: tuple[int, ...]
+    ) -> Int8[Array, "..."]:
+        """The stored kernel, with these axes in this order."""
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes)
+        kernel: Any = self.param("kernel", zeros, shape, jnp.int8)
+        return kernel
+
+    def scales(self) -> Float[Array, "..."]:
+        """The scales in the compute dtype."""
+        ones = nn.with_logical_partitioning(nn.initializers.ones, self.axes[1:])
+        scales: Any = self.param("kernel_scale", ones, self.local_features)
+        return scales.astype(jnp.dtype(self.dtype))
+
+
+class Int4Linear(QuantizedLinear):
+    """`QuantizedLinear` with two rows of the kernel in one byte."""
+
+    def integers(self, in_features: int) -> Int8[Array, "I ..."]:
+        """As `QuantizedLinear.integers`."""
+        shape = (in_features // 2, *self.local_features)
+        packed = self.integer_parameter(self.axes, shape)
+        high, low = unpack_int4(packed)
+        return jnp.stack([high, low], axis=1).reshape(in_features, *self.local_features)
+
+
+def unpack_int4(packed: Int8[Array, "..."]) -> tuple[Int8[Array, "..."], Int8[Array, "..."]]:
+    """The numbers in the high and in the low four bits of every byte."""
+    four = jnp.int8(4)
+    return (
+        jax.lax.shift_right_arithmetic(packed, four),
+        jax.lax.shift_right_arithmetic(jax.lax.shift_left(packed, four), four),
+    )
+
+
+class QuantizedRowLinear(QuantizedLinear):
+    """`RowLinear` with an int8 kernel [*features, I]."""
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, "... I"], dropout: Dropout | None = None
+    ) -> Float[Array, "... O"]:
+        in_features = inputs.shape[-1]
+        rows = inputs.astype(jnp.dtype(self.dtype)).reshape(-1, in_features)
+        outputs = self.rows_product(rows) * self.scales() + self.bias_parameter()
+        return outputs.reshape(*inputs.shape[:-1], *self.features)
+
+    def rows_product(self, rows: Float[Array, "R I"]) -> Float[Array, "R ..."]:
+        """The rows times the integers."""
+        axes, shape = (*self.axes[1:], self.axes[0]), (*self.features, rows.shape[1])
+        return few_rows_product(rows, self.integer_parameter(axes, shape).astype(rows.dtype))
+
+
+class Int4RowLinear(QuantizedRowLinear):
+    """`QuantizedRowLinear` with two columns of the kernel [*features, I / 2] in one byte."""
+
+    def rows_product(self, rows: Float[Array, "R I"]) -> Float[Array, "R ..."]:
+        """As `QuantizedRowLinear.rows_product`: the product of even columns and that of odd ones."""
+        axes, shape = (*self.axes[1:], self.axes[0]), (*self.features, rows.shape[1] // 2)
+        high, low = unpack_int4(self.integer_parameter(axes, shape))
+        return few_rows_product(rows[:, 0::2], high.astype(rows.dtype)) + few_rows_product(
+            rows[:, 1::2], low.astype(rows.dtype)
+        )
+
+
+_KINDS: dict[tuple[LinearKind, str], type[QuantizedLinear]] = {
+    (Linear, "int8"): QuantizedLinear,
+    (Linear, "int4"): Int4Linear,
+    (RowLinear, "int8"): QuantizedRowLinear,
+    (RowLinear, "int4"): Int4RowLinear,
+}
+
+
+def quantized(linear: LinearKind, quantization: str) -> LinearKind:
+    """The kind of linear maps that does the same on quantized kernels.
+
+    Args:
+      linear: `Linear` or `RowLinear`.
+      quantization: one of `QUANTIZATIONS`.
+    """
+    return linear if quantization == "none" else _KINDS[linear, quantization]
