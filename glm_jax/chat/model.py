@@ -9,7 +9,8 @@ from glm_jax.chat.chatglm import chatglm_prompt, process_answer, settled_answer,
 from glm_jax.chat.growing import AnswerText, DecodedText
 from glm_jax.chat.turns import Turn
 from glm_jax.errors import UsageError
-from glm_jax.generate.prompt import Prompt, make_prompt
+from glm_jax.generate.fill import Filler
+from glm_jax.generate.prompt import Prompt, chat_prompt, make_prompt
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.tokenizer.chatglm import ChatGLMTokenizer
 
@@ -40,7 +41,7 @@ class FittedPrompt:
     @property
     def num_tokens(self) -> int:
         """Tokens of the prompt, the start token of the answer included."""
-        return len(self.prompt.ids) + 1
+        return num_prompt_tokens(self.prompt)
 
     @property
     def note(self) -> str | None:
@@ -54,9 +55,16 @@ class FittedPrompt:
 class ChatForm:
     """The form of conversations with one kind of model."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """ChatGLM's rounds for its tokenizer, and questions and answers in lines for others."""
+    def __init__(self, tokenizer: Tokenizer, *, two_dimensional: bool = True) -> None:
+        """ChatGLM's rounds for its tokenizer, and questions and answers in lines for others.
+
+        Args:
+          tokenizer: the model's.
+          two_dimensional: whether the network has positions inside the answer
+            (`config.block_position_encoding`).
+        """
         self._tokenizer = tokenizer
+        self._two_dimensional = two_dimensional
         self.answer: AnswerText = DecodedText(tokenizer.decode)
         self.continuation: AnswerText = DecodedText(tokenizer.decode)
         self.chat_text: Callable[[Sequence[Turn], str], str] = plain_prompt
@@ -73,10 +81,11 @@ class ChatForm:
     def continue_ids(self, ids: Sequence[int]) -> Prompt:
         """Ids that are continued, with the mask at their end."""
         special = self._tokenizer.special
-        mask = special.get("gMASK", special["MASK"])
         if isinstance(self._tokenizer, ChatGLMTokenizer):
-            return Prompt([*ids, mask], [len(ids)])
-        prompt = make_prompt([*ids, mask], special)
+            ids = [*ids, *self._tokenizer.prompt_end]
+            return chat_prompt(ids, special, two_dimensional=self._two_dimensional)
+        prompt = make_prompt([*ids, special.get("gMASK", special["MASK"])], special)
+        # Masks that the text itself has are not filled.
         return Prompt(prompt.ids, [len(ids) + 1])
 
     def fit(
@@ -113,11 +122,22 @@ class ChatForm:
         low, high = 0, len(history)
         while low < high:  # the smallest number that fits, or all
             middle = (low + high) // 2
-            if len(prompt(middle).ids) + 1 + reserve <= window:
+            if num_prompt_tokens(prompt(middle)) + reserve <= window:
                 high = middle
             else:
                 low = middle + 1
         return fitted(prompt(low), window, max_new_tokens, num_dropped=low)
+
+
+def form_of(filler: Filler) -> ChatForm:
+    """The form of conversations with a model."""
+    two_dimensional = filler.config.block_position_encoding
+    return ChatForm(filler.tokenizer, two_dimensional=two_dimensional)
+
+
+def num_prompt_tokens(prompt: Prompt) -> int:
+    """Tokens before an answer, its start token included."""
+    return len(prompt.ids) + 1 + len(prompt.written)
 
 
 def fitted(
@@ -128,11 +148,11 @@ def fitted(
     Raises:
       UsageError: the window has no room for an answer.
     """
-    room = window - len(prompt.ids) - 1
+    room = window - num_prompt_tokens(prompt)
     if room < 1:
         raise UsageError(
-            f"the prompt has {len(prompt.ids) + 1} tokens, but the window of prompt and answer "
-            f"only {window}"
+            f"the prompt has {num_prompt_tokens(prompt)} tokens, but the window of prompt and "
+            f"answer only {window}"
         )
     limit = room if max_new_tokens is None else min(room, max_new_tokens)
     return FittedPrompt(prompt, num_dropped, limit)

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 
 from glm_jax.chat.growing import GrowingAnswer
-from glm_jax.chat.model import ChatForm, FittedPrompt
+from glm_jax.chat.model import FittedPrompt, form_of
 from glm_jax.chat.settings import ChatSettings
 from glm_jax.chat.turns import Turn
 from glm_jax.generate.decoder import cache_size
@@ -46,7 +46,7 @@ class ChatSession:
         """Takes the model with its tokenizer."""
         self._filler = filler
         self._engine: Engine | None = None
-        self.form = ChatForm(filler.tokenizer)
+        self.form = form_of(filler)
         self.max_window = filler.config.max_sequence_length
 
     def window(self, settings: ChatSettings) -> int:

@@ -35,7 +35,9 @@ class ChatSettings:
     def __post_init__(self) -> None:
         if self.max_length < 3:
             raise UsageError(f"max_length is {self.max_length}, but must be 3 or more")
-        self.sampling(1, self.seed or 0)
+        # Also where nothing is drawn and they have no effect.
+        Sampling(temperature=self.temperature, seed=self.seed or 0)
+        Sampling(temperature=1.0, top_k=self.top_k, top_p=self.top_p)
 
     def sampling(self, max_new_tokens: int, seed: int) -> Sampling:
         """The settings of one answer; at temperature 0, what limits drawing has no effect."""

@@ -1,10 +1,11 @@
-"""Fill blanks and score answers over HTTP, for many clients at a time.
+"""Fill blanks, score answers and chat over HTTP, for many clients at a time.
 
     glm-jax serve runs/demo
     curl -H 'Content-Type: application/json' http://127.0.0.1:8000/v1/fill \\
         -d '{"text": "The function returns a [MASK] of strings."}'
 
-A browser finds a page at the same address. SIGTERM and Ctrl-C end the server once running
+Clients of OpenAI's API find chat and completions under /v1, and a browser pages for both at the
+same address and at /chat. SIGTERM and Ctrl-C end the server once running
 requests are answered. docs/serve.md describes the API.
 """
 
@@ -21,7 +22,7 @@ from glm_jax.cli.fill import add_checkpoint_arguments, load_filler
 from glm_jax.errors import UsageError
 from glm_jax.io.paths import resolve_path
 
-HELP = "fill blanks and score answers over HTTP, with a page for browsers"
+HELP = "fill blanks, score answers and chat over HTTP, with pages for browsers"
 TOKEN_VARIABLE = "GLM_JAX_TOKEN"
 
 
@@ -47,7 +48,9 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     integer = {"type": int, "metavar": "N"}
     group.add_argument("--rows", **integer, help="texts filled concurrently (8)")
     group.add_argument(
-        "--max_slots", **integer, help="tokens of a text and its blanks, as 1024, 2048, ... (1024)"
+        "--max_slots",
+        **integer,
+        help="tokens of a text and its blanks, as 1024, 2048, ... (1024, or the model's window)",
     )
     group.add_argument("--queue", **integer, help="requests that may wait (64)")
     group.add_argument("--max_body", **integer, help="bytes of a request's body (262144)")
@@ -88,6 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
     if token is None and not local:
         print(f"glm-jax: without a token, all who reach {address} may use it", file=sys.stderr)
     filler = load_filler(arguments)
+    if arguments.max_slots is None:
+        # All that the model's window has, where that is more than the default.
+        slots = max(settings.max_slots, filler.config.max_sequence_length)
+        settings = dataclasses.replace(settings, max_slots=slots)
     metrics = Metrics()
     worker = Worker(filler, settings, metrics)
     worker.start()

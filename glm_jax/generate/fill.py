@@ -13,6 +13,7 @@ from glm_jax.generate.decoder import Decoder, make_decoder, power_of_two
 from glm_jax.generate.engine import ActiveFill, FilledBlank, fill_all
 from glm_jax.generate.prompt import (
     Prompt,
+    bare_prompt,
     check_positions,
     check_vocabulary,
     encode_with_blank,
@@ -23,6 +24,7 @@ from glm_jax.generate.prompt import (
 from glm_jax.generate.score import AnswerScore, check_answers, score_answers
 from glm_jax.generate.settings import Sampling
 from glm_jax.model import GLM
+from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.tokenizer.streaming import shared_length
 
@@ -209,7 +211,8 @@ class Filler:
         return self._text(ids, [self._blank(blank) for blank in blanks])
 
     def _prompt(self, ids: Sequence[int]) -> Prompt:
-        prompt = make_prompt(ids, self.tokenizer.special)
+        make = bare_prompt if isinstance(self.config, ChatGLMConfig) else make_prompt
+        prompt = make(ids, self.tokenizer.special)
         check_positions(prompt, self.config.num_positions)
         return prompt
 

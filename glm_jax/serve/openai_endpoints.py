@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from glm_jax.chat.growing import AnswerText
-from glm_jax.chat.model import ChatForm, FittedPrompt, fitted
+from glm_jax.chat.model import FittedPrompt, fitted, form_of
 from glm_jax.chat.settings import ChatSettings
 from glm_jax.errors import UsageError
 from glm_jax.generate.decoder import cache_size
@@ -42,7 +42,7 @@ class OpenAIEndpoints:
     def __init__(self, filler: Filler, worker: Worker, settings: ServeSettings, name: str) -> None:
         """Takes what the answers are made with, and what the model is called."""
         self._tokenizer = filler.tokenizer
-        self._form = ChatForm(filler.tokenizer)
+        self._form = form_of(filler)
         self._worker = worker
         self._settings = settings
         self._name = name

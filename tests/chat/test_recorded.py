@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from glm_jax.chat.chatglm import chatglm_prompt, process_answer
 from glm_jax.chat.growing import GrowingAnswer
 from glm_jax.chat.model import ChatForm
-from glm_jax.chat.turns import Turn
 from glm_jax.tokenizer import load_tokenizer
 from glm_jax.tokenizer.chatglm import ChatGLMTokenizer
-
-
-@pytest.fixture(scope="module")
-def golden(shared: Path) -> dict[str, Any]:
-    return json.loads((shared / "goldens/i_chatglm/chat_real.json").read_text())
+from tests.chat.chatglm_recipe import turns
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +20,6 @@ def tokenizer(shared: Path) -> ChatGLMTokenizer:
     made = load_tokenizer("chatglm", shared / "vocabs" / "ice_text.model")
     assert isinstance(made, ChatGLMTokenizer)
     return made
-
-
-def turns(history: list[list[str]] | None) -> list[Turn]:
-    return [Turn(*turn) for turn in history or []]
 
 
 def test_prompts(golden, tokenizer):
