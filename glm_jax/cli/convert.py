@@ -61,6 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "them",
     )
     parser.add_argument(
+        "--base",
+        metavar="CHECKPOINT",
+        help="the ChatGLM checkpoint that SOURCE, a prefix of P-tuning v2, was trained for",
+    )
+    parser.add_argument(
+        "--file_format",
+        choices=("safetensors", "bin"),
+        help="files with weights of --to huggingface (safetensors)",
+    )
+    parser.add_argument(
         "--dtype", choices=("float16", "bfloat16", "float32"), help="of all tensors (as stored)"
     )
 
@@ -106,6 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
         ),
         num_attention_heads=arguments.num_attention_heads,
         ignore_extra=arguments.ignore_extra,
+        base=arguments.base,
+        file_format=arguments.file_format or "safetensors",
     )
     for line in report.lines():
         print(line)
@@ -132,6 +144,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"--model_parallel_size is for --to original; --to {arguments.to} has no ranks"
         )
+    if arguments.file_format is not None and arguments.to != "huggingface":
+        raise UsageError(f"--file_format is for --to huggingface, but --to is {arguments.to}")
     for name in ("new_positions", "seed"):
         if getattr(arguments, name) is not None and arguments.max_sequence_length is None:
             raise UsageError(f"--{name} is for --max_sequence_length, which is not given")

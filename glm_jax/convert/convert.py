@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -12,11 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from glm_jax.convert.changes import ChangedSource, Changes
-from glm_jax.convert.dimensions import WORD_EMBEDDING, chinese_mask_fault, measure
+from glm_jax.convert.checks import FaultWatch, check_space, refuse_existing
+from glm_jax.convert.dimensions import WORD_EMBEDDING, measure
 from glm_jax.convert.infer_config import infer_config
+from glm_jax.convert.layouts.chatglm import ChatGLMSource
+from glm_jax.convert.layouts.chatglm_prefix import PrefixedSource
+from glm_jax.convert.layouts.chatglm_writer import ChatGLMDestination
 from glm_jax.convert.layouts.huggingface import HuggingFaceSource
 from glm_jax.convert.layouts.huggingface_writer import HuggingFaceDestination
 from glm_jax.convert.layouts.native import NativeCheckpoint
@@ -24,13 +25,14 @@ from glm_jax.convert.layouts.native_record import model_config
 from glm_jax.convert.layouts.native_writer import NativeDestination
 from glm_jax.convert.layouts.original_writer import OriginalDestination
 from glm_jax.convert.open import open_source, readable_checkpoint
-from glm_jax.convert.report import Report, describe_heads, readable_bytes
+from glm_jax.convert.report import Report, describe_heads
 from glm_jax.convert.side_files import copy_side_files, write_evaluation_settings
 from glm_jax.convert.transfer import Progress, compare, copy_tensors
 from glm_jax.convert.weights import SourceMetadata, WeightDestination, WeightSource
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.atomic import new_folder
 from glm_jax.io.paths import local_path, resolve_path
+from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.model.config import GLMConfig
 
 # Shows the progress of a stage: (what is done, bytes in all) -> a context that gives `Progress`.
@@ -50,6 +52,8 @@ def convert(
     changes: Changes | None = None,
     num_attention_heads: int | None = None,
     ignore_extra: bool = False,
+    base: str | os.PathLike[str] | None = None,
+    file_format: str = "safetensors",
 ) -> Report:
     """Writes the weights at `path` in another form, tensor by tensor, reads them back and compares.
 
@@ -64,6 +68,8 @@ def convert(
       changes: what is changed on the way.
       num_attention_heads: H, where it isn't recorded and isn't hidden / 64.
       ignore_extra: leaves out, instead of refusing, tensors that GLM doesn't have.
+      base: where `path` holds a prefix of P-tuning v2, the network that it was trained for.
+      file_format: of the weights in a Hugging Face folder, one of `FILE_FORMATS`.
 
     Raises:
       UsageError: `path` holds no checkpoint that can be written so, or `out` is taken.
@@ -73,14 +79,15 @@ def convert(
     refuse_existing(out := local_path(resolve_path(out, "DESTINATION"), "DESTINATION"))
     with (
         readable_checkpoint(path) as local,
-        open_source(local, num_attention_heads, ignore_extra=ignore_extra) as opened,
+        open_source(local, num_attention_heads, ignore_extra=ignore_extra, base=base) as opened,
     ):
         source = ChangedSource(opened, changes or Changes())
         config = _config(opened, source, num_attention_heads)
-        _check_vocabulary(plan := _Plan(kind, opened, source, config, model_parallel_size))
+        plan = _Plan(kind, opened, source, config, model_parallel_size, file_format)
+        _check_vocabulary(plan)
         fault = FaultWatch()
         try:
-            _check_space(out, plan.num_bytes)
+            check_space(out, plan.num_bytes)
             with new_folder(out, partial(refuse_existing, out)) as folder:
                 side_files = _write_and_compare(folder, plan, stages, fault)
         except OSError as error:
@@ -105,6 +112,7 @@ class _Plan:
     source: ChangedSource
     config: Any
     model_parallel_size: int
+    file_format: str
 
     @property
     def num_bytes(self) -> int:
@@ -158,7 +166,7 @@ def _write_and_compare(
 def _copy_side_files(opened: WeightSource, config: Any, folder: Path, kind: str) -> tuple[str, ...]:
     """Copies the side files of a checkpoint; returns the files' names."""
     copied = copy_side_files(_folder_of(opened), opened.kind, folder, kind)
-    if kind == "native" and opened.kind != "native" and isinstance(config, GLMConfig):
+    if kind == "native" and opened.kind != "native" and type(config) is GLMConfig:
         write_evaluation_settings(folder, config)
     return tuple(map(str, copied))
 
@@ -183,37 +191,32 @@ def _read_back(
         compare(written, source, checksums, progress)
 
 
-class FaultWatch:
-    """Checks weights for a known fault of published ones while they are copied.
-
-    Attributes:
-      sentence: what was found, None as long as nothing was.
-    """
-
-    def __init__(self) -> None:
-        self.sentence: str | None = None
-
-    def inspect(self, name: str, tensor: np.ndarray) -> None:
-        """Notes the fault if this is a tensor that shows it."""
-        if name == WORD_EMBEDDING:
-            self.sentence = chinese_mask_fault(tensor)
-
-
 def _new_destination(folder: Path, plan: _Plan, checksums: Mapping[str, int]) -> WeightDestination:
     tensors, metadata, order = plan.source.tensors, plan.metadata, _order(plan.opened)
     if plan.kind == "native":
         fields = dataclasses.asdict(plan.config)
         return NativeDestination(folder, order, tensors, metadata, fields, checksums)
     if plan.kind == "original":
+        if _is_no_original(plan.config):
+            raise UsageError(
+                f"{plan.opened.path} can't be written as a checkpoint of the original GLM code, "
+                "which has neither ChatGLM nor quantized matrices"
+            )
         heads, ranks = plan.config.num_attention_heads, plan.model_parallel_size
         return OriginalDestination(folder, order, tensors, metadata.iteration, ranks, heads)
-    return HuggingFaceDestination(folder, order, tensors, metadata)
+    chatglm = isinstance(plan.config, ChatGLMConfig)
+    destination = ChatGLMDestination if chatglm else HuggingFaceDestination
+    return destination(folder, order, tensors, metadata, file_format=plan.file_format)
+
+
+def _is_no_original(config: Any) -> bool:
+    return isinstance(config, ChatGLMConfig) or getattr(config, "quantization", "none") != "none"
 
 
 def _config(opened: WeightSource, source: ChangedSource, num_attention_heads: int | None) -> Any:
     """The model's configuration: inferred, and what a run's record has besides the dimensions."""
     heads = opened.metadata.num_attention_heads or num_attention_heads
-    config = infer_config(source.tensors, heads)
+    config = infer_config(source.tensors, heads, opened.metadata.huggingface_config)
     if not isinstance(opened, NativeCheckpoint):
         return config
     recorded = model_config(opened.record, opened.tensors, opened.step_folder)
@@ -225,16 +228,6 @@ def _config(opened: WeightSource, source: ChangedSource, num_attention_heads: in
     return dataclasses.replace(recorded, **dimensions)
 
 
-def refuse_existing(out: Path) -> None:
-    """Makes sure that nothing would be overwritten.
-
-    Raises:
-      UsageError: `out` is a file, or a folder that isn't empty.
-    """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out} exists already; expected a new or an empty folder")
-
-
 def _order(source: WeightSource) -> list[str]:
     return source.reading_order if isinstance(source, NativeCheckpoint) else list(source.tensors)
 
@@ -243,7 +236,7 @@ def _folder_of(source: WeightSource) -> Path:
     """The folder of a source's side files."""
     if isinstance(source, NativeCheckpoint):
         return Path(source.step_folder.parent.parent)
-    if isinstance(source, HuggingFaceSource):
+    if isinstance(source, HuggingFaceSource | ChatGLMSource | PrefixedSource):
         return source.folder
     return Path(source.path)
 
@@ -264,18 +257,3 @@ def _check_vocabulary(plan: _Plan) -> None:
             f"{source.where(WORD_EMBEDDING)}; --pad_vocab_to_multiple_of={128 * ranks} adds rows "
             "of zeros, as the original pads its vocabulary"
         )
-
-
-def _check_space(out: Path, num_bytes: int) -> None:
-    """Makes sure that the disk has room, before hours of writing.
-
-    Raises:
-      RunError: it has not.
-    """
-    existing = next(folder for folder in out.parents if folder.is_dir())
-    free = shutil.disk_usage(existing).free
-    if free < num_bytes:
-        needed, left = readable_bytes(num_bytes), readable_bytes(free)
-        if needed == left:
-            needed, left = f"{num_bytes:,} bytes", f"{free:,} bytes"
-        raise RunError(f"{out} needs {needed}, but only {left} are free there")

@@ -205,6 +205,12 @@ def measure(
             raise UsageError(f"{checkpoint} has {_missing(name)}")
         if tensors[name].shape != shape:
             raise _wrong_shape(name, tensors, where, str(list(shape)))
+        if (tensors[name].dtype == np.int8) != dimensions.is_quantized(name):
+            expected_dtype = "int8, as others are" if dimensions.is_quantized(name) else "floats"
+            raise UsageError(
+                f"{name} in {where(name)} has dtype {tensors[name].dtype}, expected "
+                f"{expected_dtype}"
+            )
     for name in tensors:
         if name not in expected:
             raise UsageError(

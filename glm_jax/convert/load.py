@@ -37,6 +37,7 @@ def load(
     dtype: DTypeLike = jnp.float32,
     mesh: jax.sharding.Mesh | None = None,
     ignore_extra: bool = False,
+    base: str | os.PathLike[str] | None = None,
 ) -> tuple[GLM | RelativeGLM, PyTree]:
     """The model and its parameters, from any kind of checkpoint (contract C4).
 
@@ -54,6 +55,7 @@ def load(
       mesh: where the parameters go; replicated over all devices by default.
       ignore_extra: leaves out tensors that GLM doesn't have, such as heads of a task, which are
         refused otherwise.
+      base: where `path` holds a prefix of P-tuning v2, the ChatGLM network that it belongs to.
 
     Returns:
       The model, and its parameters as `model.apply({"params": params}, ...)` takes them.
@@ -66,7 +68,7 @@ def load(
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     with (
         readable_checkpoint(path) as readable,
-        open_source(readable, num_attention_heads, ignore_extra=ignore_extra) as source,
+        open_source(readable, num_attention_heads, ignore_extra=ignore_extra, base=base) as source,
     ):
         if isinstance(source, NativeCheckpoint):
             model = _model(model_config(source.record, source.tensors, source.step_folder))

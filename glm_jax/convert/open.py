@@ -16,6 +16,7 @@ from glm_jax.convert.layouts.adapted import AdaptedSource
 from glm_jax.convert.layouts.chatglm import ChatGLMSource
 from glm_jax.convert.layouts.chatglm_config import MODEL_TYPE
 from glm_jax.convert.layouts.chatglm_names import is_chatglm
+from glm_jax.convert.layouts.chatglm_prefix import PrefixedSource
 from glm_jax.convert.layouts.huggingface import HuggingFaceSource
 from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE
 from glm_jax.convert.layouts.huggingface_files import SAFETENSORS_SUFFIX, HuggingFaceFiles
@@ -33,6 +34,7 @@ def open_source(
     num_attention_heads: int | None = None,
     *,
     ignore_extra: bool = False,
+    base: str | os.PathLike[str] | None = None,
 ) -> WeightSource:
     """Opens the checkpoint at a path, whatever its kind.
 
@@ -41,13 +43,17 @@ def open_source(
         one of its tags or a file of it; a Hugging Face folder, or one file with its weights.
       num_attention_heads: H, where the checkpoint doesn't record it.
       ignore_extra: leaves out tensors that GLM doesn't have, which are refused otherwise.
+      base: the network that the prefix of P-tuning v2 at `path` was trained for.
 
     Raises:
       UsageError: nothing of these is there, it is damaged, records another number of heads, or has
         extra tensors.
     """
     resolved = resolve_path(path, "the checkpoint")
-    source = _open(resolved, path, num_attention_heads, ignore_extra)
+    if base is None:
+        source = _open(resolved, path, num_attention_heads, ignore_extra)
+    else:
+        source = _open_prefixed(resolved, base, num_attention_heads, ignore_extra)
     recorded = source.metadata.num_attention_heads
     if num_attention_heads is not None and recorded not in (None, num_attention_heads):
         source.__exit__()
@@ -82,6 +88,25 @@ def _open(
         )
     source = _huggingface_kind(local) if huggingface else OriginalSource
     return source(local, num_attention_heads, ignore_extra=ignore_extra)
+
+
+def _open_prefixed(
+    path: epath.Path,
+    base: str | os.PathLike[str],
+    num_attention_heads: int | None,
+    ignore_extra: bool,
+) -> WeightSource:
+    """Opens a folder of P-tuning v2 over its base."""
+    if not path.exists():
+        raise UsageError(f"there is no checkpoint at {path}: no such file or folder")
+    local = local_path(path, "a folder of P-tuning v2")
+    resolved = resolve_path(base, "the base weights")
+    opened = _open(resolved, base, num_attention_heads, ignore_extra)
+    try:
+        return PrefixedSource(local, opened)
+    except BaseException:
+        opened.__exit__()
+        raise
 
 
 def _open_native(path: epath.Path) -> WeightSource:

@@ -36,11 +36,13 @@ _CHUNK = 1 << 18
 
 
 def require_finite(tensor: np.ndarray, name: str, where: str) -> None:
-    """Checks that a C-contiguous tensor holds numbers only.
+    """Checks that a C-contiguous tensor holds numbers only, as those of a quantized matrix do.
 
     Raises:
-      UsageError: an element is NaN or infinite, or the dtype is not floating.
+      UsageError: an element is NaN or infinite, or the dtype is neither floating nor int8.
     """
+    if tensor.dtype == np.int8:
+        return
     if tensor.dtype not in _EXPONENTS:
         raise UsageError(f"{name} in {where} has dtype {tensor.dtype}, but weights are floats")
     unsigned, bits = _EXPONENTS[tensor.dtype]

@@ -92,7 +92,7 @@ class Int4RowLinear(QuantizedRowLinear):
     """`QuantizedRowLinear` with two columns of the kernel [*features, I / 2] in one byte."""
 
     def rows_product(self, rows: Float[Array, "R I"]) -> Float[Array, "R ..."]:
-        """As `QuantizedRowLinear.rows_product`: the product of even columns and that of odd ones."""
+        """As `QuantizedRowLinear.rows_product`: even columns and odd ones apart."""
         axes, shape = (*self.axes[1:], self.axes[0]), (*self.features, rows.shape[1] // 2)
         high, low = unpack_int4(self.integer_parameter(axes, shape))
         return few_rows_product(rows[:, 0::2], high.astype(rows.dtype)) + few_rows_product(

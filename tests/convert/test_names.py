@@ -7,20 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glm_jax.convert.array_layouts import Layout, to_native, to_original
 from glm_jax.convert.formats.torch_reader import TorchFile
 from glm_jax.convert.layouts.state_dict import read_state_dict
 from glm_jax.convert.names import (
     TABLE,
     Entry,
-    Layout,
     find,
     merge,
     merged_shape,
     original_order,
     split,
     splits,
-    to_native,
-    to_original,
 )
 
 WEIGHT = "transformer.layers.3.attention.query_key_value.weight"

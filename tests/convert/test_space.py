@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from glm_jax.convert.convert import _check_space
+from glm_jax.convert.checks import check_space
 from glm_jax.errors import RunError
 
 
@@ -19,4 +19,4 @@ from glm_jax.errors import RunError
 def test_the_numbers_of_the_sentence_differ(tmp_path, monkeypatch, free, sentence):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
     with pytest.raises(RunError, match=f"{sentence}$"):
-        _check_space(tmp_path / "out", 5_120)
+        check_space(tmp_path / "out", 5_120)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
-from glm_jax.convert.dimensions import PREFIX_EMBEDDING, PREFIX_ENCODER
+from glm_jax.convert.dimensions import PREFIX_EMBEDDING, PREFIX_ENCODER, measure
 from glm_jax.convert.layouts.chatglm_names import OWN_PREFIXES, PROJECTIONS, plain_name
 from glm_jax.convert.layouts.huggingface_files import HuggingFaceFiles
-from glm_jax.convert.weights import TensorInfo
+from glm_jax.convert.names import find
+from glm_jax.convert.tensors import require_finite
+from glm_jax.convert.weights import TensorInfo, WeightSource
 from glm_jax.errors import UsageError
 
 
@@ -81,3 +85,62 @@ def is_prefix_only(names: Mapping[str, object]) -> bool:
     """Whether files with these stored tensors hold a prefix and no network."""
     plain = [plain_name(name) or "" for name in names]
     return bool(plain) and all(name.startswith(PREFIX_ENCODER) for name in plain)
+
+
+class PrefixedSource:
+    """A base network with the prefix of a folder of P-tuning v2.
+
+    Attributes:
+      extra: the names of what the folder holds that is no prefix, and of what the base has.
+    """
+
+    kind = "huggingface"
+
+    def __init__(self, path: Path, base: WeightSource) -> None:
+        """Opens the folder over its opened base, which is closed with it.
+
+        Raises:
+          UsageError: the folder has no prefix, the base has one, or the two don't fit.
+        """
+        self._files, self._base = HuggingFaceFiles(path), base
+        self.path, self.folder = self._files.path, self._files.folder
+        layers = {found[1] for name in base.tensors if (found := find(name))} - {None}
+        self._prefix = PrefixTensors(self._files, len(layers))
+        if not self._prefix.tensors:
+            raise UsageError(f"{path} has no prefix of P-tuning v2 to lay over {base.path}")
+        if common := self._prefix.tensors.keys() & base.tensors.keys():
+            raise UsageError(f"the base {base.path} has a prefix itself: {min(common)}")
+        plain = dict(base.tensors) | self._prefix.tensors
+        dimensions = measure(plain, f"{path} over {base.path}", self.where, rotary=True)
+        if not dimensions.rotary:
+            raise UsageError(f"the base {base.path} of {path} is no ChatGLM network")
+        self.tensors: Mapping[str, TensorInfo] = {name: plain[name] for name in dimensions.shapes()}
+        self.extra: tuple[str, ...] = base.extra
+        fields = dict(base.metadata.huggingface_config or {})
+        fields |= {"pre_seq_len": dimensions.prefix_tokens}
+        fields |= {"prefix_projection": dimensions.prefix_projection}
+        self.metadata = dataclasses.replace(base.metadata, huggingface_config=fields)
+
+    def __enter__(self) -> PrefixedSource:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._files.close()
+        self._base.__exit__()
+
+    def where(self, name: str) -> str:
+        """The file that holds a tensor."""
+        own = name in self._prefix.tensors
+        return self._prefix.where(name) if own else self._base.where(name)
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor in its stored dtype.
+
+        Raises:
+          UsageError: the bytes are damaged, or a number isn't finite.
+        """
+        if name not in self._prefix.tensors:
+            return self._base.read(name)
+        tensor = self._prefix.read(name)
+        require_finite(tensor, name, self.where(name))
+        return tensor

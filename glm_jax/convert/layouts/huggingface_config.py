@@ -10,7 +10,7 @@ from typing import Any
 from glm_jax.convert.dimensions import WORD_EMBEDDING, Dimensions
 from glm_jax.convert.formats.binary_file import ByteFile
 from glm_jax.convert.weights import TensorInfo
-from glm_jax.errors import UsageError
+from glm_jax.errors import RunError, UsageError
 
 CONFIG_FILE = "config.json"
 _MAX_JSON_BYTES = 16 << 20
@@ -57,6 +57,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{path} holds something else than a JSON object of moderate size")
     return value
+
+
+def write_config(folder: Path, fields: Mapping[str, Any]) -> None:
+    """Writes config.json.
+
+    Raises:
+      RunError: the disk failed.
+    """
+    try:
+        (folder / CONFIG_FILE).write_text(json.dumps(fields, indent=2) + "\n")
+    except OSError as error:
+        raise RunError(f"{folder} can't be written: {error.strerror}") from error
 
 
 def dimension_fields(dimensions: Dimensions) -> dict[str, Any]:

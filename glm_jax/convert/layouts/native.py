@@ -110,6 +110,5 @@ class NativeSource(NativeCheckpoint):
         expected = self._checksums.get(name)
         if expected is not None and checksum(tensor) != expected:
             raise UsageError(f"{leaf.where}: {name} is damaged: its checksum is another")
-        if tensor.dtype != np.int8:
-            require_finite(tensor, name, leaf.where)
+        require_finite(tensor, name, leaf.where)
         return tensor
