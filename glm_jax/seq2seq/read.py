@@ -60,6 +60,14 @@ def prompts_of(
       UsageError: a blank doesn't fit into a source.
     """
     pad, length = tokenizer.special["pad"], settings.source_length
+    form = settings.task.form
+    if form is not None:
+        task, length = settings.task, form.shortened(length)
+        sources = {
+            str(example.guid): encode_source(task, example, tokenizer, length)
+            for example in examples
+        }
+        return {id: form.prompt(source, tokenizer.special) for id, source in sources.items()}
     return {
         str(example.guid): source_prompt(
             encode_source(settings.task, example, tokenizer, length),

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from glm_jax.generate.prompt import Prompt
 from glm_jax.seq2seq.files import Reader
 from glm_jax.seq2seq.fix_tokenization import unchanged
+from glm_jax.seq2seq.rows import RowLayout
 from glm_jax.seq2seq.source import Source, SourceEncoder
 from glm_jax.tasks.example import Example
+from glm_jax.tasks.sequence import Row
+from glm_jax.tokenizer import Tokenizer
 
 
 def text_b(example: Example) -> tuple[str, ...]:
     """The target of tasks that have it as their second text."""
     return (f" {example.second}",)
+
+
+class Form(Protocol):
+    """How rows and prompts are laid out, where not as the original GLM lays them out."""
+
+    def row(self, layout: RowLayout, source: Source, target: Sequence[int]) -> Row:
+        """A row to train on, with the arrays of `one_blank_row`."""
+        ...
+
+    def prompt(self, source: Source, special: Mapping[str, int]) -> Prompt:
+        """What an output is written to."""
+        ...
+
+    def shortened(self, source_length: int) -> int:
+        """The source length where outputs are written."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,8 @@ class Seq2SeqTask:
       draw: (example, generator) -> the example with random blanks, for training.
       reference_is_decoded: whether outputs are compared with targets that are encoded and decoded,
         so that both have the vocabulary's form; else with the texts themselves.
+      form: of rows and prompts; None for that of the original GLM.
+      reference: (example, tokenizer) -> what outputs are compared with; None for the targets.
       rouge_fix: changes outputs and references of lower-case vocabularies before ROUGE.
     """
 
@@ -49,4 +72,6 @@ class Seq2SeqTask:
     several_blanks: bool = False
     draw: Callable[[Example, np.random.Generator], Example] | None = None
     reference_is_decoded: bool = True
+    form: Form | None = None
+    reference: Callable[[Example, Tokenizer], str] | None = None
     rouge_fix: Callable[[str], str] = unchanged
