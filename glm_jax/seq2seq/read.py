@@ -62,12 +62,12 @@ def prompts_of(
     pad, length = tokenizer.special["pad"], settings.source_length
     form = settings.task.form
     if form is not None:
-        task, length = settings.task, form.shortened(length)
-        sources = {
-            str(example.guid): encode_source(task, example, tokenizer, length)
-            for example in examples
-        }
-        return {id: form.prompt(source, tokenizer.special) for id, source in sources.items()}
+        prompts = {}
+        for example in examples:
+            asked, kept = form.written_to(example, length)
+            source = encode_source(settings.task, asked, tokenizer, kept)
+            prompts[str(example.guid)] = form.prompt(source, tokenizer.special)
+        return prompts
     return {
         str(example.guid): source_prompt(
             encode_source(settings.task, example, tokenizer, length),

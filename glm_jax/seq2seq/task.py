@@ -34,8 +34,8 @@ class Form(Protocol):
         """What an output is written to."""
         ...
 
-    def shortened(self, source_length: int) -> int:
-        """The source length where outputs are written."""
+    def written_to(self, example: Example, source_length: int) -> tuple[Example, int]:
+        """The example and the source length as they are where outputs are written."""
         ...
 
 

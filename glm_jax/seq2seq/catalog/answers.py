@@ -6,7 +6,7 @@ Source: the P-tuning program of ChatGLM-6B's repository.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,8 @@ from glm_jax.tokenizer.chatglm import ChatGLMTokenizer
 
 NAME = "answers"
 METRICS = ("bleu-4", "rouge-1", "rouge-2", "rouge-l")
+# The prompt without rounds, of an example without earlier turns.
+_BARE = "bare_prompt"
 # What the file of a split may be called.
 _FILES: Mapping[str, Sequence[str]] = {
     "train": ("train.jsonl", "train.json"),
@@ -44,8 +46,8 @@ class AnswerFields:
     Attributes:
       prompt: the question.
       answer: what is learnt.
-      history: earlier turns, a list of pairs; "" for data without. With it, prompts have rounds
-        also where there is no earlier turn.
+      history: earlier turns, a list of pairs; "" for data without. With it, prompts that are
+        learnt have rounds also where there is no earlier turn.
       prefix: text before every prompt.
     """
 
@@ -67,7 +69,7 @@ def answers_task(fields: AnswerFields, target_length: int) -> Seq2SeqTask:
         read=partial(_read, fields),
         source=_source,
         published_at="your own files",
-        target=lambda example: (example.second,),
+        target=_target,
         metrics=METRICS,
         form=AnswerForm(),
         reference=partial(_reference, target_length),
@@ -107,9 +109,10 @@ class AnswerForm:
         """What an answer is written to; a literal sop in the text starts the answer's part."""
         return chat_prompt([*source.ids, special["sop"]], special)
 
-    def shortened(self, source_length: int) -> int:
-        """The source length where answers are written: one less than where they are learnt."""
-        return source_length - 1
+    def written_to(self, example: Example, source_length: int) -> tuple[Example, int]:
+        """A prompt without earlier turns is bare, and one token less is kept of prompts."""
+        bare = example.meta.get(_BARE, example.text_a)
+        return replace(example, text_a=bare), source_length - 1
 
 
 def _source(example: Example, encoder: SourceEncoder) -> Source:
@@ -120,6 +123,12 @@ def _source(example: Example, encoder: SourceEncoder) -> Source:
     room = max(encoder.length - 1 - len(start), 0)
     ids = [*start, *encoder.encode(example.text_a)[:room], mask]
     return Source(tuple(ids), (len(ids) - 1,))
+
+
+def _target(example: Example) -> Sequence[str]:
+    if example.text_b is None:
+        raise UsageError(f"example {example.guid} has no answer")
+    return (example.text_b,)
 
 
 def _reference(target_length: int, example: Example, tokenizer: Tokenizer) -> str:
@@ -140,9 +149,13 @@ def _read(fields: AnswerFields, folder: epath.Path, split: str) -> list[Example]
         answer = None if answer is None else _text(answer, fields.answer, where)
         if not prompt or answer == "":
             continue
+        meta = {}
         if fields.history:
-            prompt = rounds_prompt(_turns(row[fields.history], fields.history, where), prompt)
-        examples.append(Example(f"{split}-{len(examples)}", fields.prefix + prompt, answer))
+            turns = _turns(row[fields.history], fields.history, where)
+            meta = {} if turns else {_BARE: fields.prefix + prompt}
+            prompt = rounds_prompt(turns, prompt)
+        guid = f"{split}-{len(examples)}"
+        examples.append(Example(guid, fields.prefix + prompt, answer, meta=meta))
     return examples
 
 
