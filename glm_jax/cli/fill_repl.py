@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import typing
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from glm_jax.cli.line_history import LineHistory
 from glm_jax.errors import UsageError
 from glm_jax.generate.engine import Engine, slots_needed
 from glm_jax.generate.fill import FilledText, Filler
@@ -30,7 +29,7 @@ STEPS = 2
 def converse(filler: Filler, sampling: Sampling) -> int:
     """Asks for texts and fills them until the user ends it; returns the exit code."""
     console = Console(soft_wrap=True, highlight=False)
-    history = _History()
+    history = LineHistory("fill_history")
     console.print(f"{HELP}\n", style="dim", markup=False)
     while True:
         try:
@@ -151,33 +150,3 @@ def highlighted(filled: FilledText) -> Text:
     for start, end in filled.spans:
         text.stylize(FILLED, start, end)
     return text
-
-
-class _History:
-    """Lines of earlier conversations, for the arrow keys, where the terminal has line editing."""
-
-    def __init__(self):
-        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        self._path = Path(state) / "glm-jax" / "fill_history"
-        try:
-            import readline
-        except ImportError:
-            self._readline = None
-            return
-        self._readline = readline
-        readline.set_history_length(1000)
-        # A history that can't be read or written is no reason not to fill.
-        try:
-            readline.read_history_file(self._path)
-        except OSError:
-            return
-
-    def save(self) -> None:
-        """Writes the lines so far."""
-        if self._readline is None:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._readline.write_history_file(self._path)
-        except OSError:
-            return

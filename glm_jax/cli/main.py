@@ -13,6 +13,7 @@ from typing import NoReturn, TextIO
 
 from glm_jax import environment
 from glm_jax.cli import (
+    chat,
     compile,
     convert,
     evaluate,
@@ -37,6 +38,7 @@ COMMANDS = (
     finetune,
     sweep,
     fill,
+    chat,
     serve,
     convert,
     parity,

@@ -1,10 +1,11 @@
-"""Fill blanks and score answers over HTTP, for many clients at a time.
+"""Fill blanks, score answers and chat over HTTP, for many clients at a time.
 
     glm-jax serve runs/demo
     curl -H 'Content-Type: application/json' http://127.0.0.1:8000/v1/fill \\
         -d '{"text": "The function returns a [MASK] of strings."}'
 
-A browser finds a page at the same address. SIGTERM and Ctrl-C end the server once running
+Clients of OpenAI's API find chat and completions under /v1, and a browser pages for both at the
+same address and at /chat. SIGTERM and Ctrl-C end the server once running
 requests are answered. docs/serve.md describes the API.
 """
 
@@ -23,7 +24,7 @@ from glm_jax.cli.fill import add_checkpoint_arguments, load_filler
 from glm_jax.errors import UsageError
 from glm_jax.io.paths import resolve_path
 
-HELP = "fill blanks and score answers over HTTP, with a page for browsers"
+HELP = "fill blanks, score answers and chat over HTTP, with pages for browsers"
 TOKEN_VARIABLE = "GLM_JAX_TOKEN"
 
 
@@ -49,7 +50,9 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     integer = {"type": int, "metavar": "N"}
     group.add_argument("--rows", **integer, help="texts filled concurrently (8)")
     group.add_argument(
-        "--max_slots", **integer, help="tokens of a text and its blanks, as 1024, 2048, ... (1024)"
+        "--max_slots",
+        **integer,
+        help="tokens of a text and its blanks, as 1024, 2048, ... (1024, or the model's window)",
     )
     group.add_argument("--queue", **integer, help="requests that may wait (64)")
     group.add_argument("--max_body", **integer, help="bytes of a request's body (262144)")
@@ -91,7 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
     if token is None and not local:
         print(f"glm-jax: without a token, all who reach {address} may use it", file=sys.stderr)
     filler = load_filler(arguments)
-    settings = ServeSettings(**{**limits_for(filler.trained_for or {}), **given})
+    window = filler.config.max_sequence_length
+    settings = ServeSettings(**{**limits_for(filler.trained_for or {}, window), **given})
     metrics = Metrics()
     worker = Worker(filler, settings, metrics)
     worker.start()
@@ -112,15 +116,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def limits_for(trained_for: Mapping[str, Any]) -> dict[str, int]:
-    """Limits that let clients have what a run was finetuned for, where the defaults do not."""
+def limits_for(trained_for: Mapping[str, Any], window: int) -> dict[str, int]:
+    """Limits that let clients have what a run was finetuned for, where the defaults do not.
+
+    Args:
+      trained_for: see `Filler.trained_for`; empty for models that only fill blanks.
+      window: positions of the model.
+    """
     from glm_jax.serve.settings import ServeSettings
 
-    search, default = trained_for.get("sampling", {}), ServeSettings()
+    default = ServeSettings()
+    search = trained_for.get("sampling", {})
     slots = trained_for.get("source_length", 0) + search.get("max_blank_length", 0) + 1
     return {
         "max_beams": max(default.max_beams, search.get("beams", 1)),
-        "max_slots": max(default.max_slots, slots),
+        "max_slots": max(default.max_slots, window, slots),
     }
 
 

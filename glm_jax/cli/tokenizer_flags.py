@@ -8,7 +8,7 @@ from glm_jax.errors import UsageError
 
 TOKENIZER_HELP = (
     "a SentencePiece .model file, a folder or URL (store, run) that has a tokenizer, or "
-    "a kind: bert, bert-cased, gpt2, roberta, chinese, sentencepiece, huggingface"
+    "a kind: bert, bert-cased, gpt2, roberta, chinese, sentencepiece, huggingface, chatglm"
 )
 
 

@@ -15,6 +15,7 @@ from glm_jax.generate.decoder import make_decoder, power_of_two
 from glm_jax.generate.engine import ActiveFill, FilledBlank
 from glm_jax.generate.prompt import (
     Prompt,
+    bare_prompt,
     check_positions,
     check_vocabulary,
     encode_with_blank,
@@ -25,6 +26,7 @@ from glm_jax.generate.prompt import (
 from glm_jax.generate.score import AnswerScore, check_answers, score_answers
 from glm_jax.generate.settings import Sampling
 from glm_jax.model import GLM
+from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.tokenizer.streaming import shared_length
 
@@ -188,7 +190,8 @@ class Filler:
           UsageError: it has more tokens than the model has positions.
         """
         ids = encode_with_blank(self.tokenizer, text)
-        prompt = make_prompt(ids, self.tokenizer.special)
+        make = bare_prompt if isinstance(self.config, ChatGLMConfig) else make_prompt
+        prompt = make(ids, self.tokenizer.special)
         check_positions(prompt, self.config.num_positions)
         return Reading(ids, prompt)
 

@@ -45,6 +45,12 @@ def make_prompt(ids: Sequence[int], special: Mapping[str, int]) -> Prompt:
     return Prompt(prompt, [index for index, token in enumerate(prompt) if token in masks])
 
 
+def bare_prompt(ids: Sequence[int], special: Mapping[str, int]) -> Prompt:
+    """Part A of a text for ChatGLM, which has no tokens around it."""
+    masks = mask_ids(special)
+    return Prompt(list(ids), [index for index, token in enumerate(ids) if token in masks])
+
+
 def chat_prompt(
     ids: Sequence[int], special: Mapping[str, int], *, two_dimensional: bool = True
 ) -> Prompt:

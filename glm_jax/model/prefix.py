@@ -60,7 +60,7 @@ class LayerPrefix(nn.Module):
             pairs = table.astype(jnp.dtype(config.compute_dtype))
         both = jnp.swapaxes(pairs, 0, 1)[:, None]  # [P, 2, D] -> [2, 1, P, D]
         if dropout is not None and config.prefix_dropout:
-            both = _dropped(dropout, config.prefix_dropout, both, batch_size, config.hidden_size)
+            both = _dropped(dropout, config.prefix_dropout, both, batch_size)
         heads = both.reshape(*both.shape[:3], -1, config.head_size)
         return PrefixKeyValue(heads[0], heads[1])
 
@@ -93,7 +93,7 @@ class PrefixEncoder(nn.Module):
 
 
 def _dropped(
-    dropout: Dropout, rate: float, both: Float[Array, "2 1 P D"], batch_size: int, num_columns: int
+    dropout: Dropout, rate: float, both: Float[Array, "2 1 P D"], batch_size: int
 ) -> Float[Array, "2 B P D"]:
     """Keys and values of every example, each with its own elements dropped."""
     # The prefix is the same wherever a device's part of the sequence starts.
@@ -101,7 +101,7 @@ def _dropped(
     _, _, length, width = both.shape
     rows = jnp.broadcast_to(both.reshape(1, 2 * length, width), (batch_size, 2 * length, width))
     first = local_offset((TENSOR,), width)
-    kept = dropout.hidden(rate, rows, _DROPOUT_USE, first_column=first, num_columns=num_columns)
+    kept = dropout.hidden(rate, rows, _DROPOUT_USE, first_column=first)
     return jnp.swapaxes(kept.reshape(batch_size, 2, length, width), 0, 1)
 
 

@@ -9,6 +9,7 @@ from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneBaseConfig, TokenizerConfig
 from glm_jax.generate.settings import Sampling
 from glm_jax.parallel.mesh import MeshConfig
+from glm_jax.seq2seq.catalog import answers
 from glm_jax.seq2seq.registry import SEQ2SEQ_TASKS
 from glm_jax.seq2seq.task import Seq2SeqTask
 from glm_jax.tasks.registry import unknown_task
@@ -28,6 +29,9 @@ class Seq2SeqConfig:
       original_rouge: computes ROUGE as the original does, with its faults, to compare with it.
       label_smoothing: of training: weight of the loss that is spread evenly over all tokens.
       seed: draws the blanks of the task `blank`.
+      prompt_field, answer_field: of the task `answers`, what these fields of its lines are called.
+      history_field: of the task `answers`, the field with earlier turns; "" for data without.
+      prompt_prefix: of the task `answers`, text before every prompt.
     """
 
     name: str
@@ -38,6 +42,10 @@ class Seq2SeqConfig:
     original_rouge: bool = False
     label_smoothing: float = 0.0
     seed: int = 1234
+    prompt_field: str = "prompt"
+    answer_field: str = "response"
+    history_field: str = ""
+    prompt_prefix: str = ""
 
     def __post_init__(self) -> None:
         if self.name not in SEQ2SEQ_TASKS:
@@ -56,12 +64,17 @@ class Seq2SeqConfig:
     @property
     def task(self) -> Seq2SeqTask:
         """The task itself."""
-        return SEQ2SEQ_TASKS[self.name]
+        if self.name != answers.NAME:
+            return SEQ2SEQ_TASKS[self.name]
+        fields = answers.AnswerFields(
+            self.prompt_field, self.answer_field, self.history_field, self.prompt_prefix
+        )
+        return answers.answers_task(fields, self.target_length)
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Beam search.
+    """Beam search, or drawing.
 
     Attributes:
       beams: hypotheses that are kept.
@@ -69,6 +82,10 @@ class GenerationConfig:
       min_length: minimum tokens of an output.
       no_repeat_ngram: size of n-grams that an output may not repeat; 0 allows all.
       batch_size: sources at a time.
+      temperature: above 0, one output is drawn for each source in place of a search; `beams` must
+        be 1 then.
+      top_k, top_p: limit drawing, as in `Sampling`.
+      seed: of drawing.
       num_attention_heads: of an original checkpoint that is evaluated, which doesn't record it; 0
         for hidden size / 64.
     """
@@ -79,9 +96,21 @@ class GenerationConfig:
     no_repeat_ngram: int = 3
     batch_size: int = 8
     num_attention_heads: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         validation.at_least("generation", self, 1, "beams", "batch_size")
+        validation.at_least("generation", self, 0, "top_k", "seed")
+        validation.non_negative("generation", self, "temperature")
+        validation.fraction("generation", self, "top_p", one=True)
+        if self.temperature and self.beams > 1:
+            raise UsageError(
+                f"generation.temperature is {self.temperature}, which draws, but generation.beams "
+                f"is {self.beams}"
+            )
         validation.at_least("generation", self, 0, "min_length", "no_repeat_ngram")
         validation.at_least("generation", self, 0, "num_attention_heads")
         validation.non_negative("generation", self, "length_penalty")
@@ -96,6 +125,16 @@ class GenerationConfig:
             raise UsageError(
                 f"generation.min_length is {self.min_length}, but seq2seq.target_length only "
                 f"{target_length}"
+            )
+        if self.temperature:
+            return Sampling(
+                max_blank_length=target_length,
+                min_blank_length=self.min_length,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                seed=self.seed,
+                no_repeat_ngram=self.no_repeat_ngram,
             )
         return Sampling(
             max_blank_length=target_length,

@@ -41,6 +41,8 @@ def encode_pair(
     """
     source = encode_source(task, example, tokenizer, layout.source_length)
     targets = [tokenizer.encode(text) for text in targets_of(task, example)]
+    if task.form is not None:
+        return task.form.row(layout, source, targets[0])
     if task.several_blanks:
         return blanks_row(layout, source, targets)
     return one_blank_row(layout, source, targets[0])
@@ -82,5 +84,8 @@ def reference_text(task: Seq2SeqTask, example: Example, tokenizer: Tokenizer) ->
     Raises:
       UsageError: the example has no target.
     """
+    if task.reference is not None:
+        targets_of(task, example)
+        return task.reference(example, tokenizer)
     text = "|".join(part.removeprefix(" ") for part in targets_of(task, example))
     return tokenizer.decode(tokenizer.encode(text)) if task.reference_is_decoded else text

@@ -20,6 +20,7 @@ from glm_jax.generate.decoder import Decoder, make_decoder
 from glm_jax.io.files import write_file
 from glm_jax.model import GLM
 from glm_jax.parallel.mesh import make_mesh
+from glm_jax.seq2seq.catalog import answers
 from glm_jax.seq2seq.config import Seq2SeqConfig, Seq2SeqEvaluationConfig
 from glm_jax.seq2seq.generate import PROMPT_MULTIPLE, generate_outputs
 from glm_jax.seq2seq.judge import check_packages, judge_outputs
@@ -174,6 +175,10 @@ def output_settings(
     settings = config.seq2seq
     names = ("name", "data", "source_length", "target_length", "pad_source", "seed")
     of_search = ("beams", "length_penalty", "min_length", "no_repeat_ngram")
+    if config.generation.temperature:
+        of_search = ("temperature", "top_k", "top_p", "seed", "min_length", "no_repeat_ngram")
+    if settings.name == answers.NAME:
+        names += ("prompt_field", "history_field", "prompt_prefix")
     return {
         "checkpoint": str(weights),
         "split": split,

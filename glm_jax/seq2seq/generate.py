@@ -10,6 +10,7 @@ from jax.experimental import multihost_utils
 
 from glm_jax.generate.beam_engine import BeamEngine, BeamUsage, FoundBlank, search_all
 from glm_jax.generate.decoder import Decoder
+from glm_jax.generate.engine import ActiveFill, fill_all
 from glm_jax.generate.prompt import Prompt
 from glm_jax.generate.settings import Sampling
 from glm_jax.seq2seq.outputs import Output, Outputs
@@ -54,7 +55,7 @@ def generate_outputs(
       decoder: the network.
       tokenizer: of the model.
       prompts: the sources by the ids of their examples.
-      sampling: beams and limits.
+      sampling: beams and limits, or how outputs are drawn.
       file: where outputs go: a file on the process that writes it and None on all others, or the
         memory of all.
       num_texts: sources at a time.
@@ -68,6 +69,18 @@ def generate_outputs(
     if not waiting:
         return BeamUsage()
     done = len(names) - len(waiting)
+    if sampling.used_temperature:
+        numbers = {name: number for number, name in enumerate(names)}
+        for first in range(0, len(waiting), num_texts):
+            group = waiting[first : first + num_texts]
+            fills = [ActiveFill(prompts[name], sampling, numbers[name]) for name in group]
+            fill_all(decoder, fills, num_texts)
+            for name, active in zip(group, fills, strict=True):
+                done += 1
+                if file is not None:
+                    file.add(_drawn_output(name, active, tokenizer))
+                report(done)
+        return BeamUsage()
     # Sizes are those of all sources, so that a continued run searches with the same programs.
     everything = list(prompts.values())
     engine = BeamEngine(decoder, sampling, everything, num_texts=num_texts, first_length=0)
@@ -93,3 +106,9 @@ def _output(name: str, blanks: Sequence[Sequence[FoundBlank]], tokenizer: Tokeni
     best = [found[0] for found in blanks]
     ids = [[id for id in found.blank.ids if id != pad] for found in best]
     return Output(name, [tokenizer.decode(of_blank) for of_blank in ids], ids, best[-1].score)
+
+
+def _drawn_output(name: str, active: ActiveFill, tokenizer: Tokenizer) -> Output:
+    pad = tokenizer.special["pad"]
+    ids = [[id for id in blank.ids if id != pad] for blank in active.blanks]
+    return Output(name, [tokenizer.decode(of_blank) for of_blank in ids], ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from glm_jax.seq2seq import answer_metrics
 from glm_jax.seq2seq.encode import reference_text
 from glm_jax.seq2seq.fix_tokenization import fix_blanks, fix_squad
 from glm_jax.seq2seq.metrics import (
@@ -62,6 +63,9 @@ def judge_outputs(
     if original:
         rouge = original_rouge_scores(texts, references, task.rouge_fix)
         return {name: mean_estimate(scores) for name, scores in rouge.items()}
+    if "bleu-4" in task.metrics:
+        of_answers = answer_metrics.answer_scores(texts, references)
+        return {name: mean_estimate(scores) for name, scores in of_answers.items()}
     rouge = rouge_scores(texts, references)
     found = {name: mean_estimate(scores) for name, scores in rouge.items()}
     return found | {"bleu": bleu_estimate(texts, references)}

@@ -111,6 +111,14 @@ def prompts_of(
       UsageError: a blank doesn't fit into a source.
     """
     pad, length = tokenizer.special["pad"], settings.source_length
+    form = settings.task.form
+    if form is not None:
+        prompts = {}
+        for example in examples:
+            asked, kept = form.written_to(example, length)
+            source = encode_source(settings.task, asked, tokenizer, kept)
+            prompts[str(example.guid)] = form.prompt(source, tokenizer.special)
+        return prompts
     return {
         str(example.guid): source_prompt(
             encode_source(settings.task, example, tokenizer, length),

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from etils import epath
 
+from glm_jax.generate.prompt import Prompt
 from glm_jax.seq2seq.files import Reader, joined_lines
 from glm_jax.seq2seq.fix_tokenization import unchanged
+from glm_jax.seq2seq.rows import RowLayout
 from glm_jax.seq2seq.source import Source, SourceEncoder
 from glm_jax.tasks.example import Example
 from glm_jax.tasks.files import Fields
+from glm_jax.tasks.sequence import Row
+from glm_jax.tokenizer import Tokenizer
 
 # The input of tasks that write for one text, and the guid of what a user gives.
 TEXT = "text"
@@ -27,6 +32,22 @@ def text_b(example: Example) -> tuple[str, ...]:
 def text_alone(inputs: Mapping[str, str]) -> Example:
     """The example of tasks that write for one text, whose lines are joined by spaces."""
     return Example(GIVEN, joined_lines(inputs[TEXT]))
+
+
+class Form(Protocol):
+    """How rows and prompts are laid out, where not as the original GLM lays them out."""
+
+    def row(self, layout: RowLayout, source: Source, target: Sequence[int]) -> Row:
+        """A row to train on, with the arrays of `one_blank_row`."""
+        ...
+
+    def prompt(self, source: Source, special: Mapping[str, int]) -> Prompt:
+        """What an output is written to."""
+        ...
+
+    def written_to(self, example: Example, source_length: int) -> tuple[Example, int]:
+        """The example and the source length as they are where outputs are written."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -52,6 +73,8 @@ class Seq2SeqTask:
       stored_splits: names of splits in TFDS data sets, where they are not the usual ones.
       inputs: names of the texts that a user gives for an output.
       asked: these texts -> the example, without a target.
+      form: of rows and prompts; None for that of the original GLM.
+      reference: (example, tokenizer) -> what outputs are compared with; None for the targets.
       rouge_fix: changes outputs and references of lower-case vocabularies before ROUGE.
     """
 
@@ -71,6 +94,8 @@ class Seq2SeqTask:
     stored_splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
     inputs: Sequence[str] = (TEXT,)
     asked: Callable[[Mapping[str, str]], Example] = text_alone
+    form: Form | None = None
+    reference: Callable[[Example, Tokenizer], str] | None = None
     rouge_fix: Callable[[str], str] = unchanged
 
     def has_files(self, folder: epath.Path, split: str) -> bool:

@@ -25,8 +25,8 @@ from glm_jax.serve.endpoints import Endpoints
 from glm_jax.serve.errors import RequestError, server_fault
 from glm_jax.serve.metrics import Metrics
 
-# Paths that need no token: the page, which asks for it, and the health check.
-OPEN_PATHS = frozenset({"/", "/health"})
+# Paths that need no token: the pages, which ask for it, and the health check.
+OPEN_PATHS = frozenset({"/", "/chat", "/health"})
 # Names of this machine to itself; the address that is served on is another.
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 # As nginx logs that the client left before its answer was complete.
@@ -59,6 +59,11 @@ def make_app(
         Route("/v1/model", endpoints.model, methods=["GET"]),
         Route("/v1/fill", endpoints.fill, methods=["POST"]),
         Route("/v1/score", endpoints.score, methods=["POST"]),
+        Route("/chat", endpoints.chat_page, methods=["GET"]),
+        Route("/v1/models", endpoints.openai.models, methods=["GET"]),
+        Route("/v1/models/{name:path}", endpoints.openai.model, methods=["GET"]),
+        Route("/v1/chat/completions", endpoints.openai.chat, methods=["POST"]),
+        Route("/v1/completions", endpoints.openai.completions, methods=["POST"]),
     ]
     handlers: Any = {
         RequestError: _answer_refusal,

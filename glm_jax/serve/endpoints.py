@@ -22,6 +22,7 @@ from glm_jax.serve.errors import JSONResponse, RequestError
 from glm_jax.serve.event_stream import EventStream, result_of
 from glm_jax.serve.jobs import BlockingJob, FillJob, Mailbox
 from glm_jax.serve.metrics import Metrics
+from glm_jax.serve.openai_endpoints import OpenAIEndpoints
 from glm_jax.serve.page import Page
 from glm_jax.serve.requests import FillRequest, ScoreRequest, parse_fill, parse_score, read_json
 from glm_jax.serve.responses import StreamedText, filled_answer, scored_answer, searched_answer
@@ -41,7 +42,9 @@ class Endpoints:
         self._metrics = metrics
         self._settings = settings
         self._num_slots = cache_size(settings.max_slots)
-        self._page = Page()
+        self._page = Page("page.html")
+        self._chat_page = Page("chat.html")
+        self.openai = OpenAIEndpoints(filler, worker, settings, name)
         self.facts = facts_of(filler, settings, name)
 
     async def fill(self, request: Request) -> Response:
@@ -89,6 +92,10 @@ class Endpoints:
     async def page(self, _request: Request) -> Response:
         """`GET /`."""
         return self._page.response()
+
+    async def chat_page(self, _request: Request) -> Response:
+        """`GET /chat`."""
+        return self._chat_page.response()
 
     def _is_in_windows(self, asked: FillRequest) -> bool:
         """Whether a text is read in windows; refused where that excludes what is asked for."""

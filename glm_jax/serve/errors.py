@@ -10,6 +10,12 @@ from starlette.responses import Response
 
 # A message may quote what the client sent, so its length is limited.
 MAX_MESSAGE_LENGTH = 300
+# OpenAI's types of errors by status, where they are not that of any bad request.
+ERROR_TYPES: Mapping[int, str] = {
+    401: "authentication_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 
 class RequestError(Exception):
@@ -21,6 +27,7 @@ class RequestError(Exception):
         message: str,
         *,
         field: str | None = None,
+        code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ):
         """Makes the error.
@@ -29,6 +36,7 @@ class RequestError(Exception):
           status: HTTP status.
           message: one sentence.
           field: the field of the request's body that is at fault, if one is.
+          code: OpenAI's name of the fault, where it has one that clients look for.
           headers: additional response headers.
         """
         short = (
@@ -37,11 +45,21 @@ class RequestError(Exception):
         super().__init__(short)
         self.status = status
         self.field = field
+        self.code = code
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """The body of the response, before JSON encoding."""
-        return {"error": {"message": str(self), "field": self.field}}
+        """The body of the response, before JSON encoding; its other fields are OpenAI's."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {
+            "error": {
+                "message": str(self),
+                "field": self.field,
+                "type": ERROR_TYPES.get(self.status, kind),
+                "param": self.field,
+                "code": self.code,
+            }
+        }
 
     def response(self) -> Response:
         """The HTTP response."""

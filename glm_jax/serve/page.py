@@ -1,4 +1,4 @@
-"""The page for people, and what a browser may do with it."""
+"""The pages for people, and what a browser may do with it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from starlette.responses import Response
 class Page:
     """One file with everything in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         """Reads it from the package."""
-        self._html = resources.files("glm_jax.serve").joinpath("page.html").read_bytes()
+        self._html = resources.files("glm_jax.serve").joinpath(name).read_bytes()
         self._headers = {
             "Content-Security-Policy": content_security_policy(self._html.decode()),
             "X-Content-Type-Options": "nosniff",

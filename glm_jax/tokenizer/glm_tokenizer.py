@@ -39,7 +39,7 @@ class GLMTokenizer:
         self._id_to_text = table.id_to_text()
         self._mask_texts = table.mask_texts()
         self._special_pattern = re.compile("|".join(map(re.escape, self._text_to_id)))
-        self._fingerprint = _fingerprint(pieces.files, self._special)
+        self._fingerprint = fingerprint_of(pieces.files, self._special)
         self._sentence_end: np.ndarray | None = None
 
     @property
@@ -146,7 +146,8 @@ class GLMTokenizer:
         return int(id)
 
 
-def _fingerprint(files: Mapping[str, bytes], special: Mapping[str, int]) -> str:
+def fingerprint_of(files: Mapping[str, bytes], special: Mapping[str, int]) -> str:
+    """SHA-256 over a vocabulary's files and its special ids."""
     digest = hashlib.sha256()
     for content in files.values():
         digest.update(hashlib.sha256(content).digest())

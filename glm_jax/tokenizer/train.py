@@ -10,10 +10,9 @@ from os import PathLike
 import sentencepiece
 
 from glm_jax.errors import RunError, UsageError
-from glm_jax.tokenizer.glm_tokenizer import GLMTokenizer
 from glm_jax.tokenizer.held_out import Sample
 from glm_jax.tokenizer.load import make_tokenizer
-from glm_jax.tokenizer.protocol import SENTENCE_END_CHARACTERS
+from glm_jax.tokenizer.protocol import SENTENCE_END_CHARACTERS, Tokenizer
 from glm_jax.tokenizer.special import SpecialTokenOptions
 
 _MAXIMUM_LINE_CHARACTERS = 4096
@@ -28,7 +27,7 @@ def train_sentencepiece(
     *,
     vocab_size: int,
     sample_lines: int = 500_000,
-) -> GLMTokenizer:
+) -> Tokenizer:
     """Train a tokenizer with all mask tokens and dBLOCK, and save it in ``folder``.
 
     The pieces are byte-pair merges with bytes as the last resort, so nothing is ever unknown. Text

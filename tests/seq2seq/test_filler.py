@@ -208,8 +208,9 @@ def test_the_command_serves_what_a_run_was_trained_for(trained_run, monkeypatch,
 
 def test_a_server_allows_what_a_run_was_trained_for():
     search = {"beams": 12, "max_blank_length": 160}
-    assert limits_for({"source_length": 1000, "sampling": search}) == {
+    assert limits_for({"source_length": 1000, "sampling": search}, 512) == {
         "max_beams": 12,
         "max_slots": 1161,
     }
-    assert limits_for({}) == {"max_beams": 8, "max_slots": 1024}
+    assert limits_for({}, 512) == {"max_beams": 8, "max_slots": 1024}
+    assert limits_for({}, 2048)["max_slots"] == 2048

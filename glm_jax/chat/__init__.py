@@ -1,0 +1,1 @@
+"""Conversations with a model: prompts of several turns, answers as they grow, settings."""
