@@ -4,14 +4,12 @@ Imports take longer than all else that a small run does before its first step. T
 once, and forks a process for every run. It has no threads of its own and opens no device before: a
 process that has opened one can't be forked.
 
-The server runs as `python -m glm_jax.sweeps.fork_server`, and ends with its connection; its runs
-don't. See `glm_jax.sweeps.prepared` for the other end.
+The server runs as `python -m glm_jax.cli.fork_server`, and ends with its connection; its runs
+don't. `glm_jax.sweeps.prepared` is the other end.
 """
 
 from __future__ import annotations
 
-import gc
-import importlib
 import json
 import os
 import select
@@ -20,14 +18,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from glm_jax import environment
-from glm_jax.cli.main import main
-
-# What a run imports before its first step.
-MODULES: Mapping[str, tuple[str, ...]] = {
-    "pretrain": ("rich.console", "glm_jax.configure", "glm_jax.train.pretrain"),
-    "finetune": ("rich.console", "glm_jax.configure", "glm_jax.finetune.run"),
-}
 READY = {"ready": True}
 MAX_REQUEST = 1 << 17  # bytes
 NUM_STREAMS = 3
@@ -98,18 +88,3 @@ def send(connection: socket.socket, message: Mapping[str, Any]) -> None:
         connection.sendall(json.dumps(message).encode())
     except OSError:
         raise SystemExit(0) from None
-
-
-def run(descriptor: int, command: str) -> int:
-    """The server, and in the processes that it forks, their runs."""
-    connection = socket.socket(fileno=descriptor)
-    environment.leave_out_keras()
-    for name in MODULES[command]:
-        importlib.import_module(name)
-    gc.freeze()  # so that collections in the processes don't copy what they share
-    send(connection, READY)
-    return main(serve(connection))
-
-
-if __name__ == "__main__":
-    sys.exit(run(int(sys.argv[1]), sys.argv[2]))

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from glm_jax.sweeps import fork_server
 
-SERVER = (sys.executable, "-m", fork_server.__name__)
+SERVER = (sys.executable, "-m", "glm_jax.cli.fork_server")
 # How long a server that is ready may take to fork.
 MAX_SECONDS = 10.0
 

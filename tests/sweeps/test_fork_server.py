@@ -16,6 +16,7 @@ from glm_jax.configure import read_sweep
 from glm_jax.io.processes import is_running, start_of
 from glm_jax.sweeps.backends import local_backend
 from glm_jax.sweeps.devices import Slot
+from glm_jax.sweeps.jobs import Ended
 from glm_jax.sweeps.local import ForkedJob, LocalBackend, LocalJob
 from glm_jax.sweeps.plan import Plan
 from glm_jax.sweeps.prepared import ForkServer, is_supported
@@ -45,6 +46,13 @@ def wait_for(happened: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+def ended(job: ForkedJob) -> Ended:
+    wait_for(lambda: job.poll() is not None)
+    found = job.poll()
+    assert found is not None
+    return found
+
+
 def start(server: ForkServer, folder: Path, *arguments: str, cores=frozenset()) -> tuple[int, int]:
     """A process that waits, and the other end of its standard input."""
     read, gate = os.pipe()
@@ -66,8 +74,7 @@ def test_a_process_has_its_arguments_variables_cores_and_streams(server, tmp_pat
     time.sleep(0.2)
     assert job.poll() is None and not (tmp_path / "out").read_text()  # it waits
     job.proceed()
-    wait_for(lambda: job.poll() is not None)
-    assert job.poll().code == 3
+    assert ended(job).code == 3
     assert (tmp_path / "out").read_text() == f"['--a=b c'] 7 [{core}] True \n"
     assert (tmp_path / "err").read_text() == "an error\n"
 
@@ -83,8 +90,7 @@ def test_a_killed_process_is_reported_by_its_signal(server, tmp_path):
     process, gate = start(server, tmp_path, "describe")
     os.kill(process, signal.SIGKILL)
     job = ForkedJob(server, process, gate)
-    wait_for(lambda: job.poll() is not None)
-    assert job.poll().code == -signal.SIGKILL and job.poll().was_killed
+    assert ended(job).code == -signal.SIGKILL and ended(job).was_killed
     job.proceed()
 
 
@@ -95,8 +101,7 @@ def test_processes_outlive_their_server_and_are_still_waited_for(server, tmp_pat
     wait_for(lambda: not server.is_ready)
     assert job.poll() is None and is_running(process, start_of(process))
     job.proceed()
-    wait_for(lambda: job.poll() is not None)
-    assert job.poll().code is None
+    assert ended(job).code is None
     assert (tmp_path / "out").read_text().startswith("[]")
     assert server.start(("describe",), {}, frozenset(), ()) is None
 
