@@ -6,7 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from glm_jax.convert.load import load_glm
 from glm_jax.generate.settings import Sampling
+from glm_jax.seq2seq.config import GenerationConfig, Seq2SeqConfig
+from glm_jax.seq2seq.filler import TaskFiller
+from glm_jax.tokenizer import load_tokenizer
 from tests.serve.browser import Tab, browsing, find_chromium
 from tests.serve.running import Running, serving, wait_until
 
@@ -156,6 +160,31 @@ def test_nothing_is_cut_off_and_text_stands_out(tab: Tab, width, scheme):
     assert tab.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
     for selector in (".hint", "button.main", ".token", "#positions .name", "header p"):
         assert tab.evaluate(f"({CONTRAST})({selector!r})") >= 4.5, selector
+
+
+def test_a_run_that_writes_texts_says_so_and_writes(browser: Tab, checkpoint):
+    model, params = load_glm(checkpoint)
+    settings = Seq2SeqConfig("customization", "", source_length=40, target_length=8)
+    search = GenerationConfig(beams=2, no_repeat_ngram=0)
+    filler = TaskFiller(model, params, load_tokenizer(checkpoint), settings, search)
+    text = "the ferry left"
+    (expected,) = filler.fill([text], filler.sampling(text, {}))
+    with serving(filler, local_only=True) as server:
+        browser.errors.clear()
+        browser.open(server.url + "/")
+        browser.wait_for("document.querySelectorAll('#masks button').length === 3")
+        assert browser.evaluate("document.getElementById('model').textContent").endswith(
+            "finetuned for customization"
+        )
+        assert browser.evaluate("form.elements.way.value") == "trained"
+        browser.type_into("#input", text)
+        browser.click("#go")
+        browser.wait_for(DONE)
+        assert browser.evaluate(SHOWN) == expected.text
+        # The run's own search is one of several.
+        choose(browser, "greedy")
+        assert not browser.evaluate("document.querySelector('[name=max_blank_length]').disabled")
+        assert browser.errors == []
 
 
 # The contrast between the letters of an element and what is behind them, as WCAG 2 counts it.
