@@ -24,7 +24,7 @@ LETTERS = b"abcdefghijklmnopqrstuvwxyz "
 
 
 def write_long_checkpoint(folder: Path) -> Path:
-    """Random weights that write letters and end their outputs after different numbers of them."""
+    """Random weights that write letters, up to the limit of an output."""
     draw, made = np.random.default_rng(7), {}
     dimensions = Dimensions(
         vocab_size=384,
@@ -62,7 +62,7 @@ def write_articles(folder: Path, count: int, length: int) -> Path:
 
     def lines(shortest: int, longest: int) -> str:
         sizes = draw.integers(shortest, longest + 1, count)
-        texts = (bytes(draw.choice(list(LETTERS[:-1]), size)).decode() for size in sizes)
+        texts = (bytes(draw.choice(list(LETTERS[:-1]), size).tolist()).decode() for size in sizes)
         return "".join(f"{text}\n" for text in texts)
 
     (folder / "val.source").write_text(lines(length - length // 20, length))
