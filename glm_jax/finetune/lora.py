@@ -18,7 +18,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from glm_jax.convert.base_weights import ADAPTER_MATRICES
 from glm_jax.finetune.heads import uniform
@@ -90,6 +90,22 @@ class LoraLinear(Linear):
             first_column=local_offset((TENSOR,), width) if parallel else 0,
             num_columns=width * axis_size(TENSOR) if parallel else width,
         )
+
+
+def merged_adapters(params: PyTree, lora: LoraConfig) -> PyTree:
+    """A network's parameters without adapters: W + s A B in place of W, A and B; can be jitted."""
+    if not lora.rank:
+        return params
+
+    def merge(tree: dict[str, Any]) -> dict[str, Any]:
+        made = {name: merge(v) if isinstance(v, dict) else v for name, v in tree.items()}
+        if LORA_A in made:
+            first, second = made.pop(LORA_A), made.pop(LORA_B)
+            delta = jnp.einsum("nir,nr...->ni...", first, second)
+            made["kernel"] = made["kernel"] + lora.scale * delta
+        return made
+
+    return merge(params)
 
 
 def linear_kind(lora: LoraConfig) -> LinearKind:

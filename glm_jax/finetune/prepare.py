@@ -104,7 +104,7 @@ def prepare_finetuning(
     model = network_of(config, extended, tokenizer)
     first = splits[names[0]]
     per_epoch = steps_per_epoch(len(first.encoded), settings.batch_size)
-    num_steps = settings.epochs * per_epoch
+    num_steps = settings.num_steps(per_epoch)
     separate, is_trained = trained_parameters(config, model)
     network = GLM(model, linear=linear_kind(config.lora), num_separate_layers=separate)
     scorer, extras = make_scorer(config, network, task, splits)

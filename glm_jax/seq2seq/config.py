@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from glm_jax import validation
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneBaseConfig, TokenizerConfig
+from glm_jax.finetune.prefix_config import PrefixConfig
 from glm_jax.generate.settings import Sampling
 from glm_jax.parallel.mesh import MeshConfig
 from glm_jax.seq2seq.catalog import answers
@@ -159,13 +160,16 @@ class Seq2SeqRunConfig(FinetuneBaseConfig):
 
     seq2seq: Seq2SeqConfig
     generation: GenerationConfig
+    prefix: PrefixConfig = field(default_factory=PrefixConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.generation.sampling(self.seq2seq.target_length)
         settings = self.finetune
+        trains_a_part = self.seq2seq.name == answers.NAME
         for name, is_set in (
-            ("lora.rank", self.lora.rank),
+            ("lora.rank", self.lora.rank and not trains_a_part),
+            ("prefix.num_tokens", self.prefix.num_tokens and not trains_a_part),
             ("finetune.tune_prefix_layers", settings.tune_prefix_layers),
             ("finetune.block_lm_ratio", settings.block_lm_ratio),
             ("finetune.max_train_examples", settings.max_train_examples),
@@ -173,6 +177,12 @@ class Seq2SeqRunConfig(FinetuneBaseConfig):
         ):
             if is_set:
                 raise UsageError(f"{name} is set, which tasks that write texts do not have")
+        if self.lora.rank and self.prefix.num_tokens:
+            raise UsageError("lora.rank and prefix.num_tokens are both set; expected one of them")
+
+    @property
+    def freezes(self) -> bool:
+        return super().freezes or self.prefix.num_tokens > 0
 
     @property
     def evaluation(self) -> Seq2SeqEvaluationConfig:

@@ -7,22 +7,26 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import jax
 from jaxtyping import PyTree
 
 from glm_jax.convert.load import load_glm
 from glm_jax.errors import UsageError
 from glm_jax.finetune.batches import steps_per_epoch
+from glm_jax.finetune.lora import linear_kind, merged_adapters
 from glm_jax.finetune.model_scores import Scorer
 from glm_jax.finetune.positions import extend_network
 from glm_jax.finetune.predict import Predictions
 from glm_jax.finetune.prediction_files import prediction_name
-from glm_jax.finetune.prepare import PreparedFinetuning, network_of, trained_parameters
+from glm_jax.finetune.prepare import PreparedFinetuning, network_of
 from glm_jax.finetune.program import make_finetune_program
 from glm_jax.finetune.splits import Split
-from glm_jax.finetune.trainable import leaf_paths
+from glm_jax.finetune.trainable import TrainedParameters, leaf_paths
 from glm_jax.finetune.vocabulary import find_tokenizer
 from glm_jax.finetune.weights import describe_base, divide_weights
-from glm_jax.model import GLM
+from glm_jax.model import GLM, GLMConfig
+from glm_jax.model import network_of as model_network
+from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
 from glm_jax.seq2seq.config import Seq2SeqRunConfig
 from glm_jax.seq2seq.evaluate import output_decoder
@@ -55,14 +59,16 @@ def prepare_seq2seq(config: Seq2SeqRunConfig) -> PreparedFinetuning:
         ignore_extra=True,
     )
     extended, params = extend_network(config, loaded.config, params, mesh)
-    model = network_of(config, extended, tokenizer)
+    model = with_prefix(config, network_of(config, extended, tokenizer))
+    network = model_network(model, linear=linear_kind(config.lora))
     per_epoch = steps_per_epoch(len(splits["train"].encoded), settings.batch_size)
-    num_steps = settings.epochs * per_epoch
-    _, is_trained = trained_parameters(config, model)
-    is_trained.check([path for path, _ in leaf_paths(params)], anything_added=False)
+    num_steps = settings.num_steps(per_epoch)
+    is_added = bool(config.lora.rank or config.prefix.num_tokens)
+    is_trained = TrainedParameters(settings.freeze, is_added)
+    is_trained.check([path for path, _ in leaf_paths(params)], anything_added=is_added)
     decay_steps = config.optimizer.decay_steps or max(num_steps, 1)
     program = make_finetune_program(
-        Scorer(GLM(model)),
+        Scorer(network),
         {},
         dataclasses.replace(config.optimizer, decay_steps=decay_steps),
         mesh,
@@ -82,13 +88,43 @@ def prepare_seq2seq(config: Seq2SeqRunConfig) -> PreparedFinetuning:
         model=model,
         mesh=mesh,
         program=program,
-        predict=partial(predict_texts, config, GLM(model), tokenizer, splits),
+        predict=partial(predict_texts, config, network, tokenizer, splits),
         params_of=lambda seed: start,
         frozen=frozen,
         base=base,
         num_steps=num_steps,
         steps_per_epoch=per_epoch,
     )
+
+
+def with_prefix(config: Seq2SeqRunConfig, network: GLMConfig) -> GLMConfig:
+    """The network's configuration with the prefix that is trained.
+
+    Raises:
+      UsageError: the network can have none, or has another one.
+    """
+    prefix = config.prefix
+    if not prefix.num_tokens:
+        return network
+    if not isinstance(network, ChatGLMConfig):
+        raise UsageError(
+            f"prefix.num_tokens is {prefix.num_tokens}, but only ChatGLM has prefixes, and "
+            f"{config.finetune.initial_weights} is a GLM"
+        )
+    made = dataclasses.replace(
+        network,
+        num_prefix_tokens=prefix.num_tokens,
+        prefix_projection=prefix.projection,
+        prefix_dropout=prefix.dropout,
+    )
+    if network.num_prefix_tokens and made != dataclasses.replace(
+        network, prefix_dropout=prefix.dropout
+    ):
+        raise UsageError(
+            f"{config.finetune.initial_weights} has a prefix of {network.num_prefix_tokens} "
+            f"tokens, which differs from prefix.num_tokens and prefix.projection"
+        )
+    return made
 
 
 def read_pairs(config: Seq2SeqRunConfig, tokenizer: Tokenizer) -> dict[str, Split]:
@@ -132,8 +168,9 @@ def predict_texts(
       params: of the network.
     """
     examples, kept = splits[split].examples, Outputs()
+    merge = jax.jit(partial(merged_adapters, lora=config.lora))
     generate_outputs(
-        output_decoder(model, params, tokenizer),
+        output_decoder(model, merge(params), tokenizer),
         tokenizer,
         prompts_of(config.seq2seq, examples, tokenizer),
         config.generation.sampling(config.seq2seq.target_length),
