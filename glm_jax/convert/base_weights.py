@@ -23,6 +23,8 @@ from glm_jax.io.paths import is_url, resolve_path
 BASE = "base"
 # What finetuning adds to a network, by the first part of the path; no network has it.
 TASK_PARAMETERS = ("classification_head", "prompt_encoder")
+# The folders of a trained prefix, and of what projects it.
+PREFIX_FOLDERS = ("prefix", "prefix_encoder")
 # The matrices of an adapter, which lie next to the kernel that they adapt.
 ADAPTER_MATRICES = ("lora_a", "lora_b")
 

@@ -80,6 +80,7 @@ class FinetuneConfig:
       num_attention_heads: of an original checkpoint, which doesn't record it; 0 for hidden size /
         64.
       epochs: times that every example is seen; 0 evaluates only.
+      max_steps: updates that end the run, if its epochs have more; 0 for no such end.
       batch_size: examples of an update.
       accumulation_steps: micro-batches that a batch is split into.
       evaluation_batch_size: examples at a time when their answers are scored.
@@ -112,6 +113,7 @@ class FinetuneConfig:
     random_weights: bool = False
     num_attention_heads: int = 0
     epochs: int = 10
+    max_steps: int = 0
     batch_size: int = 16
     accumulation_steps: int = 1
     evaluation_batch_size: int = 16
@@ -142,6 +144,7 @@ class FinetuneConfig:
         names = ("batch_size", "accumulation_steps", "evaluation_batch_size", "log_every")
         validation.at_least("finetune", self, 1, *names, "evaluate_every_epochs")
         validation.at_least("finetune", self, 0, "epochs", "patience", "max_train_examples")
+        validation.at_least("finetune", self, 0, "max_steps")
         validation.at_least("finetune", self, 0, "num_attention_heads", "seed")
         validation.at_least("finetune", self, 1, "length_window")
         validation.non_negative("finetune", self, "block_lm_ratio")
@@ -155,6 +158,11 @@ class FinetuneConfig:
                 f"finetune.batch_size is {self.batch_size}, which finetune.accumulation_steps = "
                 f"{self.accumulation_steps} does not divide"
             )
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        """Updates of the run."""
+        steps = self.epochs * steps_per_epoch
+        return min(steps, self.max_steps) if self.max_steps else steps
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
@@ -198,8 +206,12 @@ class FinetuneBaseConfig(ABC):
     @property
     def freezes(self) -> bool:
         """Whether a part of the network is not trained."""
-        settings = self.finetune
-        return bool(self.lora.rank or settings.freeze or settings.freeze_transformer)
+        return bool(self.finetune.freeze) or self.freezes_network
+
+    @property
+    def freezes_network(self) -> bool:
+        """Whether only what is added to the network is trained."""
+        return self.finetune.freeze_transformer or self.lora.rank > 0
 
     @property
     @abstractmethod

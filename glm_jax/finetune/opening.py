@@ -127,15 +127,16 @@ def trained_parameters(
         raise UsageError(
             f"finetune.tune_prefix_layers is {first}, but the network has {model.num_layers} layers"
         )
-    frozen = settings.freeze_transformer or config.lora.rank > 0
     separate = first if first < model.num_layers else 0
-    return separate, TrainedParameters(settings.freeze, frozen, train_layers=first > 0)
+    return separate, TrainedParameters(
+        settings.freeze, config.freezes_network, train_layers=first > 0
+    )
 
 
 def steps_of(config: FinetuneBaseConfig, num_rows: int) -> tuple[int, int]:
-    """The steps of all epochs, and of one."""
+    """The steps of the run, and of one epoch."""
     per_epoch = steps_per_epoch(num_rows, config.finetune.batch_size)
-    return config.finetune.epochs * per_epoch, per_epoch
+    return config.finetune.num_steps(per_epoch), per_epoch
 
 
 def optimizer_of(config: FinetuneBaseConfig, num_steps: int) -> OptimizerConfig:

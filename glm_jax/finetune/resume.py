@@ -21,9 +21,11 @@ FIXED_SETTINGS: Mapping[str, tuple[str, ...]] = {
     ),
     "seq2seq": (
         *("name", "source_length", "target_length", "pad_source", "label_smoothing", "seed"),
+        *("prompt_field", "answer_field", "history_field", "prompt_prefix"),
     ),
     "prompt": ("num_tokens", "prefix", "encoder", "initial"),
     "lora": ("rank", "alpha", "targets"),
+    "prefix": ("num_tokens", "projection"),
     "finetune": (
         *("batch_size", "seed", "max_train_examples", "random_weights", "length_window"),
         *("block_lm_ratio", "new_positions", "freeze", "freeze_transformer", "tune_prefix_layers"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from glm_jax.convert.base_weights import ADAPTER_MATRICES, TASK_PARAMETERS
+from glm_jax.convert.base_weights import ADAPTER_MATRICES, PREFIX_FOLDERS, TASK_PARAMETERS
 from glm_jax.errors import UsageError
 
 LAYERS, LATER_LAYERS = "layers", "later_layers"
@@ -72,8 +72,10 @@ class TrainedParameters:
 
 
 def is_added(path: str) -> bool:
-    """Whether a parameter is of a head, of prompts or of an adapter."""
+    """Whether a parameter is of a head, of prompts, of an adapter or of a prefix."""
     parts = path.split("/")
+    if not set(PREFIX_FOLDERS).isdisjoint(parts):
+        return True
     return parts[0] in TASK_PARAMETERS or parts[-1] in ADAPTER_MATRICES
 
 

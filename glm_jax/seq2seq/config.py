@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from glm_jax import validation
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneBaseConfig, TokenizerConfig
+from glm_jax.finetune.prefix_config import PrefixConfig
 from glm_jax.generate.settings import Sampling
 from glm_jax.parallel.mesh import MeshConfig
 from glm_jax.seq2seq.catalog import answers
@@ -161,18 +162,27 @@ class Seq2SeqRunConfig(FinetuneBaseConfig):
 
     seq2seq: Seq2SeqConfig
     generation: GenerationConfig
+    prefix: PrefixConfig = field(default_factory=PrefixConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.generation.sampling(self.seq2seq.target_length)
         settings = self.finetune
+        has_prefix = self.seq2seq.name == answers.NAME
         for name, is_set in (
+            ("prefix.num_tokens", self.prefix.num_tokens and not has_prefix),
             ("finetune.tune_prefix_layers", settings.tune_prefix_layers),
             ("finetune.block_lm_ratio", settings.block_lm_ratio),
             ("finetune.freeze_transformer", settings.freeze_transformer),
         ):
             if is_set:
                 raise UsageError(f"{name} is set, which tasks that write texts do not have")
+        if self.lora.rank and self.prefix.num_tokens:
+            raise UsageError("lora.rank and prefix.num_tokens are both set; expected one of them")
+
+    @property
+    def freezes_network(self) -> bool:
+        return super().freezes_network or self.prefix.num_tokens > 0
 
     @property
     def evaluation(self) -> Seq2SeqEvaluationConfig:

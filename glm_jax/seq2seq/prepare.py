@@ -18,7 +18,8 @@ from glm_jax.finetune.prediction_files import prediction_name
 from glm_jax.finetune.prepare import PreparedFinetuning
 from glm_jax.finetune.program import make_finetune_program
 from glm_jax.finetune.splits import Split
-from glm_jax.model import GLM
+from glm_jax.model import GLM, GLMConfig, network_of
+from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.seq2seq.config import Seq2SeqRunConfig
 from glm_jax.seq2seq.evaluate import output_decoder
 from glm_jax.seq2seq.generate import generate_outputs
@@ -41,36 +42,68 @@ def prepare_seq2seq(config: Seq2SeqRunConfig) -> PreparedFinetuning:
     mesh, tokenizer = open_devices(config)
     check_tokenizer(tokenizer)
     splits = read_pairs(config, tokenizer)
-    network = open_network(config, mesh, tokenizer)
-    network.check_trained(anything_added=config.lora.rank > 0)
+    opened = open_network(config, mesh, tokenizer)
+    opened = dataclasses.replace(opened, config=with_prefix(config, opened.config))
+    opened.check_trained(anything_added=bool(config.lora.rank or config.prefix.num_tokens))
+    network = network_of(opened.config, linear=linear_kind(config.lora))
     num_steps, per_epoch = steps_of(config, len(splits["train"].encoded))
     program = make_finetune_program(
-        Scorer(GLM(network.config, linear=linear_kind(config.lora))),
+        Scorer(network),
         {},
         optimizer_of(config, num_steps),
         mesh,
         token_smoothing=config.seq2seq.label_smoothing,
         accumulation_steps=config.finetune.accumulation_steps,
         layout=config.layout,
-        is_trained=network.is_trained,
+        is_trained=opened.is_trained,
     )
-    start, frozen, base = network.divide(config, program)
+    start, frozen, base = opened.divide(config, program)
     return PreparedFinetuning(
         name=task.name,
         way="by writing texts",
         metric=task.metrics[0] if task.metrics else "",
         splits=splits,
         tokenizer=tokenizer,
-        model=network.config,
+        model=opened.config,
         mesh=mesh,
         program=program,
-        predict=partial(predict_texts, config, GLM(network.config), tokenizer, splits),
+        predict=partial(predict_texts, config, network_of(opened.config), tokenizer, splits),
         params_of=lambda seed: start,
         frozen=frozen,
         base=base,
         num_steps=num_steps,
         steps_per_epoch=per_epoch,
     )
+
+
+def with_prefix(config: Seq2SeqRunConfig, network: GLMConfig) -> GLMConfig:
+    """The network's configuration with the prefix that is trained.
+
+    Raises:
+      UsageError: the network can have none, or has another one.
+    """
+    prefix = config.prefix
+    if not prefix.num_tokens:
+        return network
+    if not isinstance(network, ChatGLMConfig):
+        raise UsageError(
+            f"prefix.num_tokens is {prefix.num_tokens}, but only ChatGLM has prefixes, and "
+            f"{config.finetune.initial_weights} is a GLM"
+        )
+    made = dataclasses.replace(
+        network,
+        num_prefix_tokens=prefix.num_tokens,
+        prefix_projection=prefix.projection,
+        prefix_dropout=prefix.dropout,
+    )
+    if network.num_prefix_tokens and made != dataclasses.replace(
+        network, prefix_dropout=prefix.dropout
+    ):
+        raise UsageError(
+            f"{config.finetune.initial_weights} has a prefix of {network.num_prefix_tokens} "
+            f"tokens, which differs from prefix.num_tokens and prefix.projection"
+        )
+    return made
 
 
 def read_pairs(config: Seq2SeqRunConfig, tokenizer: Tokenizer) -> dict[str, Split]:
@@ -116,10 +149,9 @@ def predict_texts(
       split: the one that outputs are written for.
       params: of the network, and adapters.
     """
-    params = merge_adapters(params, config.lora)
     examples, kept = splits[split].examples, Outputs()
     generate_outputs(
-        output_decoder(model, params, tokenizer),
+        output_decoder(model, merge_adapters(params, config.lora), tokenizer),
         tokenizer,
         prompts_of(config.seq2seq, examples, tokenizer),
         config.generation.sampling(config.seq2seq.target_length),

@@ -36,7 +36,7 @@ RECIPES = {
 
 def test_every_task_with_a_recipe_has_one_for_a_model():
     assert {task for task, _ in RECIPES.values()} == set(VALUES)
-    assert set(SEQ2SEQ_TASKS) - set(VALUES) == {"extraction"}
+    assert set(SEQ2SEQ_TASKS) - set(VALUES) == {"extraction", "answers"}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -60,3 +60,26 @@ def test_recipes_are_those_of_the_original(name):
     assert run.batch_size == (64 if model == "10b" else sizes.get(task, 16))
     assert run.initial_weights == f"checkpoints/glm_{model}"
     assert run.run_folder == f"runs/{name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "steps", "lengths", "history"),
+    [
+        ("chatglm_ptuning", 2e-2, 3000, (64, 64), ""),
+        ("chatglm_ptuning_chat", 1e-2, 3000, (256, 256), "history"),
+        ("chatglm_full", 1e-4, 5000, (64, 64), ""),
+    ],
+)
+def test_recipes_of_chatglm_are_the_published(name, rate, steps, lengths, history):
+    config = read_finetuning([FOLDER / f"{name}.gin"])
+    assert isinstance(config, Seq2SeqRunConfig)
+    pairs, run, optimizer = config.seq2seq, config.finetune, config.optimizer
+    assert (pairs.source_length, pairs.target_length) == lengths
+    assert pairs.history_field == history
+    assert optimizer.learning_rate == rate and run.max_steps == steps
+    assert optimizer.decay == "linear" and optimizer.final_fraction == 0.0
+    assert optimizer.warmup_fraction == 0.0 and optimizer.weight_decay == 0.0
+    assert run.batch_size == 16 and run.num_steps(7162) == steps
+    assert config.prefix.num_tokens == (0 if name == "chatglm_full" else 128)
+    search = config.generation
+    assert (search.temperature, search.top_p, search.top_k) == (0.95, 0.7, 50)
