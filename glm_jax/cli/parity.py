@@ -55,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="heads, where a checkpoint doesn't record them (as the other, or hidden size / 64)",
     )
     parser.add_argument(
+        "--base",
+        metavar="CHECKPOINT",
+        help="what A or B, where it holds a prefix of P-tuning v2 only, was trained for",
+    )
+    parser.add_argument(
         "--out",
         type=partial(resolve_path, name="--out"),
         default="parity",
@@ -83,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.inputs or drawn,
         arguments.tolerance,
         arguments.num_attention_heads,
+        arguments.base,
     )
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for line in report.heading():

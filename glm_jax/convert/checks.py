@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from glm_jax.convert.dimensions import WORD_EMBEDDING, chinese_mask_fault
+from glm_jax.convert.dimensions import WORD_EMBEDDING
 from glm_jax.convert.report import readable_bytes
 from glm_jax.errors import RunError, UsageError
+
+# Rows of the Chinese tokenizer's vocabulary padded to a multiple of 128, and the ids of eop and
+# [gMASK] with the original's --fix-command-token.
+_CHINESE_ROWS, _CHINESE_EOP, _CHINESE_GMASK = 50048, 50007, 50009
 
 
 class FaultWatch:
@@ -51,3 +55,21 @@ def check_space(out: Path, num_bytes: int) -> None:
         if needed == left:
             needed, left = f"{num_bytes:,} bytes", f"{free:,} bytes"
         raise RunError(f"{out} needs {needed}, but only {left} are free there")
+
+
+def chinese_mask_fault(word_embedding: np.ndarray) -> str | None:
+    """A sentence on the fault of glm-10b-chinese where this word embedding [V, D] has it.
+
+    That model was trained with eop and [gMASK] sharing id 50007, and its row was later copied to
+    50009, the id that [gMASK] has with --fix-command-token.
+    """
+    if len(word_embedding) != _CHINESE_ROWS:
+        return None
+    eop, gmask = word_embedding[_CHINESE_EOP], word_embedding[_CHINESE_GMASK]
+    if eop.tobytes() != gmask.tobytes() or (eop == eop[0]).all():
+        return None
+    return (
+        f"rows {_CHINESE_EOP} (eop) and {_CHINESE_GMASK} ([gMASK]) of the word embedding are the "
+        "same, as in glm-10b-chinese: the model was trained with one id for both tokens, and reads "
+        f"[gMASK] as {_CHINESE_EOP} and {_CHINESE_GMASK} alike"
+    )

@@ -33,10 +33,6 @@ QUANTIZED_MATRICES = (
 )
 _WITHOUT_BIAS = ("embeddings", "embedding", ".attention.prefix")
 
-# Rows of the Chinese tokenizer's vocabulary padded to a multiple of 128, and the ids of eop and
-# [gMASK] with the original's --fix-command-token.
-_CHINESE_ROWS, _CHINESE_EOP, _CHINESE_GMASK = 50048, 50007, 50009
-
 
 @dataclasses.dataclass(frozen=True)
 class Dimensions:
@@ -199,7 +195,22 @@ def measure(
         quantized_words=quantized_words,
         **_rotary_sizes(tensors, hidden_size),
     )
-    expected = dimensions.shapes() if num_layers <= len(tensors) else {}
+    _check_tensors(tensors, dimensions, checkpoint, where)
+    return dimensions
+
+
+def _check_tensors(
+    tensors: Mapping[str, TensorInfo],
+    dimensions: Dimensions,
+    checkpoint: str,
+    where: Callable[[str], str],
+) -> None:
+    """Checks that the tensors are exactly those of a network.
+
+    Raises:
+      UsageError: they are not.
+    """
+    expected = dimensions.shapes() if dimensions.num_layers <= len(tensors) else {}
     for name, shape in expected.items():
         if name not in tensors:
             raise UsageError(f"{checkpoint} has {_missing(name)}")
@@ -216,7 +227,6 @@ def measure(
             raise UsageError(
                 f"{where(name)} has a tensor {name}, but not those that go with it in a network"
             )
-    return dimensions
 
 
 def _rotary_sizes(tensors: Mapping[str, TensorInfo], hidden_size: int) -> dict[str, Any]:
@@ -253,24 +263,6 @@ def _missing(name: str) -> str:
         matrix = name.removesuffix(SCALE) + "weight"
         return f"the quantized matrix {matrix}, but not its scales {name}"
     return f"no tensor {name}, but others that go with it"
-
-
-def chinese_mask_fault(word_embedding: np.ndarray) -> str | None:
-    """A sentence on the fault of glm-10b-chinese where this word embedding [V, D] has it.
-
-    That model was trained with eop and [gMASK] sharing id 50007, and its row was later copied to
-    50009, the id that [gMASK] has with --fix-command-token.
-    """
-    if len(word_embedding) != _CHINESE_ROWS:
-        return None
-    eop, gmask = word_embedding[_CHINESE_EOP], word_embedding[_CHINESE_GMASK]
-    if eop.tobytes() != gmask.tobytes() or (eop == eop[0]).all():
-        return None
-    return (
-        f"rows {_CHINESE_EOP} (eop) and {_CHINESE_GMASK} ([gMASK]) of the word embedding are the "
-        "same, as in glm-10b-chinese: the model was trained with one id for both tokens, and reads "
-        f"[gMASK] as {_CHINESE_EOP} and {_CHINESE_GMASK} alike"
-    )
 
 
 def _axes(

@@ -27,7 +27,7 @@ from glm_jax.convert.weights import WeightSource
 from glm_jax.errors import UsageError
 from glm_jax.model import GLM, GLMConfig, network_of
 from glm_jax.model.initial import abstract_params
-from glm_jax.model.relative import RelativeGLM
+from glm_jax.model.relative import RelativeGLM, RelativeGLMConfig
 from glm_jax.parallel.layout import abstract_with_shardings, parameter_shardings
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
 
@@ -72,16 +72,7 @@ def load(
         readable_checkpoint(path) as readable,
         open_source(readable, num_attention_heads, ignore_extra=ignore_extra, base=base) as source,
     ):
-        if isinstance(source, NativeCheckpoint):
-            model = _model(model_config(source.record, source.tensors, source.step_folder))
-        else:
-            model = _model(
-                infer_config(
-                    source.tensors,
-                    source.metadata.num_attention_heads,
-                    source.metadata.huggingface_config,
-                )
-            )
+        model = _model(_config(source))
         if scale_name(WORD_EMBEDDING) in source.tensors:
             source = ExpandedSource(source, only_words=True)
         abstract = _abstract(model, mesh, dtype)
@@ -116,6 +107,14 @@ def load_glm(
     if not isinstance(model, GLM):
         raise UsageError(f"{path} is of the relative-position variant, which fills no blanks")
     return model, params
+
+
+def _config(source: WeightSource) -> GLMConfig | RelativeGLMConfig:
+    """The configuration of the network in an open checkpoint."""
+    if isinstance(source, NativeCheckpoint):
+        return model_config(source.record, source.tensors, source.step_folder)
+    metadata = source.metadata
+    return infer_config(source.tensors, metadata.num_attention_heads, metadata.huggingface_config)
 
 
 def _model(config: Any) -> GLM | RelativeGLM:

@@ -16,7 +16,7 @@ from glm_jax.convert.layouts.adapted import AdaptedSource
 from glm_jax.convert.layouts.chatglm import ChatGLMSource
 from glm_jax.convert.layouts.chatglm_config import MODEL_TYPE
 from glm_jax.convert.layouts.chatglm_names import is_chatglm
-from glm_jax.convert.layouts.chatglm_prefix import PrefixedSource
+from glm_jax.convert.layouts.chatglm_prefix import PrefixedSource, is_prefix_only
 from glm_jax.convert.layouts.huggingface import HuggingFaceSource
 from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE
 from glm_jax.convert.layouts.huggingface_files import SAFETENSORS_SUFFIX, HuggingFaceFiles
@@ -125,6 +125,22 @@ def _open_native(path: epath.Path) -> WeightSource:
     except BaseException:
         resources.close()
         raise
+
+
+def needs_base(path: str | os.PathLike[str]) -> bool:
+    """Whether a path holds a prefix of P-tuning v2 only, which needs a base.
+
+    Raises:
+      UsageError: it is a Hugging Face folder with files that are missing or damaged.
+    """
+    local = Path(path)
+    if not (local / CONFIG_FILE).is_file() and not (
+        local.is_file() and _is_huggingface_file(local)
+    ):
+        return False
+    files = HuggingFaceFiles(local)
+    files.close()
+    return is_prefix_only(files.tensors)
 
 
 def _huggingface_kind(path: Path) -> type[HuggingFaceSource | ChatGLMSource]:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
 from glm_jax.generate.prompt import Prompt
-from glm_jax.model import GLM, decoding_network, decoding_params
+from glm_jax.model import GLM, GLMConfig, decoding_network, decoding_params
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import PAGE_SIZE, Cache, empty_cache, put_prompt, put_prompts
 from glm_jax.parallel.layout import BATCH_AXES, constrain
@@ -130,7 +130,7 @@ def make_decoder(
     """
     return Decoder(
         decoding_network(model.config),
-        jax.jit(partial(decoding_params, model.config))(params),
+        _decoding_params(model.config, params),
         special["sop"],
         tuple(special[name] for name in ends),
         _mesh_of(params),
@@ -162,6 +162,11 @@ def _mesh_of(params: PyTree) -> jax.sharding.Mesh | None:
     sharding = getattr(jax.tree.leaves(params)[0], "sharding", None)
     mesh = getattr(sharding, "mesh", None)
     return mesh if isinstance(mesh, jax.sharding.Mesh) else None
+
+
+@partial(jax.jit, static_argnums=0)
+def _decoding_params(config: GLMConfig, params: PyTree) -> PyTree:
+    return decoding_params(config, params)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

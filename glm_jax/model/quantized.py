@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Int8
 
 from glm_jax.model.dropout import Dropout
 from glm_jax.model.layers import Linear, LinearKind
-from glm_jax.model.row_linear import RowLinear, few_rows_product
+from glm_jax.model.quantized_product import row_products, unpack_int4
+from glm_jax.model.row_linear import RowLinear
 
 
 class QuantizedLinear(Linear):
@@ -61,17 +62,8 @@ class Int4Linear(QuantizedLinear):
         return jnp.stack([high, low], axis=1).reshape(in_features, *self.local_features)
 
 
-def unpack_int4(packed: Int8[Array, "..."]) -> tuple[Int8[Array, "..."], Int8[Array, "..."]]:
-    """The numbers in the high and in the low four bits of every byte."""
-    four = jnp.int8(4)
-    return (
-        jax.lax.shift_right_arithmetic(packed, four),
-        jax.lax.shift_right_arithmetic(jax.lax.shift_left(packed, four), four),
-    )
-
-
 class QuantizedRowLinear(QuantizedLinear):
-    """`RowLinear` with an int8 kernel [*features, I]."""
+    """`RowLinear` with an int8 kernel [*features, I], expanded block by block."""
 
     @nn.compact
     def __call__(
@@ -79,25 +71,23 @@ class QuantizedRowLinear(QuantizedLinear):
     ) -> Float[Array, "... O"]:
         in_features = inputs.shape[-1]
         rows = inputs.astype(jnp.dtype(self.dtype)).reshape(-1, in_features)
-        outputs = self.rows_product(rows) * self.scales() + self.bias_parameter()
+        axes = (*self.axes[1:], self.axes[0])
+        kernel = self.integer_parameter(axes, (*self.features, self.stored_size(in_features)))
+        products = row_products(rows, kernel.reshape(-1, kernel.shape[-1]))
+        outputs = products.reshape(-1, *self.features) * self.scales() + self.bias_parameter()
         return outputs.reshape(*inputs.shape[:-1], *self.features)
 
-    def rows_product(self, rows: Float[Array, "R I"]) -> Float[Array, "R ..."]:
-        """The rows times the integers."""
-        axes, shape = (*self.axes[1:], self.axes[0]), (*self.features, rows.shape[1])
-        return few_rows_product(rows, self.integer_parameter(axes, shape).astype(rows.dtype))
+    def stored_size(self, in_features: int) -> int:
+        """Bytes of a row of the kernel."""
+        return in_features
 
 
 class Int4RowLinear(QuantizedRowLinear):
     """`QuantizedRowLinear` with two columns of the kernel [*features, I / 2] in one byte."""
 
-    def rows_product(self, rows: Float[Array, "R I"]) -> Float[Array, "R ..."]:
-        """As `QuantizedRowLinear.rows_product`: even columns and odd ones apart."""
-        axes, shape = (*self.axes[1:], self.axes[0]), (*self.features, rows.shape[1] // 2)
-        high, low = unpack_int4(self.integer_parameter(axes, shape))
-        return few_rows_product(rows[:, 0::2], high.astype(rows.dtype)) + few_rows_product(
-            rows[:, 1::2], low.astype(rows.dtype)
-        )
+    def stored_size(self, in_features: int) -> int:
+        """As `QuantizedRowLinear.stored_size`."""
+        return in_features // 2
 
 
 _KINDS: dict[tuple[LinearKind, str], type[QuantizedLinear]] = {

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float
 
+from glm_jax.convert.quantize import ExpandedSource
 from glm_jax.convert.weights import WeightSource
 from glm_jax.parity.engines import Stations
 
@@ -62,6 +63,7 @@ def stream_reader(source: WeightSource, layernorm_epsilon: float) -> Read:
 
     Both networks are read with the same weights, so that what is seen is the stream's difference.
     """
+    source = ExpandedSource(source, np.dtype(np.float32), only_words=True)
     embedding_table = source.read("word_embeddings.weight").astype(np.float32)
     scale = source.read("transformer.final_layernorm.weight").astype(np.float32)
     bias = source.read("transformer.final_layernorm.bias").astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +45,11 @@ def choose_engine(source: WeightSource, config: GLMConfig | RelativeGLMConfig) -
 
 
 def run_engine(
-    engine: str, source: WeightSource, config: GLMConfig | RelativeGLMConfig, inputs: Inputs
+    engine: str,
+    source: WeightSource,
+    config: GLMConfig | RelativeGLMConfig,
+    inputs: Inputs,
+    base: str | os.PathLike[str] | None = None,
 ) -> Stations:
     """Runs a checkpoint in float32, with products of full float32 precision.
 
@@ -53,18 +58,24 @@ def run_engine(
       source: the open checkpoint.
       config: its dimensions.
       inputs: what to run it on.
+      base: of a prefix.
     """
     if engine == OURS:
-        return run_ours(Path(source.path), config.num_attention_heads, inputs)
+        return run_ours(Path(source.path), config.num_attention_heads, inputs, base)
     from glm_jax.parity.torch_engine import run_torch
 
     assert isinstance(config, GLMConfig)
     return Stations(*run_torch(source, config, inputs))
 
 
-def run_ours(path: Path, num_attention_heads: int, inputs: Inputs) -> Stations:
+def run_ours(
+    path: Path,
+    num_attention_heads: int,
+    inputs: Inputs,
+    base: str | os.PathLike[str] | None = None,
+) -> Stations:
     """Runs a checkpoint with this package's own network."""
-    model, params = load(path, num_attention_heads=num_attention_heads)
+    model, params = load(path, num_attention_heads=num_attention_heads, base=base)
     model = model.clone(config=dataclasses.replace(model.config, compute_dtype="float32"))
     mask = inputs.attention_mask
     prefix_length, full_mask = (mask, None) if mask.ndim == 1 else (np.zeros(1, np.int64), mask)

@@ -7,7 +7,7 @@ import os
 from contextlib import ExitStack
 
 from glm_jax.convert.infer_config import infer_config
-from glm_jax.convert.open import open_source, readable_checkpoint
+from glm_jax.convert.open import needs_base, open_source, readable_checkpoint
 from glm_jax.convert.weights import WeightSource
 from glm_jax.errors import UsageError
 from glm_jax.model import GLMConfig, RelativeGLMConfig
@@ -33,6 +33,7 @@ def check_parity(
     inputs: str | os.PathLike[str] | RandomInputs,
     tolerance: float,
     num_attention_heads: int | None = None,
+    base: str | os.PathLike[str] | None = None,
 ) -> ParityReport:
     """Runs two checkpoints on the same inputs, one after the other.
 
@@ -42,6 +43,7 @@ def check_parity(
       tolerance: the largest absolute difference allowed at any station.
       num_attention_heads: H, for checkpoints that don't record it. Without it they are taken to
         have as many as the other one records, or hidden size / 64.
+      base: the ChatGLM checkpoint that those of the two belong to that hold a prefix only.
 
     Raises:
       UsageError: a checkpoint or the inputs can't be read, or the networks' dimensions differ.
@@ -49,7 +51,11 @@ def check_parity(
     with ExitStack() as stack:
         paths = (first, second)
         local = [stack.enter_context(readable_checkpoint(path)) for path in paths]
-        sources = [stack.enter_context(open_source(path)) for path in local]
+        bases = [base if base is not None and needs_base(path) else None for path in local]
+        sources = [
+            stack.enter_context(open_source(path, base=its_base))
+            for path, its_base in zip(local, bases, strict=True)
+        ]
         config, heads = _same_dimensions(sources, num_attention_heads)
         batch, description = _inputs(inputs, config)
         sides = [
@@ -57,8 +63,8 @@ def check_parity(
             for path, source, known in zip(paths, sources, heads, strict=True)
         ]
         stations, others = (
-            run_engine(side.engine, source, config, batch)
-            for side, source in zip(sides, sources, strict=True)
+            run_engine(side.engine, source, config, batch, its_base)
+            for side, source, its_base in zip(sides, sources, bases, strict=True)
         )
         reader = stream_reader(sources[0], config.layernorm_epsilon)
         differences = compare_stations(stations, others, reader)
@@ -88,7 +94,7 @@ def _same_dimensions(
                 f"--num_attention_heads is {given}, but {source.path} records {own} heads"
             )
         heads = own or given or other
-        configs.append(infer_config(source.tensors, heads))
+        configs.append(infer_config(source.tensors, heads, source.metadata.huggingface_config))
         if own or isinstance(configs[-1], RelativeGLMConfig):
             known.append("recorded")
         elif given:
@@ -103,7 +109,8 @@ def _same_dimensions(
     apart = [
         f"{name} is {size} and {others[name]}"
         for name, size in sizes.items()
-        if size != others[name]
+        # Of the same network, both forms of the weights can be compared.
+        if size != others[name] and name != "quantization"
     ]
     if apart:
         raise UsageError(

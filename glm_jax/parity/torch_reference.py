@@ -77,10 +77,10 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear maps around a tanh-approximated GELU."""
 
-    def __init__(self, hidden_size: int):
+    def __init__(self, hidden_size: int, inner_size: int):
         super().__init__()
-        self.dense_h_to_4h = nn.Linear(hidden_size, 4 * hidden_size)
-        self.dense_4h_to_h = nn.Linear(4 * hidden_size, hidden_size)
+        self.dense_h_to_4h = nn.Linear(hidden_size, inner_size)
+        self.dense_4h_to_h = nn.Linear(inner_size, hidden_size)
 
     def forward(self, hidden: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         return self.dense_4h_to_h(functional.gelu(self.dense_h_to_4h(hidden), approximate="tanh"))
@@ -94,7 +94,7 @@ class Layer(nn.Module):
         self.input_layernorm = nn.LayerNorm(hidden_size, layernorm_epsilon)
         self.attention = Attention(hidden_size, num_attention_heads)
         self.post_attention_layernorm = nn.LayerNorm(hidden_size, layernorm_epsilon)
-        self.mlp = MLP(hidden_size)
+        self.mlp = MLP(hidden_size, 4 * hidden_size)
 
     def forward(
         self, hidden: Float[Tensor, "B L D"], visible: Float[Tensor, "B 1 L L"]

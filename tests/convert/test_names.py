@@ -26,11 +26,11 @@ WEIGHT = "transformer.layers.3.attention.query_key_value.weight"
 
 def whole_tensor(entry: Entry, ranks: int, size: int) -> np.ndarray:
     """A tensor of distinct numbers that the ranks can share."""
-    thirds = 3 if entry.layout in (Layout.FUSED_MATRIX, Layout.FUSED_VECTOR) else 1
-    axes = 1 if entry.original.endswith("bias") or "layernorm" in entry.original else 2
-    shape = [size] * axes
+    vector = entry.original.endswith(("bias", "weight_scale")) or "layernorm" in entry.original
+    shape = [size] * (1 if vector else 2)
+    shape[1 if entry.layout is Layout.PAIRED_ROWS else 0] *= entry.layout.parts
     if entry.split_axis is not None:
-        shape[entry.split_axis] = thirds * ranks * size
+        shape[entry.split_axis] = entry.layout.parts * ranks * size
     return np.arange(np.prod(shape)).reshape(shape)
 
 

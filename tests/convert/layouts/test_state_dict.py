@@ -204,9 +204,7 @@ def test_what_is_no_tensor_is_extra_too(tmp_path):
         open_source(path, HEADS, ignore_extra=True)
 
 
-def test_other_networks_are_refused_whatever_is_ignored(shared, tmp_path):
-    with pytest.raises(UsageError, match=f"has no tensor {WORDS}"):
-        open_source(shared / "goldens/i_chatglm/ckpt", HEADS, ignore_extra=True)
+def test_other_networks_are_refused_whatever_is_ignored(tmp_path):
     foreign = {"bert.encoder.weight": np.ones((2, 2), np.float16)}
     path = save_torch(tmp_path / "weights.pt", {"state_dict": foreign})
     with pytest.raises(UsageError, match=r"'bert\.encoder\.weight', which GLM doesn't have"):
