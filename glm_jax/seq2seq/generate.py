@@ -71,15 +71,8 @@ def generate_outputs(
     done = len(names) - len(waiting)
     if sampling.used_temperature:
         numbers = {name: number for number, name in enumerate(names)}
-        for first in range(0, len(waiting), num_texts):
-            group = waiting[first : first + num_texts]
-            fills = [ActiveFill(prompts[name], sampling, numbers[name]) for name in group]
-            fill_all(decoder, fills, num_texts)
-            for name, active in zip(group, fills, strict=True):
-                done += 1
-                if file is not None:
-                    file.add(_drawn_output(name, active, tokenizer))
-                report(done)
+        _draw_outputs(decoder, tokenizer, prompts, sampling, file, num_texts, waiting, numbers)
+        report(len(names))
         return BeamUsage()
     # Sizes are those of all sources, so that a continued run searches with the same programs.
     everything = list(prompts.values())
@@ -108,7 +101,23 @@ def _output(name: str, blanks: Sequence[Sequence[FoundBlank]], tokenizer: Tokeni
     return Output(name, [tokenizer.decode(of_blank) for of_blank in ids], ids, best[-1].score)
 
 
-def _drawn_output(name: str, active: ActiveFill, tokenizer: Tokenizer) -> Output:
+def _draw_outputs(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    prompts: Mapping[str, Prompt],
+    sampling: Sampling,
+    file: Outputs | None,
+    num_texts: int,
+    names: Sequence[str],
+    numbers: Mapping[str, int],
+) -> None:
+    """Draws an output for each of some sources; their numbers decide on the randomness."""
     pad = tokenizer.special["pad"]
-    ids = [[id for id in blank.ids if id != pad] for blank in active.blanks]
-    return Output(name, [tokenizer.decode(of_blank) for of_blank in ids], ids)
+    for first in range(0, len(names), num_texts):
+        group = names[first : first + num_texts]
+        fills = [ActiveFill(prompts[name], sampling, numbers[name]) for name in group]
+        fill_all(decoder, fills, num_texts)
+        for name, active in zip(group, fills, strict=True):
+            ids = [[id for id in blank.ids if id != pad] for blank in active.blanks]
+            if file is not None:
+                file.add(Output(name, [tokenizer.decode(blank) for blank in ids], ids))

@@ -14,11 +14,11 @@ from glm_jax.cluster.preemption import StopRequest
 from glm_jax.train.metrics import read_metrics
 from tests.tokenizer.chatglm_stand_in import stand_in_model, stand_in_tokenizer
 
-HIDDEN, LAYERS, HEADS, VOCABULARY = 32, 2, 2, 704
+HIDDEN, LAYERS, HEADS, VOCABULARY = 64, 3, 4, 704
 WAYS = {
-    "prefix": ["prefix.num_tokens=32", "prefix.dropout=0.0", "optimizer.learning_rate=1e-1"],
+    "prefix": ["prefix.num_tokens=64", "prefix.dropout=0.0", "optimizer.learning_rate=5e-2"],
     "projected_prefix": [
-        *("prefix.num_tokens=32", "prefix.projection=True", "prefix.dropout=0.0"),
+        *("prefix.num_tokens=64", "prefix.projection=True", "prefix.dropout=0.0"),
         "optimizer.learning_rate=1e-2",
     ],
     "lora": ["lora.rank=4", "optimizer.learning_rate=1e-2"],
