@@ -17,19 +17,20 @@ from glm_jax.generate.score import AnswerScore
 from glm_jax.generate.settings import Sampling
 from glm_jax.model import GLM
 from glm_jax.seq2seq.config import GenerationConfig, Seq2SeqConfig
-from glm_jax.seq2seq.generate import source_prompt
 from glm_jax.seq2seq.judge import answer_text
 from glm_jax.seq2seq.metrics import is_no_answer
 from glm_jax.seq2seq.outputs import Output
-from glm_jax.seq2seq.read import check_lengths, check_tokenizer
+from glm_jax.seq2seq.read import check_lengths, check_tokenizer, prompt_of
 from glm_jax.seq2seq.source import SourceEncoder
 from glm_jax.seq2seq.task import GIVEN, TEXT
 from glm_jax.tasks.example import Example
 from glm_jax.tokenizer import Tokenizer
 
-# Settings that the run has, and those that ask for something else than beam search.
+# Settings that the run has: all runs, and those that draw their outputs.
 _SEARCH = ("beams", "length_penalty", "max_blank_length", "min_blank_length", "no_repeat_ngram")
-_OF_OTHER_SEARCHES = ("temperature", "top_k", "top_p", "samples")
+_DRAWING = ("temperature", "top_k", "top_p")
+# What asks for something else than beam search.
+_OF_OTHER_SEARCHES = (*_DRAWING, "samples")
 
 
 class TaskFiller(Filler):
@@ -68,7 +69,8 @@ class TaskFiller(Filler):
         self._settings, self._task = settings, settings.task
         self._encoder = SourceEncoder(tokenizer, settings.source_length)
         searched = generation.sampling(settings.target_length)
-        self._search = {name: getattr(searched, name) for name in _SEARCH}
+        names = (*_SEARCH, *_DRAWING) if searched.used_temperature else _SEARCH
+        self._search = {name: getattr(searched, name) for name in names}
 
     @property
     def trained_for(self) -> dict[str, Any]:
@@ -87,6 +89,8 @@ class TaskFiller(Filler):
         own = dict(self._search)
         if "beams" not in given and any(given.get(n) is not None for n in _OF_OTHER_SEARCHES):
             own = {name: own[name] for name in own if name not in ("beams", "length_penalty")}
+        if given.get("beams", 1) > 1:
+            own = {name: own[name] for name in own if name not in _DRAWING}
         return Sampling(**{**own, **given})
 
     def is_read_in_windows(self, text: str) -> bool:
@@ -167,14 +171,12 @@ class TaskFiller(Filler):
 
     def _reading(self, example: Example) -> Reading:
         special = self.tokenizer.special
-        source = self._task.source(example, self._encoder)
-        length, padded = self._settings.source_length, self._settings.pad_source
-        prompt = source_prompt(source, special["pad"], length, pad_source=padded)
+        prompt = prompt_of(self._settings, example, self.tokenizer)
         if not self._task.several_blanks:
             return Reading([special["MASK"]], prompt)
-        if len(source.blanks) < sum(id in mask_ids(special) for id in source.ids):
+        if len(prompt.masks) < sum(id in mask_ids(special) for id in prompt.ids):
             raise UsageError(f"task {self._task.name} fills [MASK] only, and no other masks")
-        return Reading(list(source.ids), prompt)
+        return Reading([id for id in prompt.ids if id != special["pad"]], prompt)
 
     def _chosen(self, text: str, filled: Sequence[FilledText]) -> FilledText:
         """Of the answers in all windows the first that is one, in the passage's letters."""

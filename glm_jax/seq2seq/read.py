@@ -110,24 +110,23 @@ def prompts_of(
     Raises:
       UsageError: a blank doesn't fit into a source.
     """
-    pad, length = tokenizer.special["pad"], settings.source_length
-    form = settings.task.form
-    if form is not None:
-        prompts = {}
-        for example in examples:
-            asked, kept = form.written_to(example, length)
-            source = encode_source(settings.task, asked, tokenizer, kept)
-            prompts[str(example.guid)] = form.prompt(source, tokenizer.special)
-        return prompts
-    return {
-        str(example.guid): source_prompt(
-            encode_source(settings.task, example, tokenizer, length),
-            pad,
-            length,
-            pad_source=settings.pad_source,
-        )
-        for example in examples
-    }
+    return {str(example.guid): prompt_of(settings, example, tokenizer) for example in examples}
+
+
+def prompt_of(settings: Seq2SeqConfig, example: Example, tokenizer: Tokenizer) -> Prompt:
+    """What the decoder reads for an example.
+
+    Raises:
+      UsageError: a blank doesn't fit into the source.
+    """
+    task, length = settings.task, settings.source_length
+    if task.form is not None:
+        example, length = task.form.written_to(example, length)
+    source = encode_source(task, example, tokenizer, length)
+    if task.form is not None:
+        return task.form.prompt(source, tokenizer.special)
+    pad = tokenizer.special["pad"]
+    return source_prompt(source, pad, length, pad_source=settings.pad_source)
 
 
 def has_references(task: Seq2SeqTask, examples: Sequence[Example]) -> bool:

@@ -20,7 +20,7 @@ from glm_jax.generate.prompt import Prompt, chat_prompt
 from glm_jax.model.chatglm_inputs import SpecialIds, context_length, positions_of
 from glm_jax.seq2seq.rows import RowLayout
 from glm_jax.seq2seq.source import Source, SourceEncoder
-from glm_jax.seq2seq.task import Seq2SeqTask
+from glm_jax.seq2seq.task import GIVEN, TEXT, Seq2SeqTask
 from glm_jax.tasks.example import Example
 from glm_jax.tasks.files import json_lines
 from glm_jax.tasks.sequence import Row, padded
@@ -69,7 +69,9 @@ def answers_task(fields: AnswerFields, target_length: int) -> Seq2SeqTask:
         read=partial(_read, fields),
         source=_source,
         published_at="your own files",
+        files=_FILES,
         target=_target,
+        asked=lambda inputs: Example(GIVEN, fields.prefix + inputs[TEXT]),
         metrics=METRICS,
         form=AnswerForm(),
         reference=partial(_reference, target_length),
