@@ -98,7 +98,9 @@ def merged_adapters(params: PyTree, lora: LoraConfig) -> PyTree:
         return params
 
     def merge(tree: dict[str, Any]) -> dict[str, Any]:
-        made = {name: merge(v) if isinstance(v, dict) else v for name, v in tree.items()}
+        made: dict[str, Any] = {
+            name: merge(value) if isinstance(value, dict) else value for name, value in tree.items()
+        }
         if LORA_A in made:
             first, second = made.pop(LORA_A), made.pop(LORA_B)
             delta = jnp.einsum("nir,nr...->ni...", first, second)
