@@ -174,22 +174,6 @@ def test_a_stopped_run_resumes_with_the_same_bits(folder, tmp_path, monkeypatch,
         assert one.read_bytes() == other.read_bytes()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
-def test_50_answers_are_learnt_by_heart(folder, tmp_path, way):
-    data = write_answers(tmp_path / "data", 50)
-    more = [
-        f"seq2seq.data={data}",
-        "finetune.epochs=120",
-        "finetune.batch_size=10",
-        "finetune.evaluate_every_epochs=120",
-        "finetune.log_every=20",
-        "checkpoint.every=10000",
-    ]
-    assert finetune(folder, tmp_path / "run", *WAYS[way], *more) == 0
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["rouge-l"] > 99
-
-
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
