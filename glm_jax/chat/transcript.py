@@ -34,7 +34,7 @@ def load_turns(path: epath.Path) -> list[Turn]:
       UsageError: the file can't be read, or is something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         turns = [Turn(turn["query"], turn["answer"]) for turn in content["turns"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no saved conversation: {error}") from error

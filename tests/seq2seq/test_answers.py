@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +21,11 @@ from glm_jax.seq2seq.rows import RowLayout
 from tests.tokenizer.chatglm_stand_in import stand_in_tokenizer
 
 
-def settings_of(folder: Path, lines: list[object], name: str = "train.json", **options):
+def settings_of(
+    folder: Path, lines: Sequence[object], name: str = "train.json", **options: Any
+) -> Seq2SeqConfig:
     (folder / name).write_text("\n".join(json.dumps(line) for line in lines))
-    fields = {"source_length": 24, "target_length": 12} | options
+    fields: dict[str, Any] = {"source_length": 24, "target_length": 12} | options
     return Seq2SeqConfig(name="answers", data=str(folder), **fields)
 
 

@@ -55,6 +55,10 @@ class AdaptedSource(NativeCheckpoint):
         self._adapters = _adapters(arrays)
         self.tensors: Mapping[str, TensorInfo] = {
             name: self._info(name, info) for name, info in source.tensors.items()
+        } | {  # a prefix, which the base weights have not
+            name: TensorInfo(leaf.original_shape(), np.dtype(np.float32))
+            for name, leaf in self._trained.items()
+            if name not in source.tensors
         }
         try:
             model_config(self.record, self.tensors, self.step_folder)

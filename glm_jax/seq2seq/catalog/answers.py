@@ -130,7 +130,7 @@ def _source(example: Example, encoder: SourceEncoder) -> Source:
 def _target(example: Example) -> Sequence[str]:
     if example.text_b is None:
         raise UsageError(f"example {example.guid} has no answer")
-    return (example.text_b,)
+    return (example.second,)
 
 
 def _reference(target_length: int, example: Example, tokenizer: Tokenizer) -> str:
