@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from glm_jax.convert.changes import Changes
 from glm_jax.convert.convert import convert
 from glm_jax.convert.layouts.huggingface_files import HuggingFaceFiles
 from glm_jax.convert.load import load
+from glm_jax.convert.quantize import expand_rows, quantize_rows
 from glm_jax.errors import UsageError
+from glm_jax.model import ChatGLMConfig
 from glm_jax.parity.run import RandomInputs, check_parity
 from tests.chatglm.recorded import FOLDER, arrays
 
@@ -66,6 +69,12 @@ def copy_of(name: str, folder: Path, **changes: Any) -> Path:
     return copy
 
 
+def replace_weights(folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    for file in [*folder.glob("pytorch_model*"), *folder.glob("*.safetensors")]:
+        file.unlink()
+    save_file(tensors, folder / "model.safetensors")
+
+
 @pytest.mark.parametrize("file_format", ["safetensors", "bin"])
 @pytest.mark.parametrize("name", [*COMPLETE, *PREFIXES])
 def test_there_and_back_bit_for_bit(name, file_format, tmp_path):
@@ -91,13 +100,46 @@ def test_files_without_what_is_repeated_come_back_without_it(tmp_path):
         for name, tensor in tensors_of(source).items()
         if name != "lm_head.weight" and "inv_freq" not in name
     }
-    (source / "pytorch_model.bin").unlink()
-    from safetensors.numpy import save_file
-
-    save_file(kept, source / "model.safetensors")
+    replace_weights(source, kept)
     convert(source, tmp_path / "ours", "native", stages=stages)
     convert(tmp_path / "ours", tmp_path / "back", "huggingface", stages=stages)
     assert_same_files(tensors_of(tmp_path / "back"), kept)
+
+
+def test_quantized_word_embeddings_stay_in_files_and_are_expanded_to_run(tmp_path):
+    source = copy_of("ckpt_int4", tmp_path, quantization_embeddings=True)
+    tensors = tensors_of(source)
+    words = tensors["transformer.word_embeddings.weight"]
+    integers, scales = quantize_rows(words, 4)
+    for name in ("transformer.word_embeddings", "lm_head"):
+        tensors |= {f"{name}.weight": integers, f"{name}.weight_scale": scales}
+    replace_weights(source, tensors)
+    convert(source, tmp_path / "ours", "native", stages=stages)
+    convert(tmp_path / "ours", tmp_path / "back", "huggingface", stages=stages)
+    assert_same_files(tensors_of(tmp_path / "back"), tensors)
+    expected = expand_rows(integers, scales, 4, np.dtype(np.float32))
+    for folder in (source, tmp_path / "ours"):
+        model, params = load(folder)
+        assert model.config.quantization == "int4"
+        np.testing.assert_array_equal(params["word_embedding"], expected)
+    report = check_parity(source, tmp_path / "ours", RandomInputs(0, 1, 24), 1e-4)
+    assert report.passed, report.verdict()
+
+
+def test_a_network_of_the_first_release_needs_no_fields(tmp_path):
+    """Its size and special ids are what absent fields mean."""
+    source = copy_of("ckpt_mixed_safetensors", tmp_path, vocab_size=None)
+    config = json.loads((source / "config.json").read_text())
+    kept = {name: value for name, value in config.items() if not name.endswith("_token_id")}
+    (source / "config.json").write_text(json.dumps(kept))
+    tensors = tensors_of(source)
+    words = np.zeros((150528, 64), np.float16)
+    for name in ("transformer.word_embeddings.weight", "lm_head.weight"):
+        tensors[name] = words
+    replace_weights(source, tensors)
+    config = load(source)[0].config
+    assert isinstance(config, ChatGLMConfig)
+    assert (config.vocab_size, config.fallback_token) == (150528, 20005)
 
 
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
@@ -157,10 +199,7 @@ def test_a_config_without_fields_means_the_first_release(tmp_path):
 def test_int4_without_scales_is_refused(tmp_path):
     source = copy_of("ckpt_int4", tmp_path)
     kept = {n: t for n, t in tensors_of(source).items() if not n.endswith("dense.weight_scale")}
-    (source / "pytorch_model.bin").unlink()
-    from safetensors.numpy import save_file
-
-    save_file(kept, source / "model.safetensors")
+    replace_weights(source, kept)
     with pytest.raises(UsageError, match=r"quantized matrix .*dense\.weight, but not its scales"):
         load(source)
 
