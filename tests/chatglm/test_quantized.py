@@ -96,8 +96,9 @@ def test_any_network_computes_with_the_expanded_matrices(quantization):
     tokens = draw.integers(0, 40, (2, 64))
     positions = np.stack([np.arange(64), np.zeros(64, np.int64)])[None].repeat(2, axis=0)
     inputs = (tokens, positions, np.array([20, 64]))
-    expected = plain.apply({"params": expanded}, *inputs)
-    np.testing.assert_allclose(model.apply({"params": params}, *inputs), expected, atol=1e-4)
+    expected: Any = plain.apply({"params": expanded}, *inputs)
+    found: Any = model.apply({"params": params}, *inputs)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
     hidden, _ = decoding_network(config).apply(
         {"params": decoding_params(config, params)}, *inputs, method="read"
     )
