@@ -2,10 +2,11 @@
 
     glm-jax convert checkpoints/glm-2b glm-2b
     glm-jax convert glm-2b back --to original --model_parallel_size=4
+    glm-jax convert chatglm-6b chatglm-6b-int4 --quantize=int4
 
 SOURCE is a checkpoint folder of the original code, split over any number of ranks, a Hugging Face
-folder of the glm-* family, or a run folder. The destination is read back and compared with the
-source before it appears. Tensors pass one at a time, so that memory stays small.
+folder of the glm-* family or of ChatGLM-6B, or a run folder. The destination is read back and
+compared with the source before it appears. Tensors pass one at a time, so that memory stays small.
 """
 
 from __future__ import annotations

@@ -141,14 +141,14 @@ class _Plan:
 def _changed(opened: WeightSource, changes: Changes) -> tuple[WeightSource, list[str]]:
     """The source with its changes, and the names of its tensors in the order of reading."""
     order = opened.reading_order if isinstance(opened, NativeCheckpoint) else list(opened.tensors)
-    source = opened
+    source: WeightSource = opened
     if changes.quantization == "none":
-        source = ExpandedSource(source, changes.dtype)
-        order = source.order(order)
+        source = expanded = ExpandedSource(opened, changes.dtype)
+        order = expanded.order(order)
     source = ChangedSource(source, changes)
     if changes.quantization in BITS:
-        source = QuantizedSource(source, changes.quantization)
-        order = source.order(order)
+        source = quantized = QuantizedSource(source, changes.quantization)
+        order = quantized.order(order)
     return source, order
 
 

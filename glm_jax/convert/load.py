@@ -74,7 +74,7 @@ def load(
     ):
         model = _model(_config(source))
         if scale_name(WORD_EMBEDDING) in source.tensors:
-            source = ExpandedSource(source, only_words=True)
+            source = ExpandedSource(source, np.dtype(dtype), only_words=True)
         abstract = _abstract(model, mesh, dtype)
         if isinstance(source, NativeSource) and not source.converted:
             step = source.step_folder

@@ -83,6 +83,8 @@ def scale_name(matrix: str) -> str:
 class _Wrapped:
     """A source whose matrices come in another form."""
 
+    tensors: Mapping[str, TensorInfo]
+
     def __init__(self, source: WeightSource) -> None:
         self.path, self.kind = source.path, source.kind
         self.metadata, self.extra = source.metadata, source.extra
@@ -92,6 +94,10 @@ class _Wrapped:
         return self
 
     def __exit__(self, *_error: object) -> None: ...
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor."""
+        raise NotImplementedError
 
     def where(self, name: str) -> str:
         """The file or files that hold a tensor, or what it is made of."""
@@ -111,19 +117,20 @@ class QuantizedSource(_Wrapped):
         super().__init__(source)
         self._bits = BITS[quantization]
         self._last: tuple[str, np.ndarray] | None = None
-        self.tensors: dict[str, TensorInfo] = {}
+        tensors: dict[str, TensorInfo] = {}
         for name in self.order(source.tensors):
             matrix = name.removesuffix(SCALE) + "weight" if name not in source.tensors else name
             info = source.tensors[matrix]
-            self.tensors[name] = info
+            tensors[name] = info
             if name.endswith(QUANTIZED_MATRICES):
                 self._check(name, info)
                 columns = info.shape[1] * self._bits // 8
-                self.tensors[name] = TensorInfo((info.shape[0], columns), np.dtype(np.int8))
+                tensors[name] = TensorInfo((info.shape[0], columns), np.dtype(np.int8))
             elif name != matrix:
                 half = info.dtype == np.float16
                 dtype = info.dtype if half else np.dtype(np.float32)
-                self.tensors[name] = TensorInfo(info.shape[:1], dtype)
+                tensors[name] = TensorInfo(info.shape[:1], dtype)
+        self.tensors = tensors
 
     def order(self, names: Iterable[str]) -> list[str]:
         """Names of the source, each quantized matrix with its scales behind it."""
@@ -188,9 +195,7 @@ class ExpandedSource(_Wrapped):
         }
         if only_words:
             self._scales = {n: s for n, s in self._scales.items() if n == WORD_EMBEDDING}
-        self.tensors: Mapping[str, TensorInfo] = {
-            name: self._info(name, dtype) for name in self.order(source.tensors)
-        }
+        self.tensors = {name: self._info(name, dtype) for name in self.order(source.tensors)}
 
     def order(self, names: Iterable[str]) -> list[str]:
         """Names of the source without those of scales."""

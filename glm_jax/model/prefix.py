@@ -89,7 +89,13 @@ class PrefixEncoder(nn.Module):
 
     def _encode(self) -> Float[Array, "P D"]:
         embedded = self.embedding.astype(jnp.dtype(self.config.compute_dtype))
-        return jnp.tanh(self.hidden(embedded))
+        return accurate_tanh(self.hidden(embedded))
+
+
+def accurate_tanh(values: Float[Array, "P D"]) -> Float[Array, "P D"]:
+    """tanh within 1.5e-7; XLA's is within 2.4e-7 on CPUs, which scores of long keys amplify."""
+    smaller = jnp.expm1(-2 * jnp.abs(values))
+    return jnp.sign(values) * -smaller / (smaller + 2)
 
 
 def _dropped(
@@ -111,7 +117,7 @@ def with_projected_prefix(config: ChatGLMConfig, params: PyTree) -> PyTree:
         return params
     shared, layers = params[PREFIX_ENCODER], params["layers"]
     hidden = shared["hidden"]
-    states = jnp.tanh(shared["embedding"] @ hidden["kernel"] + hidden["bias"])
+    states = accurate_tanh(shared["embedding"] @ hidden["kernel"] + hidden["bias"])
     # One layer after another: the kernels of all are larger than the rest of the network.
     embedding = jax.lax.map(
         lambda layer: jnp.einsum("pd,dcw->pcw", states, layer["kernel"]) + layer["bias"],

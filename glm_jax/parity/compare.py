@@ -63,8 +63,8 @@ def stream_reader(source: WeightSource, layernorm_epsilon: float) -> Read:
 
     Both networks are read with the same weights, so that what is seen is the stream's difference.
     """
-    source = ExpandedSource(source, np.dtype(np.float32), only_words=True)
-    embedding_table = source.read("word_embeddings.weight").astype(np.float32)
+    expanded = ExpandedSource(source, np.dtype(np.float32), only_words=True)
+    embedding_table = expanded.read("word_embeddings.weight").astype(np.float32)
     scale = source.read("transformer.final_layernorm.weight").astype(np.float32)
     bias = source.read("transformer.final_layernorm.bias").astype(np.float32)
 

@@ -51,7 +51,9 @@ def inputs_of(
 
 @partial(jax.jit, static_argnums=0)
 def logits_of(model: GLM, params: Any, inputs: tuple, mask: np.ndarray | None = None) -> jax.Array:
-    return model.apply({"params": params}, *inputs, attention_mask=mask)
+    logits = model.apply({"params": params}, *inputs, attention_mask=mask)
+    assert isinstance(logits, jax.Array)
+    return logits
 
 
 def padded_inputs(case: dict[str, np.ndarray], name: str) -> tuple[tuple, np.ndarray]:

@@ -8,7 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from glm_jax.convert.dimensions import Dimensions, chinese_mask_fault, measure
+from glm_jax.convert.checks import chinese_mask_fault
+from glm_jax.convert.dimensions import Dimensions, measure
 from glm_jax.convert.infer_config import infer_config
 from glm_jax.convert.layouts.original import OriginalSource
 from glm_jax.convert.weights import TensorInfo
