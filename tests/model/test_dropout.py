@@ -6,6 +6,7 @@ The bounds are in standard deviations of what independent draws give; the keys a
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ def dropped(dropout: Dropout, number: int = 0, rate: float = RATE, shape=SHAPE) 
     return np.asarray(values == 0, np.float64)
 
 
-def correlation(first: np.ndarray, second: np.ndarray, rate: float = RATE) -> float:
+def correlation(first: Any, second: Any, rate: float = RATE) -> float:
     """Of two masks, in standard deviations."""
     product = np.mean((first - rate) * (second - rate)) / (rate * (1 - rate))
     return float(product * np.sqrt(first.size))
@@ -149,6 +150,7 @@ def test_every_layer_of_the_network_drops_something_else():
     zeros = jax.tree.map(jnp.zeros_like, params["layers"])
     zeros["mlp"]["down"]["bias"] = jnp.ones_like(zeros["mlp"]["down"]["bias"])
     rngs = {"dropout": jax.random.key(0)}
+    kept: Any
     _, kept = model.apply(
         {"params": params | {"layers": zeros}},
         *some_inputs(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -114,8 +113,16 @@ def _xla(
 
 
 def _without_dropout(attention: Callable[..., Array]) -> Attention:
-    @functools.wraps(attention)
-    def attend(query, key, value, prefix_length, query_start=0, dropout=None):
+    """An attention that has no dropout, which refuses to be asked for it."""
+
+    def attend(
+        query: Float[Array, "B L H K"],
+        key: Float[Array, "B M H K"],
+        value: Float[Array, "B M H K"],
+        prefix_length: Int[Array, "#B"],
+        query_start: Int[Array, ""] | int = 0,
+        dropout: ProbabilityDropout | None = None,
+    ) -> Float[Array, "B L H K"]:
         if dropout is not None:
             raise UsageError(
                 f"attention_dropout is {dropout.rate}, which only {' and '.join(_CAN_DROP)} can do"
