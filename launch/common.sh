@@ -7,7 +7,7 @@ launch_arguments=()
 dry_run=false
 
 # All commands, and those that several processes can run together.
-all_commands="tokenizer prepare pretrain evaluate finetune sweep fill serve convert parity inspect compile hosts"
+all_commands="tokenizer prepare pretrain evaluate finetune sweep fill chat serve convert parity inspect compile hosts"
 joined_commands="pretrain finetune"
 
 # Prints what is wrong in one sentence and exits: bad usage.

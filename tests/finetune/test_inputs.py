@@ -39,8 +39,8 @@ def test_an_ensemble_sees_every_example_by_every_pattern(tiny_task, tmp_path):
     patterns = "task.patterns=('{text} is[MASK].', '[MASK] is {text}.')"
     words = "task.words={'bad': 'n', 'good': 'y'}"
     settings = (patterns, words, "task.multi_token=False", "task.ensemble=(0, 1)")
-    outcome = run(tiny_task, tmp_path / "run", *settings, "finetune.epochs=2")
-    assert outcome.steps == 2 * 11  # 2 x 44 rows in batches of 8
+    outcome = run(tiny_task, tmp_path / "run", *settings, "finetune.epochs=4")
+    assert outcome.steps == 4 * 11  # 2 x 44 rows in batches of 8
     assert outcome.results is not None and outcome.results["accuracy"] > 70
 
 

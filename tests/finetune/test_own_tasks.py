@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs/finetune.md"
 MAX_PYTHON_LINES = 40
 IMPORT = "from glm_jax.tasks import Task\n"
 FLAGS = (
-    *("--gin.task.sequence_length=64", "--gin.finetune.epochs=2", "--gin.finetune.batch_size=8"),
+    *("--gin.task.sequence_length=64", "--gin.finetune.epochs=4", "--gin.finetune.batch_size=8"),
     *("--gin.optimizer.learning_rate=3e-3", "--gin.finetune.log_every=4"),
 )
 

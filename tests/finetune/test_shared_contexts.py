@@ -164,7 +164,7 @@ def test_room_for_answers_has_few_values():
     assert len({answers_room(tokens) for tokens in range(1, 1025)}) == 10
 
 
-def test_dropout_of_a_context_is_shared_by_its_answers():
+def test_dropout_follows_its_key_and_differs_between_equal_answers():
     network, params = model(hidden_dropout=0.5, attention_dropout=0.5)
     batch = batch_of([20], [3])
     # The same answer three times.
@@ -176,5 +176,5 @@ def test_dropout_of_a_context_is_shared_by_its_answers():
     shared = scores(scorer, params, share_contexts(same), jax.random.key(0))
     again = scores(scorer, params, share_contexts(same), jax.random.key(1))
     assert float(jnp.abs(shared - again).max()) > 0.01
-    separate = scores(scorer, params, same, jax.random.key(0))
-    assert float(jnp.std(shared)) < float(jnp.std(separate))
+    # The context is one array for all answers; what they drop themselves differs.
+    assert len(np.unique(np.asarray(shared))) == 3

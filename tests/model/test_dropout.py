@@ -95,8 +95,8 @@ def test_other_keys_layers_and_positions_drop_independently(mask, other):
 def test_uses_and_layers_drop_independently(mask):
     dropout = Dropout(jax.random.key(0))
     assert abs(correlation(mask, dropped(dropout, number=1))) < MAX_DEVIATIONS
-    layers = [dropped(dropout.of_layer(jnp.asarray(layer))) for layer in (0, 1)]
-    assert abs(correlation(*layers)) < MAX_DEVIATIONS
+    first, second = (dropped(dropout.of_layer(jnp.asarray(layer))) for layer in (0, 1))
+    assert abs(correlation(first, second)) < MAX_DEVIATIONS
 
 
 @pytest.mark.parametrize("second", np.random.default_rng(0).integers(1, 2**32, 8).tolist())

@@ -68,7 +68,7 @@ def answers_task(fields: AnswerFields, target_length: int) -> Seq2SeqTask:
         name=NAME,
         read=partial(_read, fields),
         source=_source,
-        published_at="your own files",
+        published_at="",
         files=_FILES,
         target=_target,
         asked=lambda inputs: Example(GIVEN, fields.prefix + inputs[TEXT]),
