@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pydoc_data.topics
 import subprocess
@@ -22,6 +23,9 @@ jaxtyping.install_import_hook(CHECKED_MODULES, f"{check.__module__}.{check.__nam
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+# Of a worker, between two files.
+MAX_GIGABYTES = 3.0
 
 # When a process is taken for hanging. Far more than any takes: the machine may be busy.
 HANG_SECONDS = 900
@@ -92,6 +96,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first, and leaves the order within files and of all others."""
     ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory() -> Iterator[None]:
+    """Forgets compiled programs between files once a worker holds many: thousands take gigabytes."""
+    import jax  # only now: it reads the environment that is set above
+
+    yield
+    if resident_gigabytes() > MAX_GIGABYTES:
+        jax.clear_caches()
+        gc.collect()
+
+
+def resident_gigabytes() -> float:
+    """Memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
 
 
 @pytest.fixture(scope="session")

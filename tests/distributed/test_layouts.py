@@ -22,7 +22,10 @@ LAYOUTS = {
     "one device, accumulated over 4": (1, ["train.accumulation_steps=4"]),
 }
 # By the same layout over four processes, and by tests/parallel/test_sharded_step.py.
-COVERED_BY_OTHERS = {"data=8", "fsdp=8", "fsdp=2 x 4", "one device, accumulated over 4"}
+COVERED_BY_OTHERS = {
+    *("data=8", "fsdp=8", "fsdp=2 x 4"),
+    *("data=2, accumulated over 4", "one device, accumulated over 4"),
+}
 
 
 def arguments(gin_file, run_folder, bindings) -> list[str]:

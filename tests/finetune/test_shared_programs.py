@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from rich.console import Console
 
 from glm_jax.configure import read_configuration
@@ -18,6 +19,7 @@ VARIED = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_with_other_settings_compiles_nothing(tiny_task, tmp_path):
     cache = tmp_path / "cache"
     cache.mkdir()

@@ -75,6 +75,7 @@ def start_two(tiny_run, environment, *bindings: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow  # a signal's test starts the same
 def test_one_machine_trains(launch, real_glm_jax, tiny_run, tmp_path):
     done = launch("local.sh", f"--gin_file={tiny_run}", "--gin.train.num_steps=3")
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ def golden(shared, load_recorded):
     return folder, load_recorded(FOLDER), special_ids(folder)
 
 
-@pytest.mark.parametrize("at_once", [1, 8])
+@pytest.mark.parametrize("at_once", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_every_recorded_prompt_is_filled_as_recorded(golden, at_once):
     folder, network, special = golden
     cases = load_cases(folder, "generate_samples")

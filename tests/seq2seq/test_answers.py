@@ -74,7 +74,8 @@ def test_lines_with_faults_are_named(tmp_path, line, message):
     with pytest.raises(UsageError) as refused:
         read_split(settings, "train", stand_in_tokenizer())
     assert message in str(refused.value) and "line 1" in str(refused.value)
-    with pytest.raises(UsageError, match=r"val.jsonl or dev.jsonl or .* is missing, which task answers needs"):
+    missing = "val.jsonl or dev.jsonl or .* is missing, which task answers needs"
+    with pytest.raises(UsageError, match=missing):
         read_split(settings, "dev", stand_in_tokenizer())
 
 

@@ -152,6 +152,7 @@ def trained(moments: str) -> tuple[float, float, float]:
     return float(losses[0]), float(losses[-1]), kept / count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moments", MARGINS)
 def test_a_small_glm_learns_as_well_as_with_float32_moments(moments):
     first, expected, _ = trained("float32")

@@ -77,6 +77,7 @@ def test_a_trace_is_uploaded_where_the_profiler_can_not_write(tmp_path, monkeypa
     remove_folder(url)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_trace_it_was_asked_for(tiny_run, run_command):
     finished = run_command(["pretrain", f"--gin_file={tiny_run}", "--profile_steps=2:3"])
     assert finished.returncode == 0, finished.stderr

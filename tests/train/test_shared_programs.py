@@ -56,6 +56,7 @@ def test_settings_that_a_sweep_varies_leave_the_step_as_it_is(write_tiny_run, tm
     assert lowered(tiny_run, mesh, "optimizer.beta2=0.9") != first
 
 
+@pytest.mark.slow
 def test_a_run_with_other_settings_compiles_nothing(write_tiny_run, tmp_path):
     tiny_run, cache = write_tiny_run(tmp_path), tmp_path / "cache"
     cache.mkdir()
