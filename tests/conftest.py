@@ -100,7 +100,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def bounded_memory() -> Iterator[None]:
-    """Forgets compiled programs between files once a worker holds many: thousands take gigabytes."""
+    """Forgets compiled programs between files once a worker holds gigabytes of them."""
     import jax  # only now: it reads the environment that is set above
 
     yield
