@@ -15,7 +15,7 @@ from glm_jax.tokenizer.chatglm_pieces import BLANKS, NEWLINE, TAB
 from glm_jax.tokenizer.streaming import without_incomplete
 
 TRAINING_TIME, TRAINED_IN = "[[训练时间]]", "2023年"
-# Of punctuation beside a Chinese character.
+# Of punctuation next to a Chinese character.
 FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 _CHINESE = "[\u4e00-\u9fff]"
 _PUNCTUATION = re.compile(f"(?<={_CHINESE})[,!:;?]|[,!:;?](?={_CHINESE})")

@@ -58,7 +58,7 @@ _DENSE = f"{_LAYER}.attention.dense"
 _UP, _DOWN = f"{_LAYER}.mlp.dense_h_to_4h", f"{_LAYER}.mlp.dense_4h_to_h"
 _PREFIX, _PROJECTION = f"{_LAYER}.attention.prefix", f"{_LAYER}.attention.prefix_projection"
 _ENCODER = "transformer.prefix_encoder"
-# Of a quantized matrix, one number for each of its rows; beside its weight.
+# Of a quantized matrix, one number for each of its rows; next to its weight.
 SCALE = "weight_scale"
 
 # In the order of the original's state dict. The relative variant has no position tables, the

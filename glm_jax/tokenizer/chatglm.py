@@ -210,7 +210,7 @@ class ChatGLMTokenizer:
     def _parts(self, text: str) -> Iterator[str | int]:
         """Stretches of plain text and, between them, ids of special tokens.
 
-        Spaces beside a special token are dropped, but not those at the ends of the text.
+        Spaces next to a special token are dropped, but not those at the ends of the text.
         """
         position = 0
         for match in self._special_pattern.finditer(text):

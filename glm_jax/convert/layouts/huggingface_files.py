@@ -33,7 +33,7 @@ class HuggingFaceFiles:
     Attributes:
       path: what was opened.
       folder: where config.json and the other side files are.
-      config: config.json, None where a file alone has none beside it.
+      config: config.json, None where a file has none in its folder.
       tensors: every tensor by its stored name.
       others: what is no tensor, with its file.
 
