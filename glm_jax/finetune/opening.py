@@ -96,8 +96,24 @@ def open_network(config: FinetuneBaseConfig, mesh: Mesh, tokenizer: Tokenizer) -
     initial = f"finetune.initial_weights {settings.initial_weights}"
     check_vocabulary(tokenizer, extended.vocab_size, initial)
     model = with_settings(config, extended)
+    check_numbers(config, model)
     separate, is_trained = trained_parameters(config, model)
     return Network(model, params, separate, is_trained)
+
+
+def check_numbers(config: FinetuneBaseConfig, network: GLMConfig) -> None:
+    """Refuses to train integers, or adapters of matrices of integers.
+
+    Raises:
+      UsageError: the weights are quantized, and more is trained than what is added to the network.
+    """
+    if network.quantization != "none" and (config.lora.rank or not config.freezes_network):
+        initial = config.finetune.initial_weights
+        raise UsageError(
+            f"finetune.initial_weights {initial} is quantized to {network.quantization}; only a "
+            f"prefix, prompts or a head can be trained on it. glm-jax convert {initial} EXPANDED "
+            "--quantize=none makes it a checkpoint that can be trained"
+        )
 
 
 def with_settings(config: FinetuneBaseConfig, network: GLMConfig) -> GLMConfig:

@@ -26,7 +26,7 @@ from glm_jax.finetune.prompts import PromptEncoder
 from glm_jax.finetune.splits import Split, priming_texts, read_splits, scores_answer_alone
 from glm_jax.finetune.trainable import IsTrained, join
 from glm_jax.finetune.weights import initial_prompts
-from glm_jax.model import GLM, GLMConfig
+from glm_jax.model import GLM, GLMConfig, network_of
 from glm_jax.parallel.mesh import check_batch_size
 from glm_jax.tasks import Task
 from glm_jax.tokenizer import Tokenizer
@@ -91,7 +91,7 @@ def prepare_finetuning(
     network = open_network(config, mesh, tokenizer)
     first = splits[names[0]]
     num_steps, per_epoch = steps_of(config, len(first.encoded))
-    model = GLM(
+    model = network_of(
         network.config,
         linear=linear_kind(config.lora),
         num_separate_layers=network.num_separate_layers,

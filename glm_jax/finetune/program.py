@@ -169,8 +169,9 @@ def _abstract_frozen(boxed: PyTree, mesh: Mesh, layout: LayoutConfig, compute_dt
     """Shapes, dtypes and shardings of frozen parameters."""
 
     def dtype(path: str, shape: jax.ShapeDtypeStruct) -> jnp.dtype:
-        # LayerNorm computes in float32.
-        kept = "layernorm" in path
+        # LayerNorm computes in float32; integers and their scales are what is stored.
+        kept = "layernorm" in path or path.endswith("scale")
+        kept = kept or not jnp.issubdtype(shape.dtype, jnp.floating)
         return shape.dtype if kept else jnp.dtype(compute_dtype)
 
     shapes = from_paths(

@@ -258,13 +258,15 @@ def _load_saved(folder: epath.Path) -> Tokenizer:
 def _load_from_folder(path: epath.Path) -> Tokenizer:
     """A saved tokenizer in ``path`` or its folder ``tokenizer``, or a published ChatGLM-6B's.
 
-    Run and store folders keep theirs in the folder ``tokenizer``.
+    Run and store folders keep theirs in the folder ``tokenizer``, and converted ones what came with
+    a Hugging Face folder in ``huggingface``.
     """
     for folder in (path, path / "tokenizer"):
         if (folder / DESCRIPTION_FILE).is_file():
             return _load_saved(folder)
-    if (path / CHATGLM_FILE).is_file():
-        return load_tokenizer(CHATGLM, path / CHATGLM_FILE)
+    for folder in (path, path / "huggingface"):
+        if (folder / CHATGLM_FILE).is_file():
+            return load_tokenizer(CHATGLM, folder / CHATGLM_FILE)
     raise UsageError(
         f"{os.fspath(path)!r} is neither a folder with a saved tokenizer "
         f"nor one of the tokenizer kinds {', '.join(KINDS)}"

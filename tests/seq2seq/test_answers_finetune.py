@@ -188,3 +188,18 @@ def test_bad_input_is_one_sentence(folder, tmp_path, capsys, settings, sentence)
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1, error
     assert not (tmp_path / "run").exists()
+
+
+def test_quantized_weights_take_a_prefix_and_nothing_else(folder, tmp_path, capsys):
+    pytest.importorskip("jieba")
+    integers = tmp_path / "integers"
+    assert main(["convert", str(folder / "chatglm"), str(integers), "--quantize=int8"]) == 0
+    weights = f"finetune.initial_weights={integers}"
+    for way in ("full", "lora"):
+        capsys.readouterr()
+        assert finetune(folder, tmp_path / way, *WAYS[way], weights) == 2
+        error = capsys.readouterr().err
+        assert "is quantized to int8; only a prefix" in error and error.count("\n") == 1, error
+    assert finetune(folder, tmp_path / "prefix", *WAYS["prefix"], weights, "finetune.epochs=4") == 0
+    found = losses(tmp_path / "prefix")
+    assert min(found[-2:]) < found[0]
