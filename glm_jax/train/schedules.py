@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
@@ -59,6 +60,9 @@ class LearningRate(NamedTuple):
 
 def rise_and_fall(warmup_steps: float, falling_steps: float, final_fraction: float) -> RiseAndFall:
     """A warmup of some steps, and a decay over some more to a fraction of the peak."""
+    if warmup_steps > 0:
+        # A number that float32 has, and whose reciprocal is one too.
+        warmup_steps = max(warmup_steps, float(np.finfo(np.float32).tiny))
     return RiseAndFall(warmup_steps, falling_steps, final_fraction, 1 - final_fraction)
 
 
