@@ -61,11 +61,11 @@ class PrefixTensors:
         """One tensor in its stored dtype, as a C-contiguous array that the caller owns."""
         if name not in self._spread:
             return self._files.read(self._stored[name])
-        whole, layer = self._spread[name]
-        if self._kept is None or self._kept[0] != whole:
+        name_of_all, layer = self._spread[name]
+        if self._kept is None or self._kept[0] != name_of_all:
             self._kept = None  # before the next is read, so that there are never two
-            self._kept = whole, self._files.read(self._stored[whole])
-        parts = np.split(self._kept[1], self._num_layers, axis=self._axis(whole))
+            self._kept = name_of_all, self._files.read(self._stored[name_of_all])
+        parts = np.split(self._kept[1], self._num_layers, axis=self._axis(name_of_all))
         return parts[layer].copy()
 
     def _axis(self, name: str) -> int:
