@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from glm_jax.compile.topology import open_topology
 from glm_jax.model.attention.choose import attention_function
 from glm_jax.model.attention.flash import prefix_flash_attention
+from glm_jax.model.dropout import Dropout
 from glm_jax.model.remat import ATTENTION_CONTEXT, ATTENTION_LOGSUMEXP
 
 SLICES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
@@ -65,6 +66,25 @@ def num_kernels(program) -> int:
 def test_both_kernels_compile(generation, length):
     program = compile_gradients(prefix_flash_attention, generation, (1, length, 2, 64))
     assert num_kernels(program) == 2
+
+
+def with_dropout(query, key, value, prefix_length):
+    batch, length, num_heads, _ = query.shape
+    dropout = Dropout(jax.random.key(0)).probabilities(0.1, batch, num_heads, length)
+    return prefix_flash_attention(query, key, value, prefix_length, dropout=dropout)
+
+
+@pytest.mark.parametrize(
+    "generation",
+    ["v5e", *(pytest.param(name, marks=pytest.mark.slow) for name in ("v4", "v5p", "v6e"))],
+)
+def test_dropout_is_in_the_kernels(generation):
+    shape = (2, 1024, 4, 64)
+    program = compile_gradients(with_dropout, generation, shape)
+    assert num_kernels(program) == 2
+    # Two words for each query and head, and no bits of the probabilities.
+    memory = program.memory_analysis()
+    assert memory is not None and memory.temp_size_in_bytes < 2 * 4 * 1024**2
 
 
 @pytest.mark.slow

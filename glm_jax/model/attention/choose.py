@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int
@@ -17,7 +16,6 @@ from glm_jax.model.dropout import ProbabilityDropout
 
 ATTENTION_KINDS = ("xla", "by_head", "flash", "cudnn")
 _PLATFORMS = {"flash": "tpu", "cudnn": "gpu"}
-_CAN_DROP = ("xla", "by_head")
 
 
 @runtime_checkable
@@ -86,12 +84,12 @@ def check_attention(
             f"model.attention is {name!r}, which runs on {needed.upper()} only, but the devices "
             f"are of platform {platform!r}; xla runs everywhere"
         )
-    if attention_dropout > 0.0 and name not in _CAN_DROP:
-        raise UsageError(
-            f"model.attention is {name!r}, which can't drop probabilities, but "
-            f"model.attention_dropout is {attention_dropout}; {' and '.join(_CAN_DROP)} can"
-        )
     if name == "cudnn":
+        if attention_dropout > 0.0:
+            raise UsageError(
+                f"model.attention is {name!r}, which can't drop probabilities, but "
+                f"model.attention_dropout is {attention_dropout}; the other kinds can"
+            )
         check_head_size(head_size)
     if name == "flash":
         check_shape(sequence_length, head_size)
@@ -112,29 +110,22 @@ def _xla(
     return attend(query, key, value, None, attention_mask=seen, dropout=dropout)
 
 
-def _without_dropout(attention: Callable[..., Array]) -> Attention:
-    """An attention that has no dropout, which refuses to be asked for it."""
-
-    def attend(
-        query: Float[Array, "B L H K"],
-        key: Float[Array, "B M H K"],
-        value: Float[Array, "B M H K"],
-        prefix_length: Int[Array, "#B"],
-        query_start: Int[Array, ""] | int = 0,
-        dropout: ProbabilityDropout | None = None,
-    ) -> Float[Array, "B L H K"]:
-        if dropout is not None:
-            raise UsageError(
-                f"attention_dropout is {dropout.rate}, which only {' and '.join(_CAN_DROP)} can do"
-            )
-        return attention(query, key, value, prefix_length, query_start)
-
-    return attend
+def _cudnn(
+    query: Float[Array, "B L H K"],
+    key: Float[Array, "B M H K"],
+    value: Float[Array, "B M H K"],
+    prefix_length: Int[Array, "#B"],
+    query_start: Int[Array, ""] | int = 0,
+    dropout: ProbabilityDropout | None = None,
+) -> Float[Array, "B L H K"]:
+    if dropout is not None:
+        raise UsageError(f"attention_dropout is {dropout.rate}, which cudnn can't do")
+    return gpu_attention(query, key, value, prefix_length, query_start)
 
 
 _FUNCTIONS: dict[str, Attention] = {
     "xla": _xla,
     "by_head": attend_by_head,
-    "flash": _without_dropout(prefix_flash_attention),
-    "cudnn": _without_dropout(gpu_attention),
+    "flash": prefix_flash_attention,
+    "cudnn": _cudnn,
 }

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from glm_jax.errors import UsageError
 from glm_jax.model.attention.flash_backward import Queries, backward
 from glm_jax.model.attention.flash_forward import forward
 from glm_jax.model.attention.flash_tiling import LANES, Tiling, check_length, choose_tiling
+from glm_jax.model.dropout import ProbabilityDropout
 from glm_jax.model.remat import ATTENTION_CONTEXT, ATTENTION_LOGSUMEXP
 
 
@@ -29,6 +30,7 @@ class _Settings(NamedTuple):
 
     heads: int
     scale: float
+    dropout_rate: float
     tiling: Tiling
     interpret: bool
 
@@ -39,6 +41,7 @@ def prefix_flash_attention(
     value: Float[Array, "B M H K"],
     prefix_length: Int[Array, "#B"],
     query_start: Int[Array, ""] | int = 0,
+    dropout: ProbabilityDropout | None = None,
     *,
     tiling: Tiling | None = None,
     interpret: bool = False,
@@ -60,6 +63,7 @@ def prefix_flash_attention(
       prefix_length: leading keys that every query of that example sees.
       query_start: position of the first query among the keys, where `query` is only a part of the
         sequence; `query_start + L <= M`.
+      dropout: of the probabilities; the kernels draw the bits, which no memory holds.
       tiling: how the work is cut; None chooses by the lengths.
       interpret: whether Pallas emulates the kernels, on any platform and very slowly.
 
@@ -72,13 +76,15 @@ def prefix_flash_attention(
     settings = _Settings(
         heads=2 if head_size <= LANES // 2 else 1,
         scale=head_size**-0.5,
+        dropout_rate=dropout.rate if dropout is not None else 0.0,
         tiling=tiling or choose_tiling(length, num_keys, query.dtype.itemsize),
         interpret=interpret,
     )
     prefix = jnp.broadcast_to(jnp.clip(prefix_length, 0, num_keys), batch).astype(jnp.int32)
     start = jnp.reshape(jnp.asarray(query_start, jnp.int32), 1)
     groups = [_pack(array, settings.heads) for array in (query, key, value)]
-    context: Any = _attention(*groups, prefix, start, settings)
+    streams = _pack_streams(dropout, settings.heads) if dropout is not None else None
+    context: Any = _attention(*groups, prefix, start, streams, settings)
     return _unpack(context, settings.heads, num_heads, head_size)
 
 
@@ -109,6 +115,15 @@ def _pack(array: Float[Array, "B L H K"], heads: int) -> Float[Array, "B L lanes
     return array.reshape(batch, length, -1)
 
 
+def _pack_streams(dropout: ProbabilityDropout, heads: int) -> UInt32[Array, "B G words L"]:
+    """The streams of each group: the first words of its heads, then the second ones."""
+    batch, num_heads, length = dropout.streams.first.shape
+    padding = ((0, 0), (0, -num_heads % heads), (0, 0))
+    words = [jnp.pad(word, padding) for word in dropout.streams]
+    groups = [word.reshape(batch, -1, heads, length) for word in words]
+    return jnp.concatenate(groups, axis=2)
+
+
 def _unpack(
     array: Float[Array, "B L lanes"], heads: int, num_heads: int, head_size: int
 ) -> Float[Array, "B L H K"]:
@@ -117,33 +132,34 @@ def _unpack(
     return array[:, :, :num_heads, :head_size]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _attention(
     query: Float[Array, "B L lanes"],
     key: Float[Array, "B M lanes"],
     value: Float[Array, "B M lanes"],
     prefix_length: Int[Array, "B"],
     query_start: Int[Array, "1"],
+    streams: UInt32[Array, "B G words L"] | None,
     settings: _Settings,
 ) -> Float[Array, "B L lanes"]:
     """Attention of packed heads."""
-    return forward(query, key, value, prefix_length, query_start, **settings._asdict())[0]
+    arguments = query, key, value, prefix_length, query_start, streams
+    return forward(*arguments, **settings._asdict())[0]
 
 
-def _attention_forward(query, key, value, prefix_length, query_start, settings):
-    context, logsumexp = forward(
-        query, key, value, prefix_length, query_start, **settings._asdict()
-    )
+def _attention_forward(query, key, value, prefix_length, query_start, streams, settings):
+    arguments = query, key, value, prefix_length, query_start, streams
+    context, logsumexp = forward(*arguments, **settings._asdict())
     context = checkpoint_name(context, ATTENTION_CONTEXT)
     logsumexp = checkpoint_name(logsumexp, ATTENTION_LOGSUMEXP)
-    return context, (query, key, value, prefix_length, query_start, context, logsumexp)
+    return context, (*arguments, context, logsumexp)
 
 
 def _attention_backward(settings, kept, gradient):
-    query, key, value, prefix_length, query_start, context, logsumexp = kept
-    queries = Queries(query, context, logsumexp, gradient)
+    query, key, value, prefix_length, query_start, streams, context, logsumexp = kept
+    queries = Queries(query, context, logsumexp, gradient, streams)
     gradients = backward(queries, key, value, prefix_length, query_start, **settings._asdict())
-    return (*gradients, None, None)
+    return (*gradients, None, None, None)
 
 
 _attention.defvjp(_attention_forward, _attention_backward)

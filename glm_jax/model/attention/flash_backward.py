@@ -11,7 +11,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from glm_jax.model.attention.flash_backward_kernel import kernel
 from glm_jax.model.attention.flash_blocks import (
@@ -34,12 +34,14 @@ class Queries(NamedTuple):
       context: its result.
       logsumexp: what it kept.
       gradient: of the loss by the context.
+      streams: for dropout, as given to the forward pass.
     """
 
     query: Float[Array, "B L lanes"]
     context: Float[Array, "B L lanes"]
     logsumexp: Float[Array, "B G heads L"]
     gradient: Float[Array, "B L lanes"]
+    streams: UInt32[Array, "B G words L"] | None
 
     def part(self, first: Int[Array, ""], length: int) -> Queries:
         """`length` of the queries, from `first` on."""
@@ -48,7 +50,11 @@ class Queries(NamedTuple):
             return lax.dynamic_slice_in_dim(array, first, length, axis)
 
         return Queries(
-            cut(self.query, 1), cut(self.context, 1), cut(self.logsumexp, 3), cut(self.gradient, 1)
+            cut(self.query, 1),
+            cut(self.context, 1),
+            cut(self.logsumexp, 3),
+            cut(self.gradient, 1),
+            cut(self.streams, 3) if self.streams is not None else None,
         )
 
 
@@ -68,6 +74,7 @@ def backward(
     *,
     heads: int,
     scale: float,
+    dropout_rate: float,
     tiling: Tiling,
     interpret: bool,
 ) -> Gradients:
@@ -76,7 +83,8 @@ def backward(
     Longer queries than a segment are done in several, the gradients of keys and values added up in
     float32.
     """
-    run = functools.partial(_segment, heads=heads, scale=scale, tiling=tiling, interpret=interpret)
+    settings = {"heads": heads, "scale": scale, "dropout_rate": dropout_rate}
+    run = functools.partial(_segment, **settings, tiling=tiling, interpret=interpret)
     length, segment = queries.query.shape[1], tiling.segment
     if length == segment:
         return run(queries, key, value, prefix_length, query_start, sum_dtype=key.dtype)
@@ -109,6 +117,7 @@ def _segment(
     *,
     heads: int,
     scale: float,
+    dropout_rate: float,
     tiling: Tiling,
     interpret: bool,
     sum_dtype: DTypeLike,
@@ -117,14 +126,18 @@ def _segment(
     batch, length, width = queries.query.shape
     num_keys = key.shape[1]
     products = 2 * batch * length * num_keys * width * VISIBLE_SHARE
+    settings = {"heads": heads, "scale": scale, "dropout_rate": dropout_rate}
+    arguments = [prefix_length, query_start, *queries[:4], key, value]
+    if queries.streams is not None:
+        arguments.append(queries.streams)
     return pl.pallas_call(
-        functools.partial(kernel, heads=heads, scale=scale, tiling=tiling, interpret=interpret),
+        functools.partial(kernel, **settings, tiling=tiling, interpret=interpret),
         out_shape=(
             jax.ShapeDtypeStruct(queries.query.shape, queries.query.dtype),
             jax.ShapeDtypeStruct(key.shape, sum_dtype),
             jax.ShapeDtypeStruct(value.shape, sum_dtype),
         ),
-        grid_spec=_grid(queries.query.shape, num_keys, heads, tiling),
+        grid_spec=_grid(queries.query.shape, num_keys, heads, tiling, queries.streams is not None),
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "arbitrary", "arbitrary")
         ),
@@ -135,11 +148,11 @@ def _segment(
         ),
         interpret=interpret,
         name="prefix_flash_backward",
-    )(prefix_length, query_start, *queries, key, value)
+    )(*arguments)
 
 
 def _grid(
-    query_shape: tuple[int, ...], num_keys: int, heads: int, tiling: Tiling
+    query_shape: tuple[int, ...], num_keys: int, heads: int, tiling: Tiling, has_streams: bool
 ) -> pltpu.PrefetchScalarGridSpec:
     """Examples, groups of heads, tiles of keys, tiles of queries; the last runs innermost."""
     batch, length, width = query_shape
@@ -155,7 +168,7 @@ def _grid(
     def query_tile(b, g, j, i, prefix_ref, start_ref):
         return b, visited_query(j, i, prefix_ref[b], start_ref[0]), g
 
-    def logsumexp_tile(b, g, j, i, prefix_ref, start_ref):
+    def group_tile(b, g, j, i, prefix_ref, start_ref):
         return b, g, 0, visited_query(j, i, prefix_ref[b], start_ref[0])
 
     def key_tile(b, g, j, i, prefix_ref, start_ref):
@@ -170,13 +183,16 @@ def _grid(
         return b, j, g
 
     queries = pl.BlockSpec((1, num_queries, LANES), query_tile)
-    logsumexp = pl.BlockSpec((1, 1, heads, num_queries), logsumexp_tile)
+    logsumexp = pl.BlockSpec((1, 1, heads, num_queries), group_tile)
     keys = pl.BlockSpec((1, tile, LANES), key_tile)
     by_keys = pl.BlockSpec((1, tile, LANES), by_key_tile)
+    in_specs = [queries, queries, logsumexp, queries, keys, keys]
+    if has_streams:
+        in_specs.append(pl.BlockSpec((1, 1, 2 * heads, num_queries), group_tile))
     return pltpu.PrefetchScalarGridSpec(
         num_scalar_prefetch=2,
         grid=(batch, width // LANES, num_keys // tile, steps),
-        in_specs=[queries, queries, logsumexp, queries, keys, keys],
+        in_specs=in_specs,
         out_specs=(pl.BlockSpec((1, num_queries, LANES), by_query_tile), by_keys, by_keys),
         scratch_shapes=[
             pltpu.VMEM((heads, length), jnp.float32),

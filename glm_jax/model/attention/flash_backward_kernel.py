@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.attention.flash_blocks import (
     LOG2_E,
     each_head,
+    keep,
     product,
     rows,
     visible,
@@ -24,6 +25,7 @@ from glm_jax.model.attention.flash_tiling import (
     blocks_reaching,
     query_bounds,
 )
+from glm_jax.model.dropout import scale_kept
 
 
 class _Refs(NamedTuple):
@@ -37,6 +39,7 @@ class _Refs(NamedTuple):
     gradient: Any  # [1, query tile, 128]
     key: Any  # [1, key tile, 128]
     value: Any  # [1, key tile, 128]
+    streams: Any  # [1, 1, 2 heads, query tile], or None without dropout
     by_query: Any  # [1, query tile, 128]
     by_key: Any  # [1, key tile, 128]
     by_value: Any  # [1, key tile, 128]
@@ -57,15 +60,17 @@ class _Refs(NamedTuple):
         self.key_sum[...] = jnp.zeros(self.key_sum.shape, jnp.float32)
         self.value_sum[...] = jnp.zeros(self.value_sum.shape, jnp.float32)
 
-    def finalize_keys(self, scale: float) -> None:
+    def finalize_keys(self, scale: float, kept_share: float) -> None:
         """After the last queries of a tile of keys."""
         self.by_key[0] = (self.key_sum[...].T * scale).astype(self.by_key.dtype)
-        self.by_value[0] = self.value_sum[...].T.astype(self.by_value.dtype)
+        self.by_value[0] = (self.value_sum[...].T / kept_share).astype(self.by_value.dtype)
 
 
-def kernel(*refs: Any, heads: int, scale: float, tiling: Tiling, interpret: bool) -> None:
+def kernel(
+    *refs: Any, heads: int, scale: float, dropout_rate: float, tiling: Tiling, interpret: bool
+) -> None:
     """One tile of queries on one tile of keys; scores are laid out as [keys, queries]."""
-    tile = _Refs(*refs)
+    tile = _Refs(*refs) if dropout_rate else _Refs(*refs[:8], None, *refs[8:])
     query_block, key_block = tiling.query_block, tiling.key_block
     num_blocks = tiling.query_tile // query_block
     prefix = tile.prefix[pl.program_id(0)]
@@ -78,6 +83,7 @@ def kernel(*refs: Any, heads: int, scale: float, tiling: Tiling, interpret: bool
         tile,
         heads=heads,
         scale=scale,
+        dropout_rate=dropout_rate,
         multiply=functools.partial(product, interpret=interpret),
     )
 
@@ -100,7 +106,7 @@ def kernel(*refs: Any, heads: int, scale: float, tiling: Tiling, interpret: bool
             columns = rows(query_tile * num_blocks + i, query_block)
             start = first_query + i * query_block
             shown = visible(first, start, prefix, tiling) if masked else None
-            add(keys, values, key_columns, shown, lines, part, columns)
+            add(keys, values, key_columns, shown, first, lines, part, columns)
 
         some, every = query_bounds(first, key_block, prefix)
         masked_start = blocks_below(some, first_query, query_block, num_blocks)
@@ -112,7 +118,7 @@ def kernel(*refs: Any, heads: int, scale: float, tiling: Tiling, interpret: bool
 
     @pl.when(pl.program_id(3) == pl.num_programs(3) - 1)
     def _():
-        tile.finalize_keys(scale)
+        tile.finalize_keys(scale, 1.0 - dropout_rate)
 
     @pl.when(pl.program_id(2) == pl.num_programs(2) - 1)
     def _():
@@ -126,12 +132,14 @@ def _add_block(
     values: Float[Array, "keys 128"],
     key_columns: Float[Array, "128 keys"],
     shown: Bool[Array, "keys queries"] | None,
+    first_key: Int[Array, ""],
     lines: Any,
     part: Any,
     columns: Any,
     *,
     heads: int,
     scale: float,
+    dropout_rate: float,
     multiply: Any,
 ) -> None:
     """Adds what a block of queries (`part` of the tile) gives to the gradients of a block of keys
@@ -149,9 +157,16 @@ def _add_block(
         if shown is not None:
             weights = jnp.where(shown, weights, 0.0)
         by_weights = multiply(values, gradients[head], 1, 1)
+        used = weights
+        if dropout_rate:
+            words = tile.streams[0, 0, :, part]
+            kept = keep(dropout_rate, words, head, first_key, keys.shape[0])
+            by_weights = scale_kept(dropout_rate, by_weights, kept)
+            used = jnp.where(kept, weights, 0.0)  # scaled at the end
         by_scores = weights * (by_weights - tile.offset[head : head + 1, columns])
         by_scores = by_scores.astype(keys.dtype)
-        weights = weights.astype(keys.dtype)
-        tile.value_sum[of_head, lines] += multiply(gradient_columns[of_head], weights, 1, 1)
+        tile.value_sum[of_head, lines] += multiply(
+            gradient_columns[of_head], used.astype(keys.dtype), 1, 1
+        )
         tile.key_sum[of_head, lines] += multiply(query_columns[of_head], by_scores, 1, 1)
         tile.query_sum[of_head, columns] += multiply(key_columns[of_head], by_scores, 1, 0)

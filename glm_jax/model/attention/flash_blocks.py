@@ -7,9 +7,10 @@ import math
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from glm_jax.model.attention.flash_tiling import LANES, Tiling
+from glm_jax.model.random_streams import Streams
 
 HIDDEN_SCORE = -1e30  # finite, so that no difference of two scores is undefined
 LOG2_E = math.log2(math.e)
@@ -65,3 +66,26 @@ def visible(
     key = first_key + lax.broadcasted_iota(jnp.int32, shape, 0)
     query = first_query + lax.broadcasted_iota(jnp.int32, (1, tiling.query_block), 1)
     return key <= jnp.maximum(query, prefix_length - 1)
+
+
+def keep(
+    rate: float,
+    streams: UInt32[Array, "words L"],
+    head: int,
+    first_key: Int[Array, ""],
+    num_keys: int,
+) -> Bool[Array, "M L"]:
+    """Which probabilities of a block dropout keeps: keys on the first axis, queries on the second.
+
+    Args:
+      rate: the fraction that is dropped.
+      streams: of a block of queries, the first words of all heads of a group before the second.
+      head: in the group.
+      first_key: index of the first key of the block.
+      num_keys: in the block.
+    """
+    words, num_queries = streams.shape
+    second = words // 2 + head
+    of_head = Streams(streams[head : head + 1], streams[second : second + 1])
+    offsets = lax.broadcasted_iota(jnp.int32, (num_keys, num_queries), 0)
+    return of_head.keep(rate, first_key + offsets)

@@ -24,8 +24,12 @@ def naive_attention(
     gradient: Float[np.ndarray, "B L H K"],
     prefix_length: Int[np.ndarray, "B"],
     query_start: int,
+    factors: Float[np.ndarray, "B H L M"] | float = 1.0,
 ) -> Attended:
-    """Query `query_start + i` sees key j if `j <= query_start + i` or `j < prefix_length`."""
+    """Query `query_start + i` sees key j if `j <= query_start + i` or `j < prefix_length`.
+
+    Dropout multiplies the probabilities by its factors: 0, or 1 / (1 - rate).
+    """
     query, key, value, gradient = (
         np.asarray(array, np.float64).swapaxes(1, 2) for array in (query, key, value, gradient)
     )
@@ -36,12 +40,13 @@ def naive_attention(
     scores = np.where(seen, query @ key.swapaxes(2, 3) * scale, -np.inf)
     weights = np.exp(scores - scores.max(axis=3, keepdims=True))
     weights /= weights.sum(axis=3, keepdims=True)
-    by_weights = gradient @ value.swapaxes(2, 3)
+    by_weights = factors * (gradient @ value.swapaxes(2, 3))
+    used = weights * factors
     by_scores = weights * (by_weights - (weights * by_weights).sum(axis=3, keepdims=True)) * scale
     results = (
-        weights @ value,
+        used @ value,
         by_scores @ key,
         by_scores.swapaxes(2, 3) @ query,
-        weights.swapaxes(2, 3) @ gradient,
+        used.swapaxes(2, 3) @ gradient,
     )
     return Attended(*(array.swapaxes(1, 2) for array in results))

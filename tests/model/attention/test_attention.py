@@ -164,7 +164,11 @@ def test_cudnn_refuses_what_it_cannot_do(dtype, head_size, queries, message):
         ("splash", {}, "model.attention is 'splash'; expected one of xla, by_head"),
         ("flash", {"platform": "gpu"}, "runs on TPU only, but the devices are of platform 'gpu'"),
         ("cudnn", {}, "runs on GPU only, but the devices are of platform 'tpu'"),
-        ("flash", {"attention_dropout": 0.1}, "attention_dropout is 0.1; xla and by_head can"),
+        (
+            "cudnn",
+            {"platform": "gpu", "attention_dropout": 0.1},
+            "attention_dropout is 0.1; the other kinds can",
+        ),
         ("flash", {"sequence_length": 550}, "given 550 positions, but needs a multiple of 128"),
         ("flash", {"head_size": 256}, "heads of 256, but can do no more than 128"),
         ("cudnn", {"platform": "gpu", "head_size": 100}, "heads of 100"),

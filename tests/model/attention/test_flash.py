@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from glm_jax.errors import UsageError
 from glm_jax.model.attention.flash import prefix_flash_attention
 from glm_jax.model.attention.flash_tiling import Tiling, choose_tiling
-from tests.model.attention.naive_attention import naive_attention
+from glm_jax.model.dropout import Dropout
+from tests.model.attention.naive_attention import Attended, naive_attention
 
 BATCH = 2
 FLOAT32_TOLERANCE = 2e-6  # of the largest number, which is at least 1
@@ -55,13 +56,12 @@ def program(shape: Shape):
     """Context and gradients of query, key and value."""
 
     @jax.jit
-    def run(inputs, prefix_length, query_start):
+    def run(inputs, prefix_length, query_start, dropout=None):
         query, key, value, gradient = inputs
+        settings = {"tiling": shape.tiling, "interpret": True}
 
-        def attention(query, key, value):
-            return prefix_flash_attention(
-                query, key, value, prefix_length, query_start, tiling=shape.tiling, interpret=True
-            )
+        def attention(*heads):
+            return prefix_flash_attention(*heads, prefix_length, query_start, dropout, **settings)
 
         context, pull_back = jax.vjp(attention, query, key, value)
         return context, *pull_back(gradient)
@@ -91,6 +91,10 @@ def test_context_and_gradients_are_those_of_the_mask(shape, data):
     inputs = random_inputs(shape, data.draw(st.integers(0, 100)))
     results = program(shape)(inputs, np.asarray(prefix), start)
     expected = naive_attention(*inputs, prefix_length=np.asarray(prefix), query_start=start)
+    assert_close(shape, results, expected)
+
+
+def assert_close(shape: Shape, results, expected: Attended) -> None:
     for name, result, exact in zip(expected._fields, results, expected, strict=True):
         assert result.dtype == shape.dtype
         difference = np.asarray(result, np.float64) - exact
@@ -98,6 +102,21 @@ def test_context_and_gradients_are_those_of_the_mask(shape, data):
             assert np.abs(difference).max() <= FLOAT32_TOLERANCE * max(1, np.abs(exact).max()), name
         else:
             assert np.linalg.norm(difference) <= BFLOAT16_TOLERANCE * np.linalg.norm(exact), name
+
+
+@pytest.mark.parametrize("shape", [SHAPES[n] for n in (0, 3, 5, 8, 12)], ids=str)
+@pytest.mark.parametrize("rate", [0.1, 0.6])
+def test_dropout_is_that_of_plain_attention(shape, rate):
+    prefix, start = np.array([shape.num_keys // 3, 0]), shape.num_keys - shape.length
+    inputs = random_inputs(shape, 2)
+    dropout = Dropout(jax.random.key(4), first_example=6, first_position=start, first_head=3)
+    drop = dropout.probabilities(rate, BATCH, shape.num_heads, shape.length)
+    every = (BATCH, shape.num_heads, shape.length, shape.num_keys)
+    factors = np.asarray(drop(jnp.ones(every)), np.float64)
+    assert np.mean(factors == 0) == pytest.approx(rate, abs=0.01)
+    results = program(shape)(inputs, prefix, start, drop)
+    expected = naive_attention(*inputs, prefix_length=prefix, query_start=start, factors=factors)
+    assert_close(shape, results, expected)
 
 
 def test_a_block_that_no_query_sees_is_not_touched():
