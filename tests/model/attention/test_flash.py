@@ -58,10 +58,12 @@ def program(shape: Shape):
     @jax.jit
     def run(inputs, prefix_length, query_start, dropout=None):
         query, key, value, gradient = inputs
-        settings = {"tiling": shape.tiling, "interpret": True}
+        others = prefix_length, query_start, dropout
 
-        def attention(*heads):
-            return prefix_flash_attention(*heads, prefix_length, query_start, dropout, **settings)
+        def attention(query, key, value):
+            return prefix_flash_attention(
+                query, key, value, *others, tiling=shape.tiling, interpret=True
+            )
 
         context, pull_back = jax.vjp(attention, query, key, value)
         return context, *pull_back(gradient)
