@@ -50,7 +50,7 @@ def compile_finetune_step(
     mesh = make_mesh(config.mesh, topology.devices)
     check_batch_size(settings.batch_size // settings.accumulation_steps, mesh)
     batch = placeholder_batch(config)
-    model = with_settings(config, network)
+    model = with_settings(config, network, mesh)
     separate, is_trained = trained_parameters(config, model)
     scorer, extras = scorer_of(
         config,

@@ -20,6 +20,8 @@ from glm_jax.parallel.layout import LayoutConfig
 from glm_jax.parallel.mesh import MeshConfig
 from glm_jax.train.optimizer import OptimizerConfig
 
+ATTENTION_CHOICES = ("auto", "xla", "by_head")
+
 
 @dataclass(frozen=True)
 class TokenizerConfig:
@@ -100,7 +102,9 @@ class FinetuneConfig:
         "random" or "repeat", as `glm-jax convert` adds them.
       dropout: rate of the network's hidden states and attention.
       compute_dtype: "float32" or "bfloat16".
-      remat: as in the model's configuration.
+      attention: "xla" or "by_head", as in the model's configuration, or "auto", by_head on CPUs and
+        xla elsewhere. The other kinds do not support every length of a batch.
+      remat, scan_layers: as in the model's configuration.
       log_every: steps between lines of metrics.
       freeze: parameters of the network that are not trained: patterns of their paths, such as
         "word_embedding" or "layers/mlp/*"; a pattern of a folder is for all below it.
@@ -128,7 +132,9 @@ class FinetuneConfig:
     new_positions: str = DEFAULT_NEW_POSITIONS
     dropout: float = 0.1
     compute_dtype: str = "float32"
-    remat: str = "none"
+    attention: str = "auto"
+    remat: str = "minimal"
+    scan_layers: bool = True
     log_every: int = 10
     freeze: tuple[str, ...] = ()
     freeze_transformer: bool = False
@@ -150,6 +156,8 @@ class FinetuneConfig:
         validation.non_negative("finetune", self, "block_lm_ratio")
         validation.choice("finetune", self, "new_positions", NEW_POSITIONS)
         validation.fraction("finetune", self, "dropout", one=False)
+        validation.choice("finetune", self, "attention", ATTENTION_CHOICES)
+        validation.boolean("finetune", self, "scan_layers")
         _check_seeds(self.seeds)
         if self.published:
             validation.choice("finetune", self, "published", PUBLISHED)
@@ -158,6 +166,12 @@ class FinetuneConfig:
                 f"finetune.batch_size is {self.batch_size}, which finetune.accumulation_steps = "
                 f"{self.accumulation_steps} does not divide"
             )
+
+    def attention_on(self, platform: str) -> str:
+        """The kind of attention on devices of a platform, by JAX's name of it."""
+        if self.attention == "auto":
+            return "by_head" if platform == "cpu" else "xla"
+        return self.attention
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Updates of the run."""

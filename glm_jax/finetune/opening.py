@@ -95,7 +95,7 @@ def open_network(config: FinetuneBaseConfig, mesh: Mesh, tokenizer: Tokenizer) -
     extended, params = extend_network(config, loaded.config, params, mesh)
     initial = f"finetune.initial_weights {settings.initial_weights}"
     check_vocabulary(tokenizer, extended.vocab_size, initial)
-    model = with_settings(config, extended)
+    model = with_settings(config, extended, mesh)
     check_numbers(config, model)
     separate, is_trained = trained_parameters(config, model)
     return Network(model, params, separate, is_trained)
@@ -116,8 +116,8 @@ def check_numbers(config: FinetuneBaseConfig, network: GLMConfig) -> None:
         )
 
 
-def with_settings(config: FinetuneBaseConfig, network: GLMConfig) -> GLMConfig:
-    """A network's configuration with the run's dropout and dtype."""
+def with_settings(config: FinetuneBaseConfig, network: GLMConfig, mesh: Mesh) -> GLMConfig:
+    """A network's configuration with the run's dropout and dtype, for the devices of a mesh."""
     settings = config.finetune
     return dataclasses.replace(
         network,
@@ -125,7 +125,9 @@ def with_settings(config: FinetuneBaseConfig, network: GLMConfig) -> GLMConfig:
         hidden_dropout=settings.dropout,
         attention_dropout=settings.dropout,
         compute_dtype=settings.compute_dtype,
+        attention=settings.attention_on(mesh.devices.flat[0].platform),
         remat=settings.remat,
+        scan_layers=settings.scan_layers,
     )
 
 

@@ -37,10 +37,13 @@ class GLMConfig:
       compute_dtype: dtype of activations and matrix products, "float32" or "bfloat16". LayerNorm
         statistics, softmax and logits are float32 either way.
       attention: how attention is computed: "xla", on any platform; "by_head", one head after
-        another, for CPUs; "flash", Pallas kernels for TPUs; "cudnn", on GPUs. Only "xla" supports
-        attention dropout.
+        another, for CPUs; "flash", Pallas kernels for TPUs; "cudnn", on GPUs, without dropout of
+        probabilities.
       remat: what the backward pass keeps and what it computes again, see `remat_policy`: "none",
         "minimal", "offload" or "full".
+      scan_layers: whether the program has one layer in a loop, which compiles fast, or all layers
+        one after another, which runs faster where memory limits it: nothing is copied into and out
+        of arrays of all layers, and transfers of one layer overlap with work on another.
       quantization: how the matrices of the blocks are stored: "none", as numbers of the dtype of
         the parameters; "int8" or "int4", as integers with one scale per column of the result.
 
@@ -61,13 +64,14 @@ class GLMConfig:
     compute_dtype: str = "float32"
     attention: str = "xla"
     remat: str = "none"
+    scan_layers: bool = True
     quantization: str = "none"
 
     def __post_init__(self) -> None:
         at_least("model", self, 1, "vocab_size", "num_layers", "hidden_size", "num_attention_heads")
         at_least("model", self, 1, "max_sequence_length")
         check_heads(self.hidden_size, self.num_attention_heads)
-        boolean("model", self, "block_position_encoding")
+        boolean("model", self, "block_position_encoding", "scan_layers")
         rates = ("embedding_dropout", "hidden_dropout", "attention_dropout")
         fraction("model", self, *rates, one=False)
         positive("model", self, "layernorm_epsilon")

@@ -217,7 +217,8 @@ class GLM(nn.Module):
             specs = specs_of_layer(self.param_specs[str(stack.name)])
             run_block = with_gathered_parameters(run_block, specs, self.config.compute_dtype)
         # Around the gathering, so that gathered parameters are not kept for the backward pass.
-        run_block = rematerialize(run_block, self.config.remat)
+        in_loop = self.config.scan_layers
+        run_block = rematerialize(run_block, self.config.remat, in_loop=in_loop)
 
         def step(block: Block, hidden: Float[Array, "B L D"], layer: Int[Array, ""]):
             return run_block(block, hidden, layer), None
@@ -227,6 +228,7 @@ class GLM(nn.Module):
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             length=len(layers),
+            unroll=1 if in_loop else len(layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         hidden, _ = scan(stack, hidden, jnp.arange(layers.start, layers.stop))

@@ -257,7 +257,7 @@ class RelativeGLM(nn.Module):
         if self.param_specs is not None:
             specs = specs_of_layer(self.param_specs["layers"])
             run_block = with_gathered_parameters(run_block, specs, config.compute_dtype)
-        run_block = rematerialize(run_block, "none")
+        run_block = rematerialize(run_block, "none", in_loop=True)
 
         def step(block: RelativeBlock, hidden: Float[Array, "B L D"], memory: Array):
             return run_block(block, hidden, memory), None

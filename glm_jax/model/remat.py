@@ -58,14 +58,19 @@ def remat_policy(name: str) -> Callable[..., Any] | None:
     return policies.nothing_saveable
 
 
-def rematerialize(function: Callable[Arguments, Result], name: str) -> Callable[Arguments, Result]:
+def rematerialize(
+    function: Callable[Arguments, Result], name: str, *, in_loop: bool
+) -> Callable[Arguments, Result]:
     """`function(module, ...)`, recomputed in the backward pass by one of REMAT_POLICIES.
 
-    It must be the body of a loop over layers.
+    Args:
+      function: a layer.
+      name: of the policy.
+      in_loop: whether layers run in a loop. It keeps the compiler from merging what is computed
+        twice; without one, barriers must.
     """
     policy = remat_policy(name)
-    # The loop already keeps the compiler from merging what is computed twice.
-    return nn.remat(function, prevent_cse=False, policy=policy) if policy else function
+    return nn.remat(function, prevent_cse=not in_loop, policy=policy) if policy else function
 
 
 def _all_but_gathered(primitive: Any, *_operands: Any, **_parameters: Any) -> bool:

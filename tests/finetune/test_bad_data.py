@@ -141,6 +141,7 @@ def test_a_bad_row_is_named(tiny_task, tmp_path, capsys, task, file, rows, sente
         ("multichoice", ["--gin.task.cloze=False"], "has no inputs of a head"),
         ("rte", ["--gin.prompt.num_tokens=2", "--gin.task.cloze=False"], "task.cloze is False"),
         ("sst2", ["--gin.prompt.num_tokens=2"], "but the patterns of task sst2 have no slots"),
+        ("rte", ["--gin.finetune.attention='flash'"], "finetune.attention is 'flash'; expected"),
         ("my_task.py", [], "the file of a task, my_task.py, does not exist"),
         ("no_such_module:a", [], "the task no_such_module can't be imported: ModuleNotFoundError"),
     ],

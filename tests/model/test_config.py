@@ -34,6 +34,7 @@ VALID: dict[str, Any] = {
         ("block_position_encoding", "no"),
         ("compute_dtype", "float16"),
         ("remat", "some"),
+        ("scan_layers", "no"),
     ],
 )
 def test_an_impossible_value_is_named_with_its_field(field, value):

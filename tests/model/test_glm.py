@@ -85,12 +85,12 @@ def test_logits_are_float32_and_close_when_computed_in_bfloat16(params):
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_rematerialised_gradients_are_the_same(params, deterministic):
+def test_gradients_are_the_same_with_remat_and_without_a_loop(params, deterministic):
     inputs = some_inputs()
     rngs = None if deterministic else {"dropout": jax.random.key(3)}
 
-    def gradients(remat: str):
-        model = GLM(dataclasses.replace(CONFIG, remat=remat))
+    def gradients(remat: str, scan_layers: bool = True):
+        model = GLM(dataclasses.replace(CONFIG, remat=remat, scan_layers=scan_layers))
 
         @jax.jit
         @jax.grad
@@ -99,10 +99,13 @@ def test_rematerialised_gradients_are_the_same(params, deterministic):
 
         return gradient(params)
 
-    kept, computed_again = gradients("none"), gradients("full")
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), kept, computed_again
-    )
+    kept = gradients("none")
+    for computed_again in (gradients("full"), gradients("minimal", scan_layers=False)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            kept,
+            computed_again,
+        )
 
 
 def test_dropout_is_off_by_default_and_follows_its_key(params):

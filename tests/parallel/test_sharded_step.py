@@ -40,6 +40,10 @@ CASES: dict[str, dict] = {
     },
     "remat": {"mesh": {"data": 1, "fsdp": 4, "tensor": 2}, "model": {"remat": "full"}},
     "minimal remat": {"mesh": {"data": 1, "fsdp": 4, "tensor": 2}, "model": {"remat": "minimal"}},
+    "one layer after another": {
+        "mesh": {"data": 1, "fsdp": 4, "tensor": 2},
+        "model": {"remat": "minimal", "scan_layers": False},
+    },
     "gathered targets": {
         "mesh": {"data": 2, "fsdp": 2},
         "devices": 4,
@@ -94,6 +98,7 @@ OTHERS: dict[str, dict] = {
 # What the other cases show together; `make test-all` shows each by itself.
 COVERED_BY_OTHERS = {
     *("data", "fsdp", "tensor", "context", "replicated", "minimal remat", "offload"),
+    "one layer after another",
     *("loss in chunks", "gathered targets, tensor", "one head at a time"),
 }
 

@@ -70,7 +70,7 @@ def kernel(
     *refs: Any, heads: int, scale: float, dropout_rate: float, tiling: Tiling, interpret: bool
 ) -> None:
     """One tile of queries on one tile of keys; scores are laid out as [keys, queries]."""
-    tile = _Refs(*refs) if dropout_rate else _Refs(*refs[:8], None, *refs[8:])
+    tile = _Refs(*refs) if dropout_rate else _Refs._make((*refs[:8], None, *refs[8:]))
     query_block, key_block = tiling.query_block, tiling.key_block
     num_blocks = tiling.query_tile // query_block
     prefix = tile.prefix[pl.program_id(0)]

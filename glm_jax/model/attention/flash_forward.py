@@ -167,7 +167,7 @@ def _kernel(
     results for each query lie along the lanes. They stay unscaled; the scale is in the factor that
     turns the base of the exponentials from e to 2, so it costs nothing and rounds nothing.
     """
-    tile = _Refs(*refs) if dropout_rate else _Refs(*refs[:5], None, *refs[5:])
+    tile = _Refs(*refs) if dropout_rate else _Refs._make((*refs[:5], None, *refs[5:]))
     query_block, key_block = tiling.query_block, tiling.key_block
     num_blocks, factor = tiling.key_tile // key_block, scale * LOG2_E
     multiply = functools.partial(product, interpret=interpret)
