@@ -2,10 +2,11 @@
 
     python -m glm_jax.compile.page
     python -m glm_jax.compile.page --redo 'glm_10b-v5p-*'
+    python -m glm_jax.compile.page --only 'glm_10b-v5p-*'
 
 Compiles each of configs/hardware/, and of configs/hardware/finetune/, and keeps its report in
-docs/tpu/. A report is made again if its
-configuration has changed since, or on --redo.
+docs/tpu/. A report is made again if its configuration has changed since, or on --redo. With --only,
+nothing else is compiled: other rows keep the reports that are there.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ compiled on two cores, partly shared with other work.
 
 - **Memory** is the peak per chip (arguments and temporaries in brackets) and the compiler's limit
   for a program.
+- **Remat** says what the backward pass keeps, and *no loop* that the program has all layers one
+  after another (`model.scan_layers = False`).
 - **Step** and **utilisation** are three bounds. The first hides everything behind the longest of
   computing, the links within a slice (ICI) and the network between slices (DCN). The second hides
   nothing. The third hides nothing either, and counts only the links that the compiler's algorithm
@@ -93,12 +96,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--redo", default="", metavar="PATTERN", help="of names, such as 'glm_2b-*'"
     )
+    parser.add_argument(
+        "--only", default="*", metavar="PATTERN", help="compile no others than these names"
+    )
     parsed = parser.parse_args(arguments)
     try:
         pretraining = hardware_configs(parsed.configs)
         finetuning = hardware_configs(parsed.configs / "finetune")
         parsed.reports.mkdir(parents=True, exist_ok=True)
-        for config in (*pretraining, *finetuning):
+        every = (*pretraining, *finetuning)
+        for config in (one for one in every if fnmatch.fnmatch(one.path.stem, parsed.only)):
             redo = fnmatch.fnmatch(config.path.stem, parsed.redo)
             bring_up_to_date(config, report_path(config, parsed.reports), redo=redo)
         tables = (render(configs, parsed.reports) for configs in (pretraining, finetuning))
@@ -169,7 +176,7 @@ def _figures(report: StepReport) -> list[str]:
     return [
         axes or "one chip",
         f"{report.batch_per_chip:g} x {report.sequence_length}",
-        report.remat,
+        report.remat_and_loop,
         f"{memory.peak / GIBIBYTE:.2f} ({parts}) of {report.hbm_bytes / GIBIBYTE:.2f}",
         f"{prediction.overlapped_seconds:.3g} / {prediction.serial_seconds:.3g} / "
         f"{prediction.serial_used_seconds:.3g}",

@@ -60,6 +60,7 @@ class StepReport:
       unknown_loops: loops that were counted once, for want of a known number of rounds.
       compile_seconds, compile_cpu_seconds: on the machine that compiled it.
       compiler: versions.
+      scan_layers: whether the program has a loop over the layers.
     """
 
     configuration: str
@@ -87,11 +88,17 @@ class StepReport:
     compile_seconds: float
     compile_cpu_seconds: float
     compiler: dict[str, str]
+    scan_layers: bool = True  # reports of before have no such field, and a loop
 
     @property
     def fits(self) -> bool:
         """Whether a chip's memory is large enough."""
         return self.memory.peak <= self.hbm_bytes
+
+    @property
+    def remat_and_loop(self) -> str:
+        """The remat policy, and whether the program has no loop over the layers."""
+        return self.remat if self.scan_layers else f"{self.remat}, no loop"
 
     @property
     def batch_per_chip(self) -> float:

@@ -119,6 +119,7 @@ def compile_and_report(
         unknown_loops=costs.unknown_loops,
         compile_seconds=compiled.compile_seconds,
         compile_cpu_seconds=compiled.compile_cpu_seconds,
+        scan_layers=work.model.scan_layers,
         compiler={name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
     )
 

@@ -130,7 +130,7 @@ def heading(report: StepReport) -> str:
     return (
         f"{report.configuration}: {report.parameters:,} parameters in {report.layers} layers on "
         f"{slices}{report.topology} ({mesh}), {report.batch_per_chip:g} x {report.sequence_length} "
-        f"per chip, remat {report.remat}; jax {report.compiler['jax']}, libtpu "
+        f"per chip, remat {report.remat_and_loop}; jax {report.compiler['jax']}, libtpu "
         f"{report.compiler['libtpu']}"
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from glm_jax.model import GLM, GLMConfig
+from glm_jax.model.layers import layer_norm
 
 CONFIG = GLMConfig(
     vocab_size=96, num_layers=2, hidden_size=32, num_attention_heads=4, max_sequence_length=24
@@ -82,6 +83,17 @@ def test_logits_are_float32_and_close_when_computed_in_bfloat16(params):
     assert (hidden.dtype, logits.dtype) == (jnp.bfloat16, jnp.float32)
     # bfloat16 keeps 8 bits: the error stays near a few parts in 2^8 of the spread of the logits.
     assert 0 < np.sqrt(np.mean((logits - exact) ** 2)) < 0.05 * np.std(exact)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 10.0])
+def test_layernorm_is_that_of_float64(offset):
+    inputs = np.random.default_rng(0).normal(offset, 1.0, (8, 1024)).astype(np.float32)
+    norm = layer_norm(1e-5, "float32")
+    outputs: Any = norm.apply(nn.unbox(norm.init(jax.random.key(0), inputs)), inputs)
+    exact = inputs.astype(np.float64)
+    exact -= exact.mean(1, keepdims=True)
+    exact /= np.sqrt(np.mean(exact**2, 1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(outputs, exact, atol=2e-6 * (1 + offset**2), rtol=0)
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
