@@ -56,8 +56,6 @@ hypothesis.settings.load_profile("any-speed")
 LONGEST_FILES = (
     "parallel/test_sharded_step.py",
     "distributed/test_kills.py",
-    "tpu/test_step_compiles.py",
-    "distributed/test_layouts.py",
     "distributed/test_restore.py",
     "train/test_pretrain.py",
     "cli/test_commands.py",

@@ -95,6 +95,7 @@ OTHERS: dict[str, dict] = {
 COVERED_BY_OTHERS = {
     *("data", "fsdp", "tensor", "context", "replicated", "minimal remat", "offload"),
     *("loss in chunks", "gathered targets, tensor", "one head at a time"),
+    *("data, fsdp over two axes", "remat", "clipped means"),
 }
 
 
