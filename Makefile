@@ -59,8 +59,9 @@ finetune: pretrain $(DOCSTRINGS)/train.jsonl
 	$(BIN)/python -m glm_jax.cli.compare_runs $(RUNS) $(RUNS)_random $(RUNS)_head
 	@echo "confusion matrix  $(RUNS)/confusion.png"
 
+# A test that hangs fails after this many seconds.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --timeout=900
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest

@@ -34,6 +34,8 @@ HANG_SECONDS = 900
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# As `glm_jax.environment.leave_out_keras`: TensorFlow would import Keras, for seconds.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 # Compiling takes far longer than running programs this small; without LLVM's optimizations and with
 # XLA's older emitter of loops it takes a third. After 40 seconds of a busy machine XLA would take a
 # late device for lost. The flags are part of a program's key in the cache: they are the same in
@@ -56,8 +58,6 @@ hypothesis.settings.load_profile("any-speed")
 LONGEST_FILES = (
     "parallel/test_sharded_step.py",
     "distributed/test_kills.py",
-    "tpu/test_step_compiles.py",
-    "distributed/test_layouts.py",
     "distributed/test_restore.py",
     "train/test_pretrain.py",
     "cli/test_commands.py",
@@ -96,6 +96,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first, and leaves the order within files and of all others."""
     ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what the imported modules hold out of later searches for garbage: it stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,6 +162,29 @@ def write_tiny_run(tiny_store) -> Callable[[Path], Path]:
 def tiny_run(write_tiny_run, tmp_path) -> Path:
     """A gin file of a run of seconds, whose run folder is `run` beside it."""
     return write_tiny_run(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def begun_tiny_run(write_tiny_run, tmp_path_factory) -> Path:
+    """The run folder of a tiny run of one step; to be copied, not to be changed."""
+    return _run(write_tiny_run(tmp_path_factory.mktemp("begun")), "train.num_steps=1")
+
+
+@pytest.fixture(scope="session")
+def finished_tiny_run(write_tiny_run, tmp_path_factory) -> Path:
+    """The run folder of a finished tiny run; to be copied, not to be changed."""
+    return _run(write_tiny_run(tmp_path_factory.mktemp("finished")))
+
+
+def _run(gin_file: Path, *bindings: str) -> Path:
+    """Pretrains as a configuration says; the run folder is `run` beside its file."""
+    from rich.console import Console
+
+    from glm_jax.configure import read_configuration
+    from glm_jax.train.pretrain import pretrain
+
+    assert pretrain(read_configuration([gin_file], bindings), Console(quiet=True)).finished
+    return gin_file.parent / "run"
 
 
 @pytest.fixture(scope="module")

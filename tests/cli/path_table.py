@@ -160,14 +160,33 @@ SLOW = ("parity", "prepare", "inspect --picture", "train.run_folder")
 
 
 def table(rows: Sequence[tuple], spellings: Sequence[str]) -> list:
-    """Every row with every spelling; for commands that take long, all but the first are slow."""
+    """Every row with every spelling.
+
+    All are slow but the first spelling and one other, that of the next row being the next one; for
+    commands that take long, all but the first.
+    """
     return [
         pytest.param(
             *row[1:],
             SPELLINGS[spelling],
             id=f"{row[0]}, {spelling}",
-            marks=[pytest.mark.slow] if index and row[0].startswith(SLOW) else [],
+            marks=pytest.mark.slow if index and (row[0].startswith(SLOW) or not chosen) else (),
         )
-        for row in rows
+        for number, row in enumerate(rows)
         for index, spelling in enumerate(spellings)
+        for chosen in [index == 1 + number % (len(spellings) - 1)]
+    ]
+
+
+def with_paths(rows: Sequence[tuple], paths: Sequence[str]) -> list:
+    """Every row's arguments with every path; slow but for the first path and one other."""
+    return [
+        pytest.param(
+            row[1],
+            path,
+            id=f"{row[0]}-{path}",
+            marks=pytest.mark.slow if index not in (0, 1 + number % (len(paths) - 1)) else (),
+        )
+        for number, row in enumerate(rows)
+        for index, path in enumerate(paths)
     ]

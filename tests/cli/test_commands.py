@@ -92,7 +92,7 @@ def test_evaluate_prints_the_scores(finished_run, run_here):
 def test_fill_reads_arguments_and_standard_input(finished_run, run_command, run_here):
     run_folder, _, _ = finished_run
     text = "The [MASK] statement is [MASK] here."
-    result = run_command(["fill", run_folder, "--json", text, "--max_blank_length=5"])
+    result = run_here(["fill", run_folder, "--json", text, "--max_blank_length=5"])
     assert result.returncode == 0, result.stderr
     filled = json.loads(result.stdout)
     assert len(filled["blanks"]) == 2
@@ -101,11 +101,11 @@ def test_fill_reads_arguments_and_standard_input(finished_run, run_command, run_
     assert_refused(run_command(["fill", run_folder]), "no text to fill")
 
 
-def test_inspect_shows_and_draws_any_batch(finished_run, run_command, run_here, tmp_path):
+def test_inspect_shows_and_draws_any_batch(finished_run, run_here, tmp_path):
     _, gin_file, _ = finished_run
     picture = tmp_path / "example.png"
     arguments = ["inspect", f"--gin_file={gin_file}", "--step=3", "--row=1"]
-    result = run_command([*arguments, f"--picture={picture}"])
+    result = run_here([*arguments, f"--picture={picture}"])
     assert result.returncode == 0, result.stderr
     assert "Part A" in result.stdout and "Part B" in result.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -8,7 +8,6 @@ import shutil
 import pytest
 
 from glm_jax.checkpoints.checkpoints import Checkpoints
-from glm_jax.cli.main import main
 from tests.convert.tiny import HEADS, tiny_tensors, write_original
 
 
@@ -56,14 +55,8 @@ def test_refuses_in_one_sentence(run_here, source, tmp_path, flags, part):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture(scope="module")
-def run_folder(write_tiny_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    assert main(["pretrain", f"--gin_file={write_tiny_run(folder)}"]) == 0
-    return folder / "run"
-
-
-def test_a_run_folder_keeps_its_tokenizer(run_here, run_folder, tmp_path):
+def test_a_run_folder_keeps_its_tokenizer(run_here, finished_tiny_run, tmp_path):
+    run_folder = finished_tiny_run
     half = tmp_path / "half"
     converted = run_here(["convert", run_folder, half, "--dtype=bfloat16"])
     assert converted.returncode == 0, converted.stderr
@@ -80,8 +73,9 @@ def test_a_run_folder_keeps_its_tokenizer(run_here, run_folder, tmp_path):
 
 @pytest.mark.slow
 def test_what_went_through_the_original_form_fills_and_evaluates(
-    run_command, run_folder, tiny_store, tmp_path
+    run_command, finished_tiny_run, tiny_store, tmp_path
 ):
+    run_folder = finished_tiny_run
     original, ours = tmp_path / "original", tmp_path / "ours"
     assert run_command(["convert", run_folder, original, "--to=original"]).returncode == 0
     assert run_command(["convert", original, ours, "--num_attention_heads=2"]).returncode == 0

@@ -25,7 +25,7 @@ from glm_jax.cli.main import main
 from glm_jax.compile.report import read_report
 from glm_jax.data.store.store import open_store
 from glm_jax.errors import UsageError
-from tests.cli.path_table import READ, SPACED, SPELLINGS, WRITTEN, table
+from tests.cli.path_table import READ, SPACED, SPELLINGS, WRITTEN, table, with_paths
 
 ROOT = Path(__file__).parents[2]
 RECORDED_STEP = ROOT / "docs/tpu/glm_10b-v4-4x4x4.json"
@@ -110,10 +110,12 @@ def test_what_is_read_is_found(command, arguments, name, code, part, spelling):
     assert part in printed
 
 
-@pytest.mark.parametrize("path", ["", "  ", "nothing here", "token.txt/inside", "~nobody-here/x"])
 @pytest.mark.parametrize(
-    "arguments",
-    [pytest.param(row[1], id=row[0]) for row in READ if row[0] != "train.run_folder, resumed"],
+    ("arguments", "path"),
+    with_paths(
+        [row for row in READ if row[0] != "train.run_folder, resumed"],
+        ["nothing here", "", "  ", "token.txt/inside", "~nobody-here/x"],
+    ),
 )
 def test_what_is_not_there_is_one_sentence(command, arguments, path, monkeypatch):
     monkeypatch.setattr(serve, "load_filler", missing_checkpoint)
@@ -151,8 +153,10 @@ def test_what_is_written_is_where_it_was_asked_for(command, things, arguments, i
     assert [path.name for path in (things / "new").iterdir() if path.name[0] != "."] == ["ö x"]
 
 
-@pytest.mark.parametrize("path", ["", " ", "token.txt/inside", "/proc/nothing/x", "~nobody-here/x"])
-@pytest.mark.parametrize("arguments", [pytest.param(row[1], id=row[0]) for row in WRITTEN])
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    with_paths(WRITTEN, ["token.txt/inside", "", " ", "/proc/nothing/x", "~nobody-here/x"]),
+)
 def test_what_can_not_be_written_is_one_sentence(command, things, arguments, path):
     before = contents(things)
     code, printed = command(arguments, path)

@@ -78,7 +78,6 @@ def test_an_impossible_slice(capsys, tiny_gin):
     assert "v5p:3x5x7" in message
 
 
-@pytest.mark.slow
 def test_a_step_is_compiled_and_compared_with_itself(capsys, tiny_gin, tmp_path):
     pytest.importorskip("libtpu")
     path = tmp_path / "step.json"

@@ -47,12 +47,14 @@ class HostileInput:
       kind: "original" or "huggingface".
       make: fills an empty folder.
       may_read: whether the damage may lie in bytes that carry nothing.
+      number: among the random damages of its kind; 0 for others.
     """
 
     name: str
     kind: str
     make: Maker
     may_read: bool = False
+    number: int = 0
 
 
 def expected_tensors() -> dict[str, np.ndarray]:
@@ -81,16 +83,17 @@ def _random_damage(seed: int) -> Iterator[HostileInput]:
         place, mask = source.random(), source.randrange(1, 256)
         single = 1 << source.randrange(8)
         zipped, folder, legacy = "original", "huggingface", "original"
-        yield HostileInput(f"zip cut {number}", zipped, _cut(_original, place))
-        yield HostileInput(f"zip byte {number}", zipped, _flip(_original, len, place, mask), True)
-        yield HostileInput(f"zip bit {number}", zipped, _flip(_original, len, place, single), True)
-        yield HostileInput(f"legacy cut {number}", legacy, _cut(_legacy, place))
-        yield HostileInput(f"safetensors cut {number}", folder, _cut(_hugging_face, place))
-        # These formats have no checksums: only what describes the tensors can be checked.
-        header = _flip(_legacy, _header_bytes, place, mask)
-        yield HostileInput(f"legacy byte {number}", legacy, header, True)
-        header = _flip(_hugging_face, _header_bytes, place, mask)
-        yield HostileInput(f"safetensors byte {number}", folder, header, True)
+        for name, kind, make, may_read in (
+            ("zip cut", zipped, _cut(_original, place), False),
+            ("zip byte", zipped, _flip(_original, len, place, mask), True),
+            ("zip bit", zipped, _flip(_original, len, place, single), True),
+            ("legacy cut", legacy, _cut(_legacy, place), False),
+            ("safetensors cut", folder, _cut(_hugging_face, place), False),
+            # These formats have no checksums: only what describes the tensors can be checked.
+            ("legacy byte", legacy, _flip(_legacy, _header_bytes, place, mask), True),
+            ("safetensors byte", folder, _flip(_hugging_face, _header_bytes, place, mask), True),
+        ):
+            yield HostileInput(f"{name} {number}", kind, make, may_read, number)
 
 
 def _original(folder: Path) -> tuple[Path, Path]:

@@ -30,7 +30,14 @@ def test_there_are_enough():
     assert len(INPUTS) >= 400
 
 
-@pytest.mark.parametrize("hostile", INPUTS, ids=lambda hostile: hostile.name)
+# Of the random damage of each kind, the first quarter in `make test`.
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        pytest.param(one, id=one.name, marks=pytest.mark.slow if one.number >= 10 else ())
+        for one in INPUTS
+    ],
+)
 def test_hostile_input(hostile: HostileInput, tmp_path):
     folder, marker = tmp_path / "checkpoint", tmp_path / "marker"
     folder.mkdir()

@@ -17,7 +17,16 @@ def test_there_are_enough():
     assert len(INPUTS) >= 200
 
 
-@pytest.mark.parametrize("hostile", INPUTS, ids=lambda hostile: hostile.name)
+# In `make test` a few of each kind: test_hostile.py reads all.
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        pytest.param(
+            one, id=one.name, marks=pytest.mark.slow if index % 3 or one.number >= 10 else ()
+        )
+        for index, one in enumerate(INPUTS)
+    ],
+)
 def test_hostile_input(hostile: HostileInput, tmp_path: Path, capfd):
     folder, marker = tmp_path / "checkpoint", tmp_path / "marker"
     folder.mkdir()

@@ -21,11 +21,9 @@ LAYOUTS = {
     "data=2, accumulated over 4": (2, ["mesh.data=2", "train.accumulation_steps=4"]),
     "one device, accumulated over 4": (1, ["train.accumulation_steps=4"]),
 }
-# By the same layout over four processes, and by tests/parallel/test_sharded_step.py.
-COVERED_BY_OTHERS = {
-    *("data=8", "fsdp=8", "fsdp=2 x 4"),
-    *("data=2, accumulated over 4", "one device, accumulated over 4"),
-}
+# `make test` has the steps of these layouts in tests/parallel/test_sharded_step.py, and a run on
+# eight devices and on two processes in test_restore.py.
+pytestmark = pytest.mark.slow
 
 
 def arguments(gin_file, run_folder, bindings) -> list[str]:
@@ -53,14 +51,7 @@ def reference(write_tiny_run, tmp_path_factory):
     return gin_file, values
 
 
-@pytest.mark.parametrize(
-    "layout",
-    # The suite is to stay short; `make test-all` runs all layouts.
-    [
-        pytest.param(layout, marks=pytest.mark.slow if layout in COVERED_BY_OTHERS else ())
-        for layout in LAYOUTS
-    ],
-)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layout_gives_the_losses_of_one_device(layout, reference, run_command, tmp_path):
     gin_file, expected = reference
     devices, bindings = LAYOUTS[layout]
@@ -73,10 +64,8 @@ def test_a_layout_gives_the_losses_of_one_device(layout, reference, run_command,
     ("count", "bindings"),
     [
         (2, ["mesh.fsdp=8"]),
-        pytest.param(2, ["mesh.data=2", "mesh.fsdp=4"], marks=pytest.mark.slow),
-        pytest.param(
-            *(4, ["mesh.data=2", "mesh.fsdp=2", "mesh.fsdp_minor=2"]), marks=pytest.mark.slow
-        ),
+        (2, ["mesh.data=2", "mesh.fsdp=4"]),
+        (4, ["mesh.data=2", "mesh.fsdp=2", "mesh.fsdp_minor=2"]),
     ],
     ids=str,
 )

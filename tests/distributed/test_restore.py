@@ -41,7 +41,11 @@ def begun(run_command, write_tiny_run, tmp_path_factory):
     return gin_file, folder / "whole", folder / "half"
 
 
-@pytest.mark.parametrize("where", ELSEWHERE)
+@pytest.mark.parametrize(
+    "where",
+    # Two processes of several devices have more that may go wrong than one.
+    [pytest.param("tensor=2, data=4", marks=pytest.mark.slow), "two processes", "one device"],
+)
 def test_a_run_goes_on_elsewhere(where, begun, start_processes, run_command, run_here, tmp_path):
     gin_file, whole, half = begun
     count, devices, bindings = ELSEWHERE[where]

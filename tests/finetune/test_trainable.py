@@ -161,7 +161,10 @@ def test_a_network_with_separate_layers_is_the_same():
     ("settings", "changed"),
     [
         (["finetune.freeze=('word_embedding','layers/attention/*')"], None),
-        (["finetune.freeze_transformer=True", "finetune.tune_prefix_layers=1"], "layers"),
+        pytest.param(
+            *(["finetune.freeze_transformer=True", "finetune.tune_prefix_layers=1"], "layers"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["patterns", "first layers"],
 )

@@ -100,6 +100,7 @@ COVERED_BY_OTHERS = {
     *("data", "fsdp", "tensor", "context", "replicated", "minimal remat", "offload"),
     "one layer after another",
     *("loss in chunks", "gathered targets, tensor", "one head at a time"),
+    *("data, fsdp over two axes", "remat", "clipped means"),
 }
 
 

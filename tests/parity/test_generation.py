@@ -28,7 +28,7 @@ def test_every_recorded_prompt_is_filled_as_recorded(golden, at_once):
     assert sample_differences(network, special, cases, at_once) == []
 
 
-@pytest.mark.parametrize("at_once", [1, 4])
+@pytest.mark.parametrize("at_once", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_every_recorded_search_finds_the_same_hypotheses_and_scores(golden, at_once):
     folder, network, special = golden
     cases = load_cases(folder, "seq2seq_beam")
@@ -36,7 +36,7 @@ def test_every_recorded_search_finds_the_same_hypotheses_and_scores(golden, at_o
     assert search_differences(network, special, cases, at_once) == []
 
 
-@pytest.mark.parametrize("at_once", [1, 4])
+@pytest.mark.parametrize("at_once", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_every_recorded_text_is_filled_without_repeating_itself(golden, at_once):
     folder, network, special = golden
     cases = load_cases(folder, "blank_lm")

@@ -18,6 +18,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.conftest import HANG_SECONDS
 
+# Until it can be driven.
+START_SECONDS = 120
+
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -136,24 +139,41 @@ def browsing(chromium: str, folder: Path) -> Iterator[Tab]:
 
     Args:
       chromium: its program.
-      folder: an empty one, for its profile.
+      folder: an empty one, for its profile, or the path of one to make.
     """
-    process = subprocess.Popen(
-        [chromium, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    folder.mkdir(exist_ok=True)
+    # Into a file: a pipe that nobody reads fills up, and would hold the browser up.
+    with open(folder / "errors.txt", "w") as errors:
+        process = subprocess.Popen(
+            [chromium, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
     try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if found := re.search(r"DevTools listening on (ws://\S+)", line):
-                break
-        else:
-            raise AssertionError("Chromium ended before it could be driven")
-        with connect(found[1], max_size=None) as connection:
+        with connect(address_of(process, folder), max_size=None) as connection:
             yield Tab(connection)
     finally:
         process.terminate()
-        process.communicate(timeout=HANG_SECONDS)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def address_of(process: subprocess.Popen[bytes], folder: Path) -> str:
+    """Where a browser that has just been started can be driven.
+
+    Args:
+      process: its process.
+      folder: of its profile, where its errors are too.
+    """
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        errors = (folder / "errors.txt").read_text(errors="replace")
+        if found := re.search(r"DevTools listening on (ws://\S+)\n", errors):
+            return found[1]
+        time.sleep(0.05)
+    errors = (folder / "errors.txt").read_text(errors="replace")
+    raise AssertionError(f"Chromium can't be driven (exit code {process.poll()}): {errors}")

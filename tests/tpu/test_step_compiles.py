@@ -25,21 +25,18 @@ def compiled(topology: str) -> Figures:
     return figures(report)
 
 
-# Each takes a minute to compile; one slice stands for all in `make test`.
-COMPILED = [
-    pytest.param(topology, marks=pytest.mark.slow if number else ())
-    for number, topology in enumerate(SLICES)
-]
+# Each takes more than a minute to compile; tests/compile/test_command.py has a small step.
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", ["temporaries", "wire_bytes", "cycles"])
-@pytest.mark.parametrize("topology", COMPILED)
+@pytest.mark.parametrize("topology", SLICES)
 def test_the_step_has_not_become_dearer(topology, name):
     recorded = getattr(read_recorded()[topology], name)
     now = getattr(compiled(topology), name)
     assert now <= ALLOWED_GROWTH * recorded, f"{name} on {topology}: {now:g}, before {recorded:g}"
 
 
-@pytest.mark.parametrize("topology", COMPILED)
+@pytest.mark.parametrize("topology", SLICES)
 def test_gradients_are_reduced_and_scattered_in_one(topology):
     assert compiled(topology).reduce_scatters > 0

@@ -22,18 +22,10 @@ def run(gin_file: Path, *bindings: str) -> Outcome:
     return pretrain(config, Console(file=io.StringIO()))
 
 
-@pytest.fixture(scope="module")
-def begun_elsewhere(write_tiny_run, tmp_path_factory) -> Path:
-    """The folder of a run of one step; not to be changed."""
-    folder = tmp_path_factory.mktemp("begun")
-    run(write_tiny_run(folder), "train.num_steps=1")
-    return folder / "run"
-
-
 @pytest.fixture
-def begun(begun_elsewhere, tmp_path) -> Path:
+def begun(begun_tiny_run, tmp_path) -> Path:
     """The folder of a run of one step."""
-    return Path(shutil.copytree(begun_elsewhere, tmp_path / "run"))
+    return Path(shutil.copytree(begun_tiny_run, tmp_path / "run"))
 
 
 def contents(folder: Path) -> dict[Path, int]:

@@ -22,33 +22,17 @@ from glm_jax.train.pretrain import Outcome, pretrain
 from glm_jax.train.reporter import progress_line
 
 
-@pytest.fixture(scope="module")
-def finished_elsewhere(write_tiny_run, tmp_path_factory) -> Path:
-    """The run folder of a finished run; not to be changed."""
-    gin_file = write_tiny_run(tmp_path_factory.mktemp("finished"))
-    run(gin_file)
-    return gin_file.parent / "run"
-
-
-@pytest.fixture(scope="module")
-def begun_elsewhere(write_tiny_run, tmp_path_factory) -> Path:
-    """The run folder of a run of one step; not to be changed."""
-    gin_file = write_tiny_run(tmp_path_factory.mktemp("begun"))
-    run(gin_file, "train.num_steps=1")
-    return gin_file.parent / "run"
-
-
 @pytest.fixture
-def finished(finished_elsewhere, tiny_run) -> RunConfig:
+def finished(finished_tiny_run, tiny_run) -> RunConfig:
     """The run of `tiny_run`, finished."""
-    shutil.copytree(finished_elsewhere, tiny_run.parent / "run")
+    shutil.copytree(finished_tiny_run, tiny_run.parent / "run")
     return read_configuration([tiny_run])
 
 
 @pytest.fixture
-def begun(begun_elsewhere, tiny_run) -> RunConfig:
+def begun(begun_tiny_run, tiny_run) -> RunConfig:
     """The run of `tiny_run`, of which one step is done."""
-    shutil.copytree(begun_elsewhere, tiny_run.parent / "run")
+    shutil.copytree(begun_tiny_run, tiny_run.parent / "run")
     return read_configuration([tiny_run], ["train.num_steps=1"])
 
 
