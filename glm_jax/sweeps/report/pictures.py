@@ -24,9 +24,11 @@ from glm_jax.sweeps.report.analysis import (
 )
 from glm_jax.sweeps.report.curves import read_curves
 from glm_jax.sweeps.report.results import Results
+from glm_jax.sweeps.report.statistics import Group, groups_of
 
 INK = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-MAX_LABELS = 8  # curves with a name in the legend
+MAX_LABELS = 8  # configurations with a name in the legend
+MAX_ROWS = 40  # configurations in one picture
 SIZES = {"num_parameters": "parameters", "flops": "training FLOP"}
 
 
@@ -58,6 +60,7 @@ THEMES = (
 def draw_pictures(results: Results, theme: Theme) -> Iterator[tuple[str, str, bytes]]:
     """Every picture that the results have something for: its name, its title, its SVG."""
     drawings = (
+        ("configurations", "Configurations", _configurations),
         ("curves", "Course of the trials", _curves),
         ("heat_map", "Two settings", _heat_map),
         ("importance", "Importance of the settings", _importance),
@@ -80,8 +83,34 @@ def draw_pictures(results: Results, theme: Theme) -> Iterator[tuple[str, str, by
         yield name, title, image.getvalue()
 
 
+def _configurations(results: Results, theme: Theme) -> Figure | None:
+    """The result of each configuration: its trials, their mean and its confidence interval."""
+    groups = [group for group in groups_of(results) if group.mean is not None][:MAX_ROWS]
+    if len(groups) < 2:
+        return None
+    figure = Figure(figsize=(6.5, 1.2 + 0.4 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    colour = matplotlib.colormaps[theme.colours](0.55)
+    for row, group in enumerate(groups):
+        values = np.array([trial.value for trial in group.trials if trial.status == "done"], float)
+        axes.plot(values, np.full(len(values), row), "o", ms=4, color=colour, alpha=0.7)
+        mean, width = float(values.mean()), group.interval or 0.0
+        axes.errorbar(mean, row, xerr=width, fmt="|", ms=12, capsize=4, color=theme.ink)
+    axes.set_yticks(range(len(groups)), [configuration_name(group) for group in groups])
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{results.metric}: trials, mean, 95% interval")
+    _plain(axes)
+    return figure
+
+
+def configuration_name(group: Group) -> str:
+    """What a configuration differs from others in, in short."""
+    names = short_names(group.point)
+    return ",".join(f"{names[name]}={shown_value(value)}" for name, value in group.point.items())
+
+
 def _curves(results: Results, theme: Theme) -> Figure | None:
-    """Losses by step, by FLOP and by time; the best trials are named."""
+    """Losses by step, by FLOP and by time; configurations have colours, the best ones names."""
     metric, curves = read_curves(results)
     if not any(len(curve.steps) > 1 for curve in curves):
         return None
@@ -91,20 +120,26 @@ def _curves(results: Results, theme: Theme) -> Figure | None:
     if any(max(curve.seconds) > 0 for curve in curves):
         panels["seconds of training"] = [curve.seconds for curve in curves]
     figure = Figure(figsize=(4.4 * len(panels), 4.6), layout="constrained")
-    colours = matplotlib.colormaps[theme.colours](np.linspace(*theme.span, len(curves)))
+    groups = groups_of(results)
+    spread = np.linspace(*theme.span, len(groups))
+    colours = dict(enumerate(matplotlib.colormaps[theme.colours](spread)))
+    group_of = {trial.name: i for i, group in enumerate(groups) for trial in group.trials}
     for axes, (label, positions) in zip(
         figure.subplots(1, len(panels), squeeze=False, sharey=True)[0],
         panels.items(),
         strict=True,
     ):
-        for curve, where, colour in zip(curves, positions, colours, strict=True):
-            axes.plot(where, curve.values, color=colour, lw=1.4, label=curve.trial.name)
+        for curve, where in zip(curves, positions, strict=True):
+            number = group_of[curve.trial.name]
+            name = configuration_name(groups[number]) or curve.trial.name
+            axes.plot(where, curve.values, color=colours[number], lw=1.4, label=name)
         axes.set(xlabel=label)
         _plain(axes)
     figure.axes[0].set(ylabel=metric)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    shown = slice(MAX_LABELS)
-    figure.legend(handles[shown], labels[shown], loc="outside lower center", ncols=2, frameon=False)
+    named = list(dict(zip(labels, handles, strict=True)).items())[:MAX_LABELS]
+    labels, handles = zip(*named, strict=True)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

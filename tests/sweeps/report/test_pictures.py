@@ -91,10 +91,13 @@ def test_a_power_law_is_found_again(tmp_path):
 @pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
 def test_every_picture_is_drawn(theme, tmp_path):
     drawn = {name: image for name, _, image in draw_pictures(made_up(tmp_path), theme)}
-    assert set(drawn) == {"curves", "heat_map", "importance", "scaling"}
+    assert set(drawn) == {"configurations", "curves", "heat_map", "importance", "scaling"}
     for image in drawn.values():
         ElementTree.fromstring(image)
     assert b"seconds of training" in drawn["curves"] and b"training FLOP" in drawn["curves"]
+    for name in ("configurations", "curves"):
+        assert b"num_layers=4,learning_rate=0.01" in drawn[name]
+        assert b"seed=" not in drawn[name]
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path):
@@ -128,7 +131,7 @@ def test_the_page_fetches_nothing_and_escapes(tmp_path):
     assert len(set(parsed.ids)) == len(parsed.ids) > 0
     assert "<title>Sweep sizes &lt;&amp;&gt;</title>" in page
     assert "# &lt;b&gt;" in page
-    assert page.count('class="light"') == page.count('class="dark"') == 4
+    assert page.count('class="light"') == page.count('class="dark"') == 5
     assert page.count("<!DOCTYPE") == 0 and page.count("<!doctype html>") == 1
 
 
@@ -145,7 +148,7 @@ def test_the_page_shows_one_of_both_themes_in_a_browser(tmp_path):
         tab.open(page.as_uri())
         for theme, other in (("light", "dark"), ("dark", "light")):
             tab.look(1200, 900, theme)
-            assert tab.evaluate(visible(theme)) == 4
+            assert tab.evaluate(visible(theme)) == 5
             assert tab.evaluate(visible(other)) == 0
             # Nothing is wider than the window.
             assert tab.evaluate("document.documentElement.scrollWidth") <= 1200
