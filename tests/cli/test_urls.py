@@ -60,6 +60,7 @@ def test_a_local_store_and_one_at_a_url_are_the_same(bucket, corpus, tiny_store,
         assert read_file(f"{bucket}/store/{name}") == read_file(tmp_path / "store" / name)
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_resumed_and_filled_at_a_url(bucket, corpus, tiny_store, tiny_run, capsys):
     store, run = f"{bucket}/store", f"{bucket}/run"
     assert prepare(corpus, store, f"--tokenizer={tiny_store}", "--validation_fraction=0.3") == 0

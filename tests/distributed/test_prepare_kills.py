@@ -107,6 +107,7 @@ def shard_times(folder):
     return {str(path): path.stat().st_mtime_ns for path in folder.glob(".store.shards/*/*.npz")}
 
 
+@pytest.mark.slow  # data/prepare/test_resume.py has the same in one process
 def test_a_killed_run_goes_on(start, undisturbed, tmp_path):
     kill_and_go_on(start, undisturbed, tmp_path, kills=2, seed=0)
 

@@ -151,10 +151,12 @@ def kill_at_call(patch: pytest.MonkeyPatch, name: str, number: int) -> None:
 @pytest.mark.parametrize(
     ("name", "number"),
     [
-        ("predictions_of", 2),  # a checkpoint is saved, and not evaluated
+        # A checkpoint is saved, and not evaluated.
+        pytest.param("predictions_of", 2, marks=pytest.mark.slow),
         ("write_pointers", 2),  # it is evaluated, and the pointers do not know it
-        ("write_pointers", EPOCHS),  # the same after the last step
-        ("write_results", 1),
+        # The same after the last step.
+        pytest.param("write_pointers", EPOCHS, marks=pytest.mark.slow),
+        pytest.param("write_results", 1, marks=pytest.mark.slow),
     ],
 )
 def test_a_kill_between_two_steps_of_an_evaluation_loses_nothing(

@@ -94,6 +94,7 @@ def test_merged_and_unmerged_logits_agree(finished, tiny_task):
     assert np.abs(np.asarray(untrained) - np.asarray(expected)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_bit_for_bit(finished, tiny_task, tmp_path, monkeypatch):
     folder, outcome = finished
     settings = (*ADAPTERS, "lora.dropout=0.1")
@@ -130,7 +131,7 @@ def test_without_an_epoch_the_network_itself_is_evaluated(tiny_task, tmp_path, c
     assert outcome.results == network.results
 
 
-@pytest.mark.parametrize("kind", ["original", "huggingface"])
+@pytest.mark.parametrize("kind", ["original", pytest.param("huggingface", marks=pytest.mark.slow)])
 def test_adapters_of_every_kind_of_checkpoint(finished, tiny_task, tmp_path, kind):
     base = tmp_path / "base"
     assert main(["convert", str(tiny_task / "checkpoint"), str(base), "--to", kind]) == 0

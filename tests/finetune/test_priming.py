@@ -31,7 +31,9 @@ def priming(ratio: float, seed: int = 3, **blanks) -> PrimingTexts:
     )
 
 
-@pytest.mark.parametrize("ratio", [0.25, 1.0, 3.0])
+@pytest.mark.parametrize(
+    "ratio", [0.25, *(pytest.param(r, marks=pytest.mark.slow) for r in (1.0, 3.0))]
+)
 def test_a_share_of_the_steps_is_due(ratio):
     """r / (1 + r) of 2,000 steps, within four standard deviations."""
     texts = priming(ratio)

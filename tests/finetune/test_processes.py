@@ -71,6 +71,7 @@ def end(processes) -> list[tuple[int, str, str]]:
     return ended
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_results_of_one_device(
     one_device, tiny_task, start_processes, tmp_path
 ):

@@ -79,6 +79,7 @@ def test_a_seed_among_several_is_as_one_alone(three, tiny_task, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_seeds_that_are_done_are_not_done_again(three, tiny_task, tmp_path, monkeypatch):
     folder, outcome = three
     stops = iter([False] * 12 + [False] * 4 + [True])

@@ -95,8 +95,24 @@ def scores(scorer: Scorer, params: Any, batch: Any, key: Any = None) -> jax.Arra
     return masked_scores(scorer(params, on_device, key), on_device["choice_mask"])
 
 
-@pytest.mark.parametrize("name", BATCHES)
-@pytest.mark.parametrize("attention", ["xla", "by_head"])
+@pytest.mark.parametrize(
+    ("name", "attention"),
+    [
+        ("equal contexts", "xla"),
+        ("missing choices", "by_head"),
+        ("left to right", "xla"),
+        *(
+            pytest.param(name, attention, marks=pytest.mark.slow)
+            for name, attention in (
+                ("equal contexts", "by_head"),
+                ("missing choices", "xla"),
+                ("some truncated", "xla"),
+                ("some truncated", "by_head"),
+                ("left to right", "by_head"),
+            )
+        ),
+    ],
+)
 def test_scores_are_those_of_separate_rows(name, attention):
     batch = BATCHES[name]()
     network, params = model(attention=attention)

@@ -90,6 +90,7 @@ def test_two_processes_train_as_one_run(environment, real_glm_jax, tiny_run, tmp
     assert steps(tmp_path / "run") == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_signal_reaches_every_process_and_they_save(
     environment, real_glm_jax, tiny_run, tmp_path
 ):

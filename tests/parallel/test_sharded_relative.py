@@ -13,6 +13,7 @@ import pytest
 PROGRAM = Path(__file__).with_name("sharded_relative.py")
 # fsdp, fsdp_minor, tensor; data takes the rest of eight devices.
 MESHES = {"fsdp x tensor": (4, 1, 2), "two fsdp axes x tensor": (2, 2, 2), "tensor": (1, 1, 4)}
+CASES = [pytest.param(mesh, marks=() if "two" in mesh else pytest.mark.slow) for mesh in MESHES]
 RELATIVE = 1e-5  # float32 sums in another order
 
 
@@ -36,13 +37,13 @@ def result_of(run_program) -> Callable[[str], dict]:
     return result
 
 
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("mesh", CASES)
 def test_a_mesh_gives_the_loss_of_one_device(result_of, mesh):
     found = result_of(mesh)
     assert found["loss"] == pytest.approx(found["expected_loss"], rel=RELATIVE)
 
 
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("mesh", CASES)
 def test_a_mesh_gives_the_gradients_of_one_device(result_of, mesh):
     gradients = result_of(mesh)["gradients"]
     assert "inverse_frequency" in gradients

@@ -149,6 +149,7 @@ def test_every_way_learns_and_is_judged(folder, tmp_path, capsys, way):
     assert [json.loads(line)["ids"] for line in lines] == [output["ids"] for output in outputs]
 
 
+@pytest.mark.slow
 def test_outputs_can_be_drawn(folder, tmp_path):
     pytest.importorskip("jieba")
     texts = []

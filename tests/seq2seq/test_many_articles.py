@@ -50,6 +50,7 @@ def assert_same_outputs(found: Path, expected: Path) -> None:
         assert output["score"] == pytest.approx(other["score"], abs=SCORE_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_eight_devices_write_the_outputs_of_one(run_command, tmp_path):
     checkpoint = write_long_checkpoint(tmp_path / "checkpoint")
     data = write_articles(tmp_path / "data", 20, 60)

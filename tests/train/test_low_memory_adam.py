@@ -106,6 +106,7 @@ def first_update(optimizer: optax.GradientTransformation, gradients: Any, params
     return optimizer.update(gradients, optimizer.init(params), params)[0]
 
 
+@pytest.mark.slow
 def test_every_device_keeps_its_part_of_the_moments_and_computes_the_same():
     results = sharded_optimizers({moments: {"moments": moments} for moments in MOMENTS})
     part = {"kernel": [2, 32, 256], "bias": [2, 256]}  # of [2, 128, 512], fsdp 4 and tensor 2
@@ -161,7 +162,13 @@ def test_a_small_glm_learns_as_well_as_with_float32_moments(moments):
     assert last < expected + MARGINS[moments] * (first - expected)
 
 
-@pytest.mark.parametrize("moments", MOMENTS)
+@pytest.mark.parametrize(
+    "moments",
+    [
+        "bfloat16",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in MOMENTS if kind != "bfloat16"),
+    ],
+)
 def test_the_state_has_the_stated_size(moments):
     _, _, bytes_per_parameter = trained(moments)
     assert bytes_per_parameter == pytest.approx(BYTES_PER_PARAMETER[moments], abs=0.2)

@@ -51,7 +51,7 @@ def test_a_run_whose_folder_was_taken_over_deletes_nothing(begun, monkeypatch):
     assert not (begun / LOCK_FILE).exists()
 
 
-@pytest.mark.parametrize("how", ["copied", "moved"])
+@pytest.mark.parametrize("how", [pytest.param("copied", marks=pytest.mark.slow), "moved"])
 def test_a_run_continues_in_the_folder_of_its_configuration(begun, how, tmp_path, monkeypatch):
     other = tmp_path / "other"
     if how == "copied":

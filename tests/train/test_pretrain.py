@@ -121,6 +121,7 @@ def test_a_run_in_parts_equals_an_uninterrupted_one_bit_for_bit(tiny_run, tmp_pa
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_gives_the_one_before(finished, tiny_run, tmp_path):
     elsewhere = (f"train.run_folder={tmp_path / 'damaged'}", "checkpoint.every=2")
     run(tiny_run, *elsewhere, "train.num_steps=2")
@@ -142,6 +143,7 @@ def test_a_finished_run_is_left_as_it_is(finished, tiny_run):
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_accumulation_does_not_change_the_losses(finished, tiny_run, tmp_path):
     elsewhere = f"train.run_folder={tmp_path / 'accumulated'}"
     _, accumulated, _ = run(tiny_run, elsewhere, "train.accumulation_steps=4")
@@ -241,6 +243,7 @@ def test_progress_line_has_step_loss_speed_and_time_left():
     assert line == ("step  30/150  loss 1.235  12,346 tokens/s  1m00s left  1.2% waiting for data")
 
 
+@pytest.mark.slow
 def test_a_run_may_start_from_the_weights_of_another(tiny_run, tmp_path):
     _, first, _ = run(tiny_run, "train.num_steps=3")
     original = tmp_path / "original"

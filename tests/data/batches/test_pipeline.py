@@ -357,6 +357,7 @@ sys.exit(3)
 """
 
 
+@pytest.mark.slow
 def test_dropped_iterators_do_not_hang():
     """Neither when they are dropped while reading, nor when the interpreter exits."""
     here, root = Path(__file__).parent, Path(__file__).parents[3]

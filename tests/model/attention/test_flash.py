@@ -107,7 +107,7 @@ def assert_close(shape: Shape, results, expected: Attended) -> None:
 
 
 @pytest.mark.parametrize("shape", [SHAPES[n] for n in (0, 3, 5, 8, 12)], ids=str)
-@pytest.mark.parametrize("rate", [0.1, 0.6])
+@pytest.mark.parametrize("rate", [0.1, pytest.param(0.6, marks=pytest.mark.slow)])
 def test_dropout_is_that_of_plain_attention(shape, rate):
     prefix, start = np.array([shape.num_keys // 3, 0]), shape.num_keys - shape.length
     inputs = random_inputs(shape, 2)
