@@ -16,12 +16,12 @@ from tests.tokenizer.chatglm_stand_in import stand_in_model, stand_in_tokenizer
 
 HIDDEN, LAYERS, HEADS, VOCABULARY = 64, 3, 4, 704
 WAYS = {
-    "prefix": ["prefix.num_tokens=64", "prefix.dropout=0.0", "optimizer.learning_rate=5e-2"],
+    "prefix": ["prefix.num_tokens=64", "prefix.dropout=0.0", "optimizer.learning_rate=2e-2"],
     "projected_prefix": [
         *("prefix.num_tokens=64", "prefix.projection=True", "prefix.dropout=0.0"),
         "optimizer.learning_rate=1e-2",
     ],
-    "lora": ["lora.rank=4", "optimizer.learning_rate=1e-2"],
+    "lora": ["lora.rank=8", "optimizer.learning_rate=1e-2"],
     "full": ["optimizer.learning_rate=3e-3"],
 }
 SETTINGS = """
