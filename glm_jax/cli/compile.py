@@ -15,7 +15,7 @@ configs/models/ that is named as the checkpoint in finetune.initial_weights, or 
 
 --decode compiles a step of `glm-jax fill`, `chat` and `serve` for the network of --model_file:
 
-    glm-jax compile --decode --model_file=configs/models/chatglm_6b.gin --topology=v5e:1x1
+    glm-jax compile --decode --model_file=configs/chatglm/chatglm_6b.gin --topology=v5e:1x1
         --gin.chatglm.compute_dtype=bfloat16 --gin.chatglm.quantization=int8
 
 --compare compares configurations, each with its ratio to the first; a .json file that --json wrote
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model_file",
         metavar="FILE",
-        help="network of a finetuning run or of --decode, as in configs/models/",
+        help="network of a finetuning run or of --decode, as in configs/models/ and chatglm/",
     )
     parser.add_argument(
         "--decode", action="store_true", help="compile a step of decoding with --model_file"
