@@ -94,7 +94,10 @@ def read_finetuning(
 
 
 def read_network(gin_file: str | os.PathLike[str], bindings: Sequence[str] = ()) -> GLMConfig:
-    """The network of a file of configs/models/ or configs/chatglm/; arguments and errors as in `read_configuration`."""
+    """The network of a file of configs/models/ or configs/chatglm/.
+
+    Arguments and errors as of `read_configuration`.
+    """
     bound = _read_bound_values([gin_file], bindings)
     name = "chatglm" if bound["chatglm"] else "model"
     return build_section(name, SECTIONS[name], bound[name])

@@ -30,7 +30,7 @@ def test_sizes_that_no_step_has_are_refused(sizes):
     ("flags", "sentence"),
     [
         (["--decode"], "--decode takes --model_file"),
-        (["--decode", f"--model_file={CHATGLM}", "--gin_file=a.gin"], "no --gin_file"),
+        (["--decode", f"--model_file={CHATGLM}", "--gin_file=a.gin"], "neither --gin_file"),
         (["--gin_file=a.gin", "--batch_size=2"], "--batch_size is for --decode"),
     ],
 )
