@@ -148,7 +148,7 @@ def _abstract_inputs(config: GLMConfig, size: DecodeSize, mesh: Mesh) -> tuple[A
     """The arguments of `run_rows` after the parameters."""
     replicated = NamedSharding(mesh, PartitionSpec())
 
-    def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+    def array(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated)
 
     rows, slots = size.rows, size.slots
