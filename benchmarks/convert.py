@@ -2,10 +2,12 @@
 
     python benchmarks/convert.py
     python benchmarks/convert.py --num_layers 4 --hidden_size 512
+    python benchmarks/convert.py --chatglm --repeats 1
 
 Makes a checkpoint of the original's form with random weights (by default of the size of GLM-2B in
-float16, over four ranks), converts it to ours and back, and copies its files. Copy and conversion
-both read everything, write it, read what was written and compare CRC-32 checksums. Every
+float16, over four ranks; with --chatglm the 13.4 GB of ChatGLM-6B in torch files, for which 40 GB
+of disk are needed), converts it to ours and back, and copies its files. Copy and conversion both
+read everything, write it, read what was written and compare CRC-32 checksums. Every
 measurement is a process of its own; its memory is its peak above its state after imports.
 """
 
@@ -25,45 +27,51 @@ from pathlib import Path
 from typing import Any
 
 BLOCK_BYTES = 8 << 20
+# Layers, hidden size, vocabulary and positions of GLM-2B and of ChatGLM-6B.
+SIZES = {"original": (36, 2048, 50304, 1024), "huggingface": (28, 4096, 130528, 2048)}
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--num_layers", type=int, default=36)
-    parser.add_argument("--hidden_size", type=int, default=2048)
-    parser.add_argument("--vocab_size", type=int, default=50304)
-    parser.add_argument("--max_sequence_length", type=int, default=1024)
+    parser.add_argument("--chatglm", action="store_true", help="ChatGLM-6B's form and sizes")
+    parser.add_argument("--num_layers", type=int)
+    parser.add_argument("--hidden_size", type=int)
+    parser.add_argument("--vocab_size", type=int)
+    parser.add_argument("--max_sequence_length", type=int)
     parser.add_argument("--model_parallel_size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where the files go and are deleted again")
     arguments = parser.parse_args()
-    sizes = (
+    form = "huggingface" if arguments.chatglm else "original"
+    given = (
         arguments.num_layers,
         arguments.hidden_size,
         arguments.vocab_size,
         arguments.max_sequence_length,
     )
-    ranks = arguments.model_parallel_size
+    sizes = tuple(one or other for one, other in zip(given, SIZES[form], strict=True))
+    ranks = 1 if arguments.chatglm else arguments.model_parallel_size
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         source, native, back, copy = (
             folder / part for part in ("source", "native", "back", "copy")
         )
-        in_process(make_checkpoint, source, sizes, ranks)
+        make = make_chatglm if arguments.chatglm else make_checkpoint
+        in_process(make, source, sizes, ranks)
         num_bytes = sum(file.stat().st_size for file in files_of(source))
         print(f"checkpoint of {num_bytes / 1e9:.2f} GB in {len(files_of(source))} files")
         for _ in range(arguments.repeats):
             copied = in_process(copy_folder, source, copy)
             shutil.rmtree(copy)
             there = in_process(convert_folder, source, native, "native", ranks)
-            returned = in_process(convert_folder, native, back, "original", ranks)
+            returned = in_process(convert_folder, native, back, form, ranks)
             shutil.rmtree(native)
             shutil.rmtree(back)
             for what, result in (
                 ("copy with checksums", copied),
-                ("original -> native", there),
-                ("native -> original", returned),
+                (f"{form} -> native", there),
+                (f"native -> {form}", returned),
             ):
                 speed = num_bytes / 1e6 / result["seconds"]
                 share = copied["seconds"] / result["seconds"]
@@ -126,12 +134,51 @@ def make_checkpoint(folder: Path, sizes: tuple[int, int, int, int], ranks: int) 
     dtype = np.dtype(np.float16)
     infos = {name: TensorInfo(shape, dtype) for name, shape in dimensions.shapes().items()}
     folder.mkdir()
-    destination = OriginalDestination(folder, list(infos), infos, 1000, ranks)
+    write_random(OriginalDestination(folder, list(infos), infos, 1000, ranks), infos)
+
+
+def make_chatglm(folder: Path, sizes: tuple[int, int, int, int], _ranks: int) -> None:
+    """ChatGLM-6B's torch files, LayerNorms in float32 and all else in float16."""
+    import numpy as np
+
+    from glm_jax.convert.dimensions import Dimensions
+    from glm_jax.convert.layouts.chatglm_writer import ChatGLMDestination
+    from glm_jax.convert.weights import SourceMetadata, TensorInfo
+
+    num_layers, hidden_size, vocab_size, _ = sizes
+    dimensions = Dimensions(
+        vocab_size=vocab_size,
+        num_layers=num_layers,
+        hidden_size=hidden_size,
+        position_rows=0,
+        block_positions=True,
+        relative_heads=None,
+        rotary=True,
+    )
+    infos = {
+        name: TensorInfo(shape, np.dtype(np.float32 if "layernorm" in name else np.float16))
+        for name, shape in dimensions.shapes().items()
+    }
+    folder.mkdir()
+    metadata = SourceMetadata(num_attention_heads=hidden_size // 128)
+    write_random(
+        ChatGLMDestination(
+            folder, list(infos), infos, metadata, file_format="bin", max_shard_bytes=1 << 31
+        ),
+        infos,
+    )
+
+
+def write_random(destination: Any, infos: dict[str, Any]) -> None:
+    """Random finite numbers for every tensor."""
+    import numpy as np
+
     generator = np.random.default_rng(0)
     for name in destination.order:
-        bits = generator.integers(0, 1 << 16, infos[name].shape, np.uint16)
+        info = infos[name]
+        bits = generator.integers(0, 1 << 16, info.nbytes // 2, np.uint16)
         bits &= 0xBFFF  # without the exponent's highest bit, no number is infinite
-        destination.write(name, bits.view(dtype))
+        destination.write(name, bits.view(info.dtype).reshape(info.shape))
     destination.finish()
 
 

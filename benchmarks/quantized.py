@@ -115,7 +115,7 @@ def is_packed(keys: tuple[Any, ...], params: Any) -> bool:
     """Whether a kernel has two numbers in a byte: the hidden size shows it."""
     hidden = params["word_embedding"].shape[1]
     dense = params["blocks_0"]["attention"]["output"]["kernel"]
-    return bool(keys) and dense.shape[-1] < hidden
+    return bool(keys) and dense.shape[-2] < hidden
 
 
 def memory_bandwidth() -> float:

@@ -21,6 +21,8 @@ from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.gin_messages import explain
 from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.language_model.config import LanguageModelRunConfig
+from glm_jax.model.chatglm_config import ChatGLMConfig
+from glm_jax.model.config import GLMConfig
 from glm_jax.seq2seq.config import Seq2SeqRunConfig
 from glm_jax.sweeps.config import SweepConfig
 from glm_jax.train.config import RunConfig
@@ -35,7 +37,7 @@ from glm_jax.typed_values import build_known, build_section, unknown_name
 # What a configuration may describe, by the command that runs it.
 Root = TypeVar("Root", bound=Any)
 ROOTS = (RunConfig, FinetuneRunConfig, LanguageModelRunConfig, Seq2SeqRunConfig)
-SECTIONS: dict[str, type] = {"sweep": SweepConfig}
+SECTIONS: dict[str, type] = {"sweep": SweepConfig, "chatglm": ChatGLMConfig}
 SECTIONS |= {name: cls for root in ROOTS for name, cls in typing.get_type_hints(root).items()}
 # Holds configs/: a link to the checkout's folder, a copy of it in an installed package.
 PACKAGE = Path(__file__).parent
@@ -89,6 +91,16 @@ def read_finetuning(
     another one."""
     bound = _read_bound_values(gin_files, bindings)
     return build_known(Seq2SeqRunConfig if bound["seq2seq"] else FinetuneRunConfig, bound)
+
+
+def read_network(gin_file: str | os.PathLike[str], bindings: Sequence[str] = ()) -> GLMConfig:
+    """The network of a file of configs/models/ or configs/chatglm/.
+
+    Arguments and errors as of `read_configuration`.
+    """
+    bound = _read_bound_values([gin_file], bindings)
+    name = "chatglm" if bound["chatglm"] else "model"
+    return build_section(name, SECTIONS[name], bound[name])
 
 
 def read_sweep(

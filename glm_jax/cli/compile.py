@@ -13,6 +13,11 @@ step does not fit.
 A finetuning step is compiled for batches of full-length rows, and for the network of
 configs/models/ that is named as the checkpoint in finetune.initial_weights, or of --model_file.
 
+--decode compiles a step of `glm-jax fill`, `chat` and `serve` for the network of --model_file:
+
+    glm-jax compile --decode --model_file=configs/chatglm/chatglm_6b.gin --topology=v5e:1x1
+        --gin.chatglm.compute_dtype=bfloat16 --gin.chatglm.quantization=int8
+
 --compare compares configurations, each with its ratio to the first; a .json file that --json wrote
 may replace a gin file. --gin.SECTION.NAME=VALUE applies to all gin files. The
 compiler's flags are those of launch/ for the generation; --compiler_option adds to them.
@@ -46,7 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topology", required=True, metavar="T", help="slice to compile for, such as v5p:4x4x4"
     )
     parser.add_argument(
-        "--model_file", metavar="FILE", help="network of a finetuning run, as in configs/models/"
+        "--model_file",
+        metavar="FILE",
+        help="network of a finetuning run or of --decode, as in configs/models/ and chatglm/",
+    )
+    parser.add_argument(
+        "--decode", action="store_true", help="compile a step of decoding with --model_file"
+    )
+    parser.add_argument(
+        "--batch_size", type=int, metavar="B", help="texts at a time, with --decode (1)"
+    )
+    parser.add_argument(
+        "--cache_length", type=int, metavar="M", help="positions of a text, with --decode (2048)"
     )
     parser.add_argument(
         "--num_slices", type=int, default=1, metavar="N", help="slices of that shape (1)"
@@ -112,6 +128,17 @@ def _sides(arguments: argparse.Namespace) -> list[list[str]]:
     Raises:
       UsageError: flags that are missing or don't go together.
     """
+    if arguments.decode:
+        if arguments.gin_file or arguments.compare or not arguments.model_file:
+            raise UsageError(
+                "--decode takes --model_file=FILE, and neither --gin_file nor --compare"
+            )
+        if arguments.json:
+            check_new_file(arguments.json, "--json")
+        return [[arguments.model_file]]
+    for name in ("batch_size", "cache_length"):
+        if getattr(arguments, name) is not None:
+            raise UsageError(f"--{name} is for --decode; a run's configuration has its own sizes")
     sides = [arguments.gin_file] if arguments.gin_file else []
     sides += [[path] for path in arguments.compare or ()]
     if not sides:
@@ -133,9 +160,14 @@ def _report(
 ) -> StepReport:
     """The report of one side: read, where it is one already, or compiled now."""
     from glm_jax.compile.any_step import compile_any_step
+    from glm_jax.compile.decode_step import DecodeSize, compile_decode_step
     from glm_jax.compile.report import read_report
-    from glm_jax.configure import read_any_configuration
+    from glm_jax.configure import read_any_configuration, read_network
 
+    if arguments.decode:
+        size = DecodeSize(arguments.batch_size or 1, arguments.cache_length or 2048)
+        network = read_network(files[0], arguments.bindings)
+        return compile_decode_step(network, size, topology, files[0], options)
     if files[0].rstrip("/").endswith(".json"):
         return read_report(files[0])
     config = read_any_configuration(files, arguments.bindings)

@@ -16,14 +16,21 @@ import argparse
 from glm_jax.errors import UsageError
 
 HELP = "weights between the original PyTorch layouts, Hugging Face folders and ours"
-KINDS = ("native", "original", "huggingface")
+# Where it is not safetensors: as published.
+_FILE_FORMATS = {"p_tuning": "bin"}
+KINDS = ("native", "original", "huggingface", "p_tuning")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("source", metavar="SOURCE", help="a checkpoint of any kind, a path or URL")
     parser.add_argument("destination", metavar="DESTINATION", help="a new folder")
-    parser.add_argument("--to", default="native", choices=KINDS, help="what is written")
+    parser.add_argument(
+        "--to",
+        default="native",
+        choices=KINDS,
+        help="what is written; p_tuning: a trained prefix of ChatGLM alone, as published",
+    )
     parser.add_argument(
         "--model_parallel_size",
         type=int,
@@ -74,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--file_format",
         choices=("safetensors", "bin"),
-        help="files with weights of --to huggingface (safetensors)",
+        help="files with weights of --to huggingface (safetensors) and p_tuning (bin)",
     )
     parser.add_argument(
         "--dtype", choices=("float16", "bfloat16", "float32"), help="of all tensors (as stored)"
@@ -124,7 +131,8 @@ def run(arguments: argparse.Namespace) -> int:
         num_attention_heads=arguments.num_attention_heads,
         ignore_extra=arguments.ignore_extra,
         base=arguments.base,
-        file_format=arguments.file_format or "safetensors",
+        file_format=arguments.file_format
+        or ("bin" if arguments.to == "p_tuning" else "safetensors"),
     )
     for line in report.lines():
         print(line)
@@ -151,8 +159,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"--model_parallel_size is for --to original; --to {arguments.to} has no ranks"
         )
-    if arguments.file_format is not None and arguments.to != "huggingface":
-        raise UsageError(f"--file_format is for --to huggingface, but --to is {arguments.to}")
+    if arguments.file_format is not None and arguments.to not in ("huggingface", "p_tuning"):
+        raise UsageError(
+            f"--file_format is for --to huggingface and p_tuning, but --to is {arguments.to}"
+        )
     for name in ("new_positions", "seed"):
         if getattr(arguments, name) is not None and arguments.max_sequence_length is None:
             raise UsageError(f"--{name} is for --max_sequence_length, which is not given")

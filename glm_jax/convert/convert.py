@@ -17,6 +17,11 @@ from glm_jax.convert.dimensions import WORD_EMBEDDING, measure
 from glm_jax.convert.infer_config import infer_config
 from glm_jax.convert.layouts.chatglm import ChatGLMSource
 from glm_jax.convert.layouts.chatglm_prefix import PrefixedSource
+from glm_jax.convert.layouts.chatglm_prefix_writer import (
+    PrefixDestination,
+    PrefixFolder,
+    PrefixPart,
+)
 from glm_jax.convert.layouts.chatglm_writer import ChatGLMDestination
 from glm_jax.convert.layouts.huggingface import HuggingFaceSource
 from glm_jax.convert.layouts.huggingface_writer import HuggingFaceDestination
@@ -42,6 +47,8 @@ Stages = Callable[[str, int], AbstractContextManager[Progress]]
 # Checking transposes arrays and computes checksums, and so is bound by the processor.
 CHECKING_THREADS = 2
 
+P_TUNING = "p_tuning"
+
 
 def convert(
     path: str | os.PathLike[str],
@@ -63,7 +70,7 @@ def convert(
     Args:
       path: an original checkpoint, a Hugging Face folder or a run folder.
       out: a folder that doesn't exist or is empty.
-      kind: "native", "original" or "huggingface".
+      kind: "native", "original", "huggingface", or "p_tuning" for the prefix of P-tuning v2 alone.
       stages: shows the progress.
       model_parallel_size: files that an original checkpoint is split into.
       changes: what is changed on the way.
@@ -84,6 +91,9 @@ def convert(
     ):
         changed, order = _changed(opened, changes or Changes())
         config = _config(opened, changed, num_attention_heads)
+        if kind == P_TUNING:
+            changed = PrefixPart(changed)
+            order = [name for name in order if name in changed.tensors]
         plan = _Plan(kind, opened, changed, order, config, model_parallel_size, file_format)
         _check_vocabulary(plan)
         fault = FaultWatch()
@@ -174,37 +184,34 @@ def _write_and_compare(
         destination.finish()
     side_files = _copy_side_files(plan.opened, plan.config, folder, plan.kind)
     with stages("checking", plan.num_bytes) as progress:
-        heads = plan.config.num_attention_heads
-        _read_back(folder, heads, plan.source, checksums, progress)
+        _read_back(folder, plan, checksums, progress)
     return side_files
 
 
 def _copy_side_files(opened: WeightSource, config: Any, folder: Path, kind: str) -> tuple[str, ...]:
     """Copies the side files of a checkpoint; returns the files' names."""
-    copied = copy_side_files(_folder_of(opened), opened.kind, folder, kind)
+    written = "huggingface" if kind == P_TUNING else kind
+    copied = copy_side_files(_folder_of(opened), opened.kind, folder, written)
     if kind == "native" and opened.kind != "native" and type(config) is GLMConfig:
         write_evaluation_settings(folder, config)
     return tuple(map(str, copied))
 
 
-def _read_back(
-    folder: Path,
-    num_attention_heads: int,
-    source: WeightSource,
-    checksums: Mapping[str, int],
-    progress: Progress,
-) -> None:
+def _read_back(folder: Path, plan: _Plan, checksums: Mapping[str, int], progress: Progress) -> None:
     """Compares what was written with what was read.
 
     Raises:
       RunError: it isn't the same.
     """
+
+    def opened() -> WeightSource:
+        if plan.kind == P_TUNING:
+            return PrefixFolder(folder, plan.config.num_layers)
+        return open_source(folder, plan.config.num_attention_heads)
+
     with ExitStack() as stack:
-        written = [
-            stack.enter_context(open_source(folder, num_attention_heads))
-            for _ in range(CHECKING_THREADS)
-        ]
-        compare(written, source, checksums, progress)
+        written = [stack.enter_context(opened()) for _ in range(CHECKING_THREADS)]
+        compare(written, plan.source, checksums, progress)
 
 
 def _new_destination(folder: Path, plan: _Plan, checksums: Mapping[str, int]) -> WeightDestination:
@@ -220,6 +227,9 @@ def _new_destination(folder: Path, plan: _Plan, checksums: Mapping[str, int]) ->
             )
         heads, ranks = plan.config.num_attention_heads, plan.model_parallel_size
         return OriginalDestination(folder, order, tensors, metadata.iteration, ranks, heads)
+    if isinstance(plan.source, PrefixPart):
+        network = plan.source.network
+        return PrefixDestination(folder, order, network, metadata, file_format=plan.file_format)
     chatglm = isinstance(plan.config, ChatGLMConfig)
     destination = ChatGLMDestination if chatglm else HuggingFaceDestination
     return destination(folder, order, tensors, metadata, file_format=plan.file_format)

@@ -22,6 +22,7 @@ from glm_jax.model.kv_cache import (
     pages_in_use,
 )
 from glm_jax.model.quantized import quantized
+from glm_jax.model.quantized_product import column_blocks
 from glm_jax.model.row_linear import RowLinear, few_rows_product
 from glm_jax.model.self_attention import AttentionExtras
 
@@ -131,7 +132,10 @@ def by_layer(params: PyTree) -> PyTree:
     others = {name: leaf for name, leaf in params.items() if name != "layers"}
 
     def of_layer(keys: tuple[Any, ...], leaf: Shaped[Array, "N ..."], number: int):
-        return jnp.moveaxis(leaf[number], 0, -1) if keys[-1].key == "kernel" else leaf[number]
+        if keys[-1].key != "kernel":
+            return leaf[number]
+        quantized = leaf.dtype == jnp.int8
+        return column_blocks(leaf[number]) if quantized else jnp.moveaxis(leaf[number], 0, -1)
 
     layers = {
         f"blocks_{number}": jax.tree_util.tree_map_with_path(

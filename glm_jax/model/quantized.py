@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int8
 
 from glm_jax.model.dropout import Dropout
 from glm_jax.model.layers import Linear, LinearKind
-from glm_jax.model.quantized_product import row_products, unpack_int4
+from glm_jax.model.quantized_product import num_lanes, row_products, unpack_int4
 from glm_jax.model.row_linear import RowLinear
 
 
@@ -63,27 +63,28 @@ class Int4Linear(QuantizedLinear):
 
 
 class QuantizedRowLinear(QuantizedLinear):
-    """`RowLinear` with an int8 kernel [*features, I], expanded block by block."""
+    """`RowLinear` with an int8 kernel as `column_blocks` makes it."""
 
     @nn.compact
     def __call__(
         self, inputs: Float[Array, "... I"], dropout: Dropout | None = None
     ) -> Float[Array, "... O"]:
-        in_features = inputs.shape[-1]
+        in_features, (*leading, columns) = inputs.shape[-1], self.features
         rows = inputs.astype(jnp.dtype(self.dtype)).reshape(-1, in_features)
-        axes = (*self.axes[1:], self.axes[0])
-        kernel = self.integer_parameter(axes, (*self.features, self.stored_size(in_features)))
-        products = row_products(rows, kernel.reshape(-1, kernel.shape[-1]))
-        outputs = products.reshape(-1, *self.features) * self.scales() + self.bias_parameter()
+        lanes = num_lanes(columns)
+        axes = (*self.axes[1:], self.axes[0], "lanes")
+        shape = (*leading, columns // lanes, self.stored_size(in_features), lanes)
+        products = row_products(rows, self.integer_parameter(axes, shape))
+        outputs = products * self.scales() + self.bias_parameter()
         return outputs.reshape(*inputs.shape[:-1], *self.features)
 
     def stored_size(self, in_features: int) -> int:
-        """Bytes of a row of the kernel."""
+        """Bytes of a column of the kernel."""
         return in_features
 
 
 class Int4RowLinear(QuantizedRowLinear):
-    """`QuantizedRowLinear` with two columns of the kernel [*features, I / 2] in one byte."""
+    """`QuantizedRowLinear` with two rows of the kernel in one byte."""
 
     def stored_size(self, in_features: int) -> int:
         """As `QuantizedRowLinear.stored_size`."""

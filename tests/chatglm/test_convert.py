@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -214,3 +215,25 @@ def test_a_prefix_without_its_base_is_refused():
 def test_the_original_code_has_no_such_network(tmp_path):
     with pytest.raises(UsageError, match="has neither ChatGLM nor quantized matrices"):
         convert(FOLDER / "ckpt", tmp_path / "out", "original", stages=stages)
+
+
+@pytest.mark.parametrize("file_format", ["safetensors", "bin"])
+@pytest.mark.parametrize("name", PREFIXES)
+def test_a_prefix_alone_is_written_and_laid_over_its_base_again(name, file_format, tmp_path):
+    base, ours, alone, again = (FOLDER / "ckpt", *(tmp_path / n for n in ("a", "b", "c")))
+    convert(FOLDER / name, ours, "native", stages=stages, base=base)
+    convert(ours, alone, "p_tuning", stages=stages, file_format=file_format)
+    assert_same_files(tensors_of(alone), tensors_of(FOLDER / name))
+    config = json.loads((FOLDER / name / "config.json").read_text())
+    written = json.loads((alone / "config.json").read_text())
+    for field in ("pre_seq_len", "prefix_projection", "num_layers", "vocab_size"):
+        assert written[field] == config[field]
+    convert(alone, again, "native", stages=stages, base=base)
+    expected, found = load(ours)[1], load(again)[1]
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_network_without_a_prefix_has_none_to_write(tmp_path):
+    with pytest.raises(UsageError, match="has no prefix of P-tuning v2 to write"):
+        convert(FOLDER / "ckpt", tmp_path / "alone", "p_tuning", stages=stages)
+    assert not (tmp_path / "alone").exists()

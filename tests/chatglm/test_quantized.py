@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from glm_jax.convert.quantize import expand_rows, pack_int4, quantize_rows, unpack_int4
 from glm_jax.model import GLMConfig, decoding_network, decoding_params, network_of
 from glm_jax.model.initial import initial_params
-from glm_jax.model.quantized_product import num_blocks, row_products
+from glm_jax.model.quantized_product import _products, column_blocks, row_products
 
 BITS = {"int8": 8, "int4": 4}
 
@@ -47,23 +47,34 @@ def test_no_element_is_further_than_half_a_step(bits, dtype):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
-@pytest.mark.parametrize("packed", [False, True])
-def test_products_block_by_block_are_products(rows, packed, monkeypatch):
-    monkeypatch.setattr("glm_jax.model.quantized_product._BLOCK_BYTES", 64 * 4 * 10)
+@pytest.mark.parametrize("per_byte", [1, 2])
+@pytest.mark.parametrize("shape", [(64, 3, 24), (272, 134), (1280, 512), (74, 7)])
+@pytest.mark.parametrize("platform", ["cpu", "default"])
+def test_products_of_every_shape(rows, per_byte, shape, platform, monkeypatch):
+    """Blocks of one and of several tiles, and sizes that few numbers divide."""
+    monkeypatch.setattr("glm_jax.model.quantized_product._TILE_ROWS", 320)
+    if platform == "default":
+        monkeypatch.setattr("glm_jax.model.quantized_product._on_cpu", _products)
     draw = np.random.default_rng(0)
-    integers = draw.integers(-8, 8, (60, 64)).astype(np.int8)
-    inputs = draw.normal(size=(rows, 64)).astype(np.float32)
-    stored = pack_int4(integers) if packed else integers
-    found = jax.jit(lambda *given: row_products(*given))(inputs, jnp.asarray(stored))
-    np.testing.assert_allclose(found, inputs @ integers.T.astype(np.float32), atol=1e-4)
+    integers = draw.integers(-8, 8, shape).astype(np.int8)
+    inputs = draw.normal(size=(rows, shape[0])).astype(np.float32)
+    stored = integers
+    if per_byte == 2:
+        stored = pack_int4(integers.reshape(shape[0], -1).T).T.reshape(-1, *shape[1:])
+    kernel = column_blocks(jnp.asarray(stored))
+    assert kernel.shape[-2] * per_byte == shape[0] and kernel.shape[-1] <= 128
+    found = jax.jit(lambda *given: row_products(*given))(inputs, kernel)
+    expected = np.einsum("ri,i...->r...", inputs.astype(np.float64), integers)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_blocks_divide_and_are_small_enough():
-    for size in (1, 7, 96, 12288, 16384):
-        for width in (64, 4096, 65536):
-            count = num_blocks(size, 4 * width)
-            assert size % count == 0
-            assert count == size or size // count * 4 * width <= 2 << 20
+def test_small_inputs_of_int4_do_not_vanish():
+    """The numbers are scaled by powers of two on the way."""
+    stored = jnp.full((4, 8), 0x7F, jnp.int8)  # 7 and -1
+    for dtype, value in ((jnp.float32, 1e-25), (jnp.bfloat16, 1e-25), (jnp.float16, 1e-4)):
+        found = row_products(jnp.full((1, 8), value, dtype), column_blocks(stored))
+        assert found.dtype == dtype
+        np.testing.assert_allclose(np.asarray(found, np.float64), 4 * 6 * value, rtol=2e-2)
 
 
 @pytest.mark.parametrize("quantization", ["int8", "int4"])

@@ -16,12 +16,12 @@ from tests.tokenizer.chatglm_stand_in import stand_in_model, stand_in_tokenizer
 
 HIDDEN, LAYERS, HEADS, VOCABULARY = 64, 3, 4, 704
 WAYS = {
-    "prefix": ["prefix.num_tokens=64", "prefix.dropout=0.0", "optimizer.learning_rate=5e-2"],
+    "prefix": ["prefix.num_tokens=64", "prefix.dropout=0.0", "optimizer.learning_rate=2e-2"],
     "projected_prefix": [
         *("prefix.num_tokens=64", "prefix.projection=True", "prefix.dropout=0.0"),
         "optimizer.learning_rate=1e-2",
     ],
-    "lora": ["lora.rank=4", "optimizer.learning_rate=1e-2"],
+    "lora": ["lora.rank=8", "optimizer.learning_rate=1e-2"],
     "full": ["optimizer.learning_rate=3e-3"],
 }
 SETTINGS = """
@@ -94,16 +94,17 @@ def write_chatglm(folder: Path) -> Path:
     return folder
 
 
-def write_answers(folder: Path, number: int) -> Path:
-    """Questions of two words with an answer for each."""
+def write_answers(folder: Path, number: int, shift: int = 0) -> Path:
+    """Questions of two words with an answer for each; another one for another shift."""
     words = ["the", "a", "one", "two", "red", "blue", "old", "new", "big", "bad"]
     folder.mkdir(parents=True)
     lines = [
         {
             "prompt": f"{words[index % 10]} {words[index // 10]}",
-            "response": f"{words[(3 * index + 1) % 10]} {words[(7 * index + index // 10) % 10]}",
+            "response": f"{words[(3 * n + 1) % 10]} {words[(7 * n + n // 10) % 10]}",
         }
         for index in range(number)
+        for n in [index + shift * (index // 10 + 1)]
     ]
     for name in ("train.jsonl", "dev.jsonl"):
         (folder / name).write_text("\n".join(map(json.dumps, lines)))
@@ -159,6 +160,38 @@ def test_outputs_can_be_drawn(folder, tmp_path):
         lines = (tmp_path / name / "predictions.jsonl").open()
         texts.append([json.loads(line)["texts"] for line in lines])
     assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory) -> Path:
+    """A network that has learnt other answers: prefixes steer what a network can do already."""
+    made = tmp_path_factory.mktemp("trained")
+    other = write_answers(made / "data", 100, shift=5)
+    settings = [f"seq2seq.data={other}", *by_heart(60), *WAYS["full"]]
+    assert finetune(folder, made / "run", *settings) == 0
+    return made / "run"
+
+
+def by_heart(epochs: int) -> list[str]:
+    return [
+        f"finetune.epochs={epochs}",
+        f"finetune.evaluate_every_epochs={epochs}",
+        "finetune.batch_size=10",
+        "finetune.log_every=20",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_fifty_answers_are_learnt_by_heart(folder, trained, tmp_path, way):
+    pytest.importorskip("jieba")
+    data = write_answers(tmp_path / "data", 50)
+    paths = [f"seq2seq.data={data}", f"finetune.initial_weights={trained}"]
+    epochs = {"full": 60, "lora": 100}.get(way, 200)
+    assert finetune(folder, tmp_path / "run", *paths, *by_heart(epochs), *WAYS[way]) == 0
+    outputs = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").open()]
+    answers = [json.loads(line)["response"] for line in (data / "dev.jsonl").open()]
+    assert [output["texts"][0] for output in outputs] == answers
 
 
 @pytest.mark.slow

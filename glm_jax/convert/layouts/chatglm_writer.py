@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ class ChatGLMDestination:
         dimensions = measure(tensors, str(folder), lambda _: str(folder), rotary=True)
         self._config = chatglm_config_fields(dimensions, self._heads, metadata.huggingface_config)
         self._repeats_words = LM_HEAD not in metadata.omitted
-        stored = _stored_tensors(dimensions, tensors, self._repeats_words)
+        stored = stored_tensors(dimensions, tensors, repeats_words=self._repeats_words)
         self._constants: dict[str, np.ndarray] = {}
         if INVERSE_FREQUENCY not in metadata.omitted:
             constant = inverse_frequency(
@@ -71,8 +71,7 @@ class ChatGLMDestination:
             names = [f"transformer.layers.{layer}{INVERSE_FREQUENCY}" for layer in layers]
             self._constants = dict.fromkeys(names, constant)
             stored |= dict.fromkeys(names, TensorInfo(constant.shape, constant.dtype))
-        self._parts: dict[str, dict[int, np.ndarray]] = {}
-        self._num_layers = dimensions.num_layers
+        self._parts = LayerParts(dimensions.num_layers)
         self._files = ShardedWriter(folder, stored, file_format, max_shard_bytes)
 
     def write(self, name: str, tensor: np.ndarray) -> None:
@@ -81,13 +80,12 @@ class ChatGLMDestination:
         Raises:
           RunError: the disk failed.
         """
-        if (spread := _spread_name(name)) is not None:
-            self._write_part(spread, name, tensor)
-            return
-        stored = np.ascontiguousarray(to_heads(tensor, self._heads)) if is_fused(name) else tensor
-        self._files.write(file_name(name), stored)
+        if is_fused(name):
+            tensor = np.ascontiguousarray(to_heads(tensor, self._heads))
+        for stored, complete in self._parts.add(name, tensor):
+            self._files.write(stored, complete)
         if self._repeats_words and name.startswith(_WORDS):
-            self._files.write(name.replace(_WORDS, LM_HEAD), stored)
+            self._files.write(name.replace(_WORDS, LM_HEAD), tensor)
 
     def finish(self) -> None:
         """Writes what remains: the constants, the index and config.json.
@@ -100,20 +98,32 @@ class ChatGLMDestination:
         self._files.finish()
         write_config(self._folder, self._config)
 
-    def _write_part(self, spread: str, name: str, tensor: np.ndarray) -> None:
-        """Keeps one layer's part of a prefix until all are there."""
+
+class LayerParts:
+    """Keeps the layers' parts of a prefix until those of all layers are there."""
+
+    def __init__(self, num_layers: int) -> None:
+        self._num_layers = num_layers
+        self._parts: dict[str, dict[int, np.ndarray]] = {}
+
+    def add(self, name: str, tensor: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """The tensors of a file that are complete with this one, under their names there."""
+        spread = _spread_name(name)
+        if spread is None:
+            yield file_name(name), tensor
+            return
         found = find(name)
         assert found is not None and found[1] is not None
         parts = self._parts.setdefault(spread, {})
         parts[found[1]] = tensor
         if len(parts) == self._num_layers:
             ordered = [parts[layer] for layer in range(self._num_layers)]
-            self._files.write(spread, np.concatenate(ordered, axis=_layer_axis(spread)))
             del self._parts[spread]
+            yield spread, np.concatenate(ordered, axis=_layer_axis(spread))
 
 
-def _stored_tensors(
-    dimensions: Dimensions, tensors: Mapping[str, TensorInfo], repeats_words: bool
+def stored_tensors(
+    dimensions: Dimensions, tensors: Mapping[str, TensorInfo], *, repeats_words: bool
 ) -> dict[str, TensorInfo]:
     """What the files hold besides the constants, the repeated word embedding last."""
     stored: dict[str, TensorInfo] = {}
