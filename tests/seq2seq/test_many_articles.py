@@ -18,6 +18,7 @@ __all__ = ["start_processes"]  # a fixture
 ARTICLES, LENGTH = 1000, 600
 NUM_KILLS = 5
 MAX_WASTED = 0.15
+MIN_LENGTHS = 20  # of outputs, out of 33
 SCORE_TOLERANCE = 1e-5
 POLL_SECONDS = 0.5
 
@@ -83,8 +84,11 @@ def articles(tmp_path_factory, start_command):
 def test_one_device_wastes_little_on_padding_and_idle_rows(articles):
     used = usage_of(articles[2])
     print(f"one device: {used}")
+    outputs = read_outputs(articles[2])
+    assert len(outputs) == ARTICLES
+    # Texts end at different steps, so that slots have to be filled again.
+    assert len({len(ids) for output in outputs for ids in output["ids"]}) >= MIN_LENGTHS
     assert used["wasted_share"] <= MAX_WASTED
-    assert len(read_outputs(articles[2])) == ARTICLES
 
 
 @pytest.mark.slow
