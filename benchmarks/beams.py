@@ -7,7 +7,8 @@ Both summarise the same number of articles with the same number of beams and of 
 hypothesis may end early), with random weights, float32 and as many threads. GLM-Base has 12 layers
 of 768 that read the article and write the summary; BART-Base has 6 that read and 6 that write, and
 attend to the article as well. The transformers library searches all articles in one batch, and so
-do we. Runs alternate in one process, and the fastest of each counts.
+do we. Runs alternate in one process, and the fastest of each counts. Summaries of a single token
+show what reading the articles costs.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ LAYERS, HIDDEN, HEADS, WORDS = 12, 768, 12, 30_592
 BART_LAYERS, BART_WORDS = 6, 50_265
 POSITIONS = 1024
 
-# Seconds to summarise a batch.
-Run = Callable[[], float]
+# Summarises a batch in a number of new tokens; returns wall and CPU seconds.
+Run = Callable[[int], tuple[float, float]]
 
 
 def main() -> None:
@@ -43,25 +44,32 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    sizes = (arguments.articles, arguments.source, arguments.tokens, arguments.beams)
+    sizes = (arguments.articles, arguments.source, arguments.beams)
     runs: dict[str, Run] = {"glm_jax": glm_jax_run(*sizes), "BART-Base": bart_run(*sizes)}
-    print("{} articles of {} tokens, {} new ones, {} beams".format(*sizes))
-    measured: dict[str, list[float]] = {name: [] for name in runs}
+    print("{} articles of {} tokens, {} beams".format(*sizes))
+    for tokens in (1, arguments.tokens):
+        best = measure(runs, tokens, arguments.repeats)
+        for name, (seconds, cpu_seconds) in best.items():
+            rate = arguments.articles * tokens / seconds
+            ratio = seconds / best["glm_jax"][0]
+            print(
+                f"  {name:10} {tokens:4} new {seconds:7.2f} s (CPU {cpu_seconds:6.2f} s) "
+                f"{rate:7.1f} tokens/s   glm_jax is {ratio:5.2f}x as fast"
+            )
+
+
+def measure(runs: dict[str, Run], tokens: int, repeats: int) -> dict[str, tuple[float, float]]:
+    """Wall and CPU seconds of the fastest of some alternating runs, after one of each."""
     for run in runs.values():
-        run()
-    for _ in range(arguments.repeats):
+        run(tokens)
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for _ in range(repeats):
         for name, run in runs.items():
-            measured[name].append(run())
-    best = {name: min(seconds) for name, seconds in measured.items()}
-    for name, seconds in best.items():
-        rate = arguments.articles * arguments.tokens / seconds
-        ratio = seconds / best["glm_jax"]
-        print(
-            f"  {name:10} {seconds:7.2f} s {rate:7.1f} tokens/s   glm_jax is {ratio:5.2f}x as fast"
-        )
+            measured[name].append(run(tokens))
+    return {name: min(times) for name, times in measured.items()}
 
 
-def glm_jax_run(articles: int, source: int, tokens: int, beams: int) -> Run:
+def glm_jax_run(articles: int, source: int, beams: int) -> Run:
     """Our search."""
     import dataclasses
 
@@ -89,20 +97,20 @@ def glm_jax_run(articles: int, source: int, tokens: int, beams: int) -> Run:
     decoder = make_decoder(GLM(config), params, {"sop": 1, "eop": 2}, ends=("eop",))
     decoder = dataclasses.replace(decoder, prompt_multiple=PROMPT_MULTIPLE)
     draw = np.random.default_rng(0)
-    sampling = Sampling(max_blank_length=tokens, min_blank_length=tokens, beams=beams)
 
-    def run() -> float:
+    def run(tokens: int) -> tuple[float, float]:
+        sampling = Sampling(max_blank_length=tokens, min_blank_length=tokens, beams=beams)
         prompts = [Prompt(draw.integers(3, WORDS, source).tolist(), [1]) for _ in range(articles)]
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         found = beam_search(decoder, prompts, sampling, num_texts=articles)
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started, time.process_time() - cpu_started
         assert all(len(best.blank.ids) == tokens for ((best, *_),) in found)
         return seconds
 
     return run
 
 
-def bart_run(articles: int, source: int, tokens: int, beams: int) -> Run:
+def bart_run(articles: int, source: int, beams: int) -> Run:
     """The transformers library's BART-Base."""
     import torch
     from transformers import BartConfig, BartForConditionalGeneration
@@ -122,13 +130,13 @@ def bart_run(articles: int, source: int, tokens: int, beams: int) -> Run:
     model: Any = BartForConditionalGeneration(config).eval()
 
     @torch.inference_mode()
-    def run() -> float:
+    def run(tokens: int) -> tuple[float, float]:
         ids = torch.randint(3, BART_WORDS, (articles, source))
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         output = model.generate(
             ids, num_beams=beams, min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False
         )
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started, time.process_time() - cpu_started
         assert output.shape[1] >= tokens
         return seconds
 

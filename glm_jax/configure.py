@@ -78,10 +78,11 @@ def read_configuration(
 
 def read_any_configuration(
     gin_files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ()
-) -> RunConfig | FinetuneRunConfig:
-    """`read_configuration` of finetuning, if the section `finetune` is set, or of pretraining."""
+) -> RunConfig | FinetuneRunConfig | Seq2SeqRunConfig:
+    """`read_finetuning`, if the section `finetune` is set, or `read_configuration` of
+    pretraining."""
     bound = _read_bound_values(gin_files, bindings)
-    return build_known(FinetuneRunConfig if bound["finetune"] else RunConfig, bound)
+    return _finetuning(bound) if bound["finetune"] else build_known(RunConfig, bound)
 
 
 def read_finetuning(
@@ -89,7 +90,10 @@ def read_finetuning(
 ) -> FinetuneRunConfig | Seq2SeqRunConfig:
     """`read_configuration` of a task that writes texts, if the section `seq2seq` is set, or of
     another one."""
-    bound = _read_bound_values(gin_files, bindings)
+    return _finetuning(_read_bound_values(gin_files, bindings))
+
+
+def _finetuning(bound: Mapping[str, Mapping[str, Any]]) -> FinetuneRunConfig | Seq2SeqRunConfig:
     return build_known(Seq2SeqRunConfig if bound["seq2seq"] else FinetuneRunConfig, bound)
 
 

@@ -52,7 +52,7 @@ class TaskEvaluation:
         """What sets the data."""
         if not self.data:
             return []
-        is_stored = self.data.startswith(TFDS_PREFIX) and section != "language_model"
+        is_stored = self.data.startswith(TFDS_PREFIX)
         data = self.data if is_stored else str(resolve_path(self.data, "--data"))
         return [f"{section}.data={data!r}"]
 

@@ -12,8 +12,9 @@ from glm_jax.compile.step import compile_step
 from glm_jax.compile.topology import Topology
 from glm_jax.configure import PACKAGE, read_configuration
 from glm_jax.errors import UsageError
-from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.finetune.config import FinetuneBaseConfig, FinetuneRunConfig
 from glm_jax.model.config import GLMConfig
+from glm_jax.seq2seq.config import Seq2SeqRunConfig
 from glm_jax.train.config import RunConfig
 
 MODELS = "configs/models"
@@ -27,7 +28,7 @@ class _ModelFile:
 
 
 def compile_any_step(
-    config: RunConfig | FinetuneRunConfig,
+    config: RunConfig | FinetuneRunConfig | Seq2SeqRunConfig,
     topology: Topology,
     name: str,
     compiler_options: Mapping[str, str | bool | int],
@@ -43,7 +44,7 @@ def compile_any_step(
     Raises:
       UsageError: also for a network that is not known, or given twice.
     """
-    if isinstance(config, FinetuneRunConfig):
+    if not isinstance(config, RunConfig):
         network = network_of(config, model_file)
         return compile_finetune_step(config, network, topology, name, compiler_options)
     if model_file is not None:
@@ -51,7 +52,7 @@ def compile_any_step(
     return compile_step(config, topology, name, compiler_options)
 
 
-def network_of(config: FinetuneRunConfig, model_file: str | None = None) -> GLMConfig:
+def network_of(config: FinetuneBaseConfig, model_file: str | None = None) -> GLMConfig:
     """The network that a finetuning run starts from, without its weights.
 
     Raises:

@@ -28,6 +28,7 @@ from glm_jax.compile.tpu_flags import compiler_options
 from glm_jax.configure import read_any_configuration
 from glm_jax.errors import RunError, UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.seq2seq.config import Seq2SeqRunConfig
 from glm_jax.train.config import RunConfig
 from glm_jax.train.run_folder import gin_text
 
@@ -142,7 +143,7 @@ def bring_up_to_date(hardware: HardwareConfig, path: Path, *, redo: bool) -> Non
     path.write_text(json.dumps({"digest": digest, **values}, indent=1) + "\n")
 
 
-def configuration_digest(config: RunConfig | FinetuneRunConfig) -> str:
+def configuration_digest(config: RunConfig | FinetuneRunConfig | Seq2SeqRunConfig) -> str:
     """Changes with every value of the configuration."""
     return hashlib.sha256(gin_text(config).encode()).hexdigest()[:16]
 

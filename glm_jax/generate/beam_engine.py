@@ -154,7 +154,8 @@ class BeamEngine:
         free = [slot for slot, text in enumerate(self._texts) if text is None]
         at_once = self._decoder.num_shards
         for first in range(0, len(texts), at_once):
-            self._read(texts[first : first + at_once], free[first : first + at_once])
+            group = texts[first : first + at_once]
+            self._read(group, free[first : first + len(group)])
 
     def _read(self, texts: Sequence[tuple[int, Prompt]], slots: Sequence[int]) -> None:
         """Reads texts into slots, one on each device."""
@@ -164,7 +165,7 @@ class BeamEngine:
         self.usage.read_seconds += time.perf_counter() - start
         self._search = self._search._replace(cache=cache)
         beams, first = self._sampling.beams, self._first_length
-        for (text, prompt), slot in zip(texts, slots, strict=False):
+        for (text, prompt), slot in zip(texts, slots, strict=True):
             for row in range(slot * beams, (slot + 1) * beams):
                 put_text(self._rows, row, prompt, self._decoder.blank_start)
                 put_settings(self._rows.settings, row, self._sampling, 0)

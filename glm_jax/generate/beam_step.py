@@ -97,7 +97,8 @@ def best_candidates(
     """The `count` best continuations over all beams of each text."""
     num_texts, num_beams, vocab_size = scores.shape
     sums = (total[..., None] + scores).reshape(num_texts, num_beams * vocab_size)
-    best, index = jax.lax.top_k(sums, count)
+    # Slices of the result that reach the compiler's top-k make a CPU sort the vocabulary instead.
+    best, index = jax.lax.optimization_barrier(jax.lax.top_k(sums, count))
     return Candidates(best, index // vocab_size, index % vocab_size)
 
 

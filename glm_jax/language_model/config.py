@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from glm_jax import validation
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import TokenizerConfig
+from glm_jax.io.tfds import TFDS_PREFIX
 from glm_jax.language_model.tasks import LANGUAGE_MODEL_TASKS
 from glm_jax.language_model.windows import check_stride
 from glm_jax.parallel.mesh import MeshConfig
@@ -19,7 +20,8 @@ class LanguageModelConfig:
 
     Attributes:
       name: one of `LANGUAGE_MODEL_TASKS`.
-      data: the file.
+      data: the file, or a data set that TFDS has prepared, "tfds:NAME[/CONFIG]".
+      split: of a data set of TFDS.
       sequence_length: L; 0 for the longest that the network has positions for.
       stride: tokens from one window to the next; 0 for a quarter of L.
       unidirectional: whether context is read from left to right.
@@ -30,6 +32,7 @@ class LanguageModelConfig:
 
     name: str
     data: str
+    split: str = "test"
     sequence_length: int = 0
     stride: int = 0
     unidirectional: bool = False
@@ -51,6 +54,13 @@ class LanguageModelConfig:
             raise UsageError(
                 "language_model.stride is for documents; a passage of LAMBADA is one window"
             )
+        if self.split != "test" and not self.is_stored:
+            raise UsageError("language_model.split is for data sets of TFDS; a file has no splits")
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the data are a data set of TFDS."""
+        return self.data.startswith(TFDS_PREFIX)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from glm_jax.language_model.perplexity import (
     rows_of_documents,
 )
 from glm_jax.language_model.score import TokenScores, score_rows
+from glm_jax.language_model.stored import stored_documents, stored_passages
 from glm_jax.language_model.windows import WindowLayout
 from glm_jax.model import GLM
 from glm_jax.parallel.mesh import check_batch_size, make_mesh
@@ -90,17 +91,29 @@ def evaluate_language_model(
     check_batch_size(settings.batch_size, mesh)
     tokenizer = find_tokenizer(config.tokenizer, str(checkpoint))
     check_tokens(tokenizer)
-    file = resolve_path(settings.data, "language_model.data")
     # Before weights are loaded, which takes long.
     is_lambada = settings.name == "lambada"
-    passages = read_lambada(file) if is_lambada else []
-    documents = [] if is_lambada else read_documents(file, settings.name, tokenizer)
+    passages = _read_passages(settings) if is_lambada else []
+    documents = [] if is_lambada else _read_documents(settings, tokenizer)
     heads = settings.num_attention_heads or None
     model, params = load_glm(checkpoint, num_attention_heads=heads, mesh=mesh, ignore_extra=True)
     check_vocabulary(tokenizer, model.config.vocab_size, str(checkpoint))
     scorer = _Scorer(settings, model, params, tokenizer, mesh)
     with jax.set_mesh(mesh):
         return _last_words(scorer, passages) if is_lambada else _perplexities(scorer, documents)
+
+
+def _read_passages(settings: LanguageModelConfig) -> list[str]:
+    if settings.is_stored:
+        return stored_passages(settings.data, settings.split)
+    return read_lambada(resolve_path(settings.data, "language_model.data"))
+
+
+def _read_documents(settings: LanguageModelConfig, tokenizer: Tokenizer) -> list[Document]:
+    if settings.is_stored:
+        return stored_documents(settings.data, settings.name, settings.split, tokenizer)
+    file = resolve_path(settings.data, "language_model.data")
+    return read_documents(file, settings.name, tokenizer)
 
 
 def sequence_length_of(settings: LanguageModelConfig, num_positions: int) -> int:

@@ -5,13 +5,15 @@ Source: reference-finetune.md, section 10, and section 14, fault 7.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from etils import epath
 
 from glm_jax.errors import UsageError
 from glm_jax.language_model.windows import part_b_row
 from glm_jax.seq2seq.files import existing
-from glm_jax.tasks.files import json_lines
-from glm_jax.tasks.sequence import Row
+from glm_jax.tasks.files import Row, json_lines, origin_of
+from glm_jax.tasks.sequence import Row as TokenRow
 from glm_jax.tokenizer import Tokenizer
 
 
@@ -21,23 +23,33 @@ def read_lambada(file: epath.Path) -> list[str]:
     Raises:
       UsageError: the file is missing, or a line has no passage of two words.
     """
-    passages = []
-    for number, row in enumerate(json_lines(existing(file)), 1):
-        text = row.get("text")
-        if not isinstance(text, str) or len(text.split()) < 2:
-            raise UsageError(
-                f"{file}, line {number}: expected a passage of two words or more in the field "
-                f"'text', found {text!r}"
-            )
-        passages.append(text)
+    passages = passages_of(json_lines(existing(file)), "text")
     if not passages:
         raise UsageError(f"{file} has no passages")
     return passages
 
 
+def passages_of(rows: Sequence[Row], field: str) -> list[str]:
+    """The passages in a field of rows.
+
+    Raises:
+      UsageError: a row has no passage of two words.
+    """
+    passages = []
+    for number, row in enumerate(rows):
+        text = row.get(field)
+        if not isinstance(text, str) or len(text.split()) < 2:
+            raise UsageError(
+                f"{origin_of(row, number)}: expected a passage of two words or more in the field "
+                f"{field!r}, found {text!r}"
+            )
+        passages.append(text)
+    return passages
+
+
 def lambada_row(
     passage: str, tokenizer: Tokenizer, sequence_length: int, *, unidirectional: bool = False
-) -> Row:
+) -> TokenRow:
     """A row in which the tokens of the last word are scored.
 
     Args:

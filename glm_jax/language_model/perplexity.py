@@ -47,19 +47,36 @@ def read_documents(file: epath.Path, task: str, tokenizer: Tokenizer) -> list[Do
     """
     text = read_text(existing(file))
     detokenize = {"wikitext": wikitext, "ptb": ptb}.get(task, unchanged)
-    raw = text.split("\n") if task == "language_model" else [text]
-    documents = [_document(part, detokenize(part), task, tokenizer) for part in raw]
-    # A document of one token has nothing to score; the original fails on it.
-    documents = [document for document in documents if len(document.ids) > 1]
-    if not documents:
-        raise UsageError(f"{file} has no text of two tokens or more")
-    return documents
+    if task == "language_model":
+        return encode_documents(text.split("\n"), tokenizer, str(file))
+    return _scorable([_document(text, detokenize(text), tokenizer)], str(file))
 
 
-def _document(raw: str, text: str, task: str, tokenizer: Tokenizer) -> Document:
-    text = text.strip() if task == "language_model" else text
+def encode_documents(texts: Iterable[str], tokenizer: Tokenizer, source: str) -> list[Document]:
+    """Texts as documents, without the spaces around them.
+
+    Args:
+      texts: of which those without two tokens are left out.
+      tokenizer: of the model.
+      source: where they are from, for messages.
+
+    Raises:
+      UsageError: no text has two tokens.
+    """
+    return _scorable([_document(text, text.strip(), tokenizer) for text in texts], source)
+
+
+def _document(raw: str, text: str, tokenizer: Tokenizer) -> Document:
     ids = tokenizer.encode(text) if text.strip() else []
     return Document(ids, len(raw.strip().split(" ")), len(text.encode()))
+
+
+def _scorable(documents: Iterable[Document], source: str) -> list[Document]:
+    # A document of one token has nothing to score; the original fails on it.
+    found = [document for document in documents if len(document.ids) > 1]
+    if not found:
+        raise UsageError(f"{source} has no text of two tokens or more")
+    return found
 
 
 def rows_of_documents(

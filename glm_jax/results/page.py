@@ -38,8 +38,7 @@ been checked is listed under each table.
   computing, the second none. A report counts for every task whose step has the same network, batch
   and weights to train: that of RTE for WiC and BoolQ too. "no report" means that no step of this
   configuration was compiled: what it needs is not known. `glm-jax compile --gin_file=FILE
-  --topology=v5p:2x2x1` compiles one of a task that is answered by scores; it does not take tasks
-  that write texts.
+  --topology=v5p:2x2x1` compiles one.
 - Checkpoints (`finetune.initial_weights`), data (`task.data`, `seq2seq.data`) and vocabularies are
   where the configuration says, unless a flag such as `--gin.task.data=FOLDER` names another folder.
 

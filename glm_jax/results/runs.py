@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from glm_jax.compile.hardware import HardwareConfig, hardware_configs
 from glm_jax.compile.page import report_path
@@ -16,6 +18,8 @@ from glm_jax.configure import read_any_configuration, read_finetuning
 from glm_jax.finetune.config import FinetuneRunConfig, TokenizerConfig
 from glm_jax.finetune.placeholder import placeholder_batch
 from glm_jax.seq2seq.config import Seq2SeqRunConfig
+from glm_jax.seq2seq.placeholder import placeholder_pairs
+from glm_jax.train.config import RunConfig
 
 RECIPES = Path("configs/finetune")
 HARDWARE = Path("configs/hardware/finetune")
@@ -36,7 +40,7 @@ class CompiledStep:
     """
 
     hardware: HardwareConfig
-    config: FinetuneRunConfig
+    config: FinetuneRunConfig | Seq2SeqRunConfig
     report: StepReport
 
     @property
@@ -118,8 +122,6 @@ def finetuning_run(root: Path, task: str, model: str) -> FinetuningRun:
     """
     path = RECIPES / f"{task}_{model}.gin"
     config = read_finetuning([root / path])
-    if isinstance(config, Seq2SeqRunConfig):
-        return FinetuningRun(path, config, None)
     fitting = [step for step in compiled_steps(root) if is_step_of(step, config)]
     smallest = min(fitting, key=lambda step: step.hardware.chips, default=None)
     return FinetuningRun(path, config, smallest)
@@ -135,7 +137,7 @@ def compiled_steps(root: Path) -> Sequence[CompiledStep]:
         if not file.is_file() or "does_not_fit" in json.loads(file.read_text()):
             continue
         report, config = read_report(file), read_any_configuration([hardware.path])
-        assert isinstance(config, FinetuneRunConfig)
+        assert not isinstance(config, RunConfig)
         mesh, settings = config.mesh.shape(hardware.chips), config.finetune
         expected = (mesh, settings.remat, settings.batch_size)
         if (tuple(report.mesh.values()), report.remat, report.batch_size) == expected:
@@ -143,22 +145,30 @@ def compiled_steps(root: Path) -> Sequence[CompiledStep]:
     return found
 
 
-def is_step_of(step: CompiledStep, config: FinetuneRunConfig) -> bool:
+def is_step_of(step: CompiledStep, config: FinetuneRunConfig | Seq2SeqRunConfig) -> bool:
     """Whether a recipe's step is the compiled one, on that mesh and with that remat.
 
     Steps of tasks are the same if their networks, batches, optimizers and trained weights are.
     """
+    return _described(step.config) == _described(config)
 
-    def described(config: FinetuneRunConfig) -> tuple[object, ...]:
-        shapes = {name: array.shape for name, array in placeholder_batch(config).items()}
-        settings, form = config.finetune, config.task
-        return (
-            *(settings.initial_weights, settings.compute_dtype, settings.accumulation_steps),
-            *(settings.freeze_transformer, settings.tune_prefix_layers, form.cloze),
-            *(config.lora, config.prompt, config.optimizer, config.layout, shapes),
-        )
 
-    return described(step.config) == described(config)
+def _described(config: FinetuneRunConfig | Seq2SeqRunConfig) -> tuple[object, ...]:
+    """What decides on the step of a recipe, without mesh and remat."""
+    settings = config.finetune
+    common = (
+        *(settings.initial_weights, settings.compute_dtype, settings.accumulation_steps),
+        *(settings.freeze_transformer, settings.tune_prefix_layers),
+        *(config.lora, config.optimizer, config.layout),
+    )
+    if isinstance(config, Seq2SeqRunConfig):
+        smoothing = config.seq2seq.label_smoothing > 0
+        return (*common, _shapes(placeholder_pairs(config)), smoothing, config.prefix)
+    return (*common, _shapes(placeholder_batch(config)), config.task.cloze, config.prompt)
+
+
+def _shapes(batch: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in batch.items()}
 
 
 def language_model_command(task: str, length: int, tokenizer: TokenizerConfig, *more: str) -> str:

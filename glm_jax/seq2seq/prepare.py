@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from glm_jax.errors import UsageError
@@ -16,7 +17,7 @@ from glm_jax.finetune.opening import open_devices, open_network, optimizer_of, s
 from glm_jax.finetune.predict import Predictions
 from glm_jax.finetune.prediction_files import prediction_name
 from glm_jax.finetune.prepare import PreparedFinetuning
-from glm_jax.finetune.program import make_finetune_program
+from glm_jax.finetune.program import FinetuneProgram, make_finetune_program
 from glm_jax.finetune.splits import Split
 from glm_jax.model import GLM, GLMConfig, network_of
 from glm_jax.model.chatglm_config import ChatGLMConfig
@@ -45,18 +46,8 @@ def prepare_seq2seq(config: Seq2SeqRunConfig) -> PreparedFinetuning:
     opened = open_network(config, mesh, tokenizer)
     opened = dataclasses.replace(opened, config=with_prefix(config, opened.config))
     opened.check_trained(anything_added=bool(config.lora.rank or config.prefix.num_tokens))
-    network = network_of(opened.config, linear=linear_kind(config.lora))
     num_steps, per_epoch = steps_of(config, len(splits["train"].encoded))
-    program = make_finetune_program(
-        Scorer(network),
-        {},
-        optimizer_of(config, num_steps),
-        mesh,
-        token_smoothing=config.seq2seq.label_smoothing,
-        accumulation_steps=config.finetune.accumulation_steps,
-        layout=config.layout,
-        is_trained=opened.is_trained,
-    )
+    program = make_text_program(config, opened.config, mesh, opened.is_trained, num_steps)
     start, frozen, base = opened.divide(config, program)
     return PreparedFinetuning(
         name=task.name,
@@ -73,6 +64,22 @@ def prepare_seq2seq(config: Seq2SeqRunConfig) -> PreparedFinetuning:
         base=base,
         num_steps=num_steps,
         steps_per_epoch=per_epoch,
+    )
+
+
+def make_text_program(
+    config: Seq2SeqRunConfig, network: GLMConfig, mesh: Mesh, is_trained: IsTrained, num_steps: int
+) -> FinetuneProgram:
+    """The functions that a run of that many steps calls, and that are compiled ahead of time."""
+    return make_finetune_program(
+        Scorer(network_of(network, linear=linear_kind(config.lora))),
+        {},
+        optimizer_of(config, num_steps),
+        mesh,
+        token_smoothing=config.seq2seq.label_smoothing,
+        accumulation_steps=config.finetune.accumulation_steps,
+        layout=config.layout,
+        is_trained=is_trained,
     )
 
 

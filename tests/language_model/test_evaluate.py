@@ -68,6 +68,7 @@ def test_lambada(checkpoint, tmp_path, capsys):
         ("ptb", "some text", ("--gin.language_model.name=pdb",), "did you mean ptb?"),
         ("ptb", "some text", ("--gin.language_model.sequence_length=99",), "positions only for 64"),
         ("lambada", '{"text": "a b"}\n', ("--gin.language_model.stride=4",), "is for documents"),
+        ("ptb", "some text", ("--gin.language_model.split=dev",), "is for data sets of TFDS"),
         ("lambada", '{"text": "a b"}\n', ("--split=dev",), "--split is not for --task=lambada"),
     ],
 )

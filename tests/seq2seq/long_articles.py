@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from glm_jax.convert.dimensions import Dimensions
 from glm_jax.convert.layouts.native_writer import NativeDestination
@@ -15,20 +17,22 @@ from tests.serve.tiny_checkpoint import byte_tokenizer
 POSITIONS = 768
 MODEL = {
     "vocab_size": 384,
-    "num_layers": 2,
+    "num_layers": 1,
     "hidden_size": 32,
     "num_attention_heads": 2,
     "max_sequence_length": POSITIONS,
 }
 LETTERS = b"abcdefghijklmnopqrstuvwxyz "
+# Added to the logit of the end of an output: more would end all at once, less none.
+END_LOGIT = 5.0
 
 
 def write_long_checkpoint(folder: Path) -> Path:
-    """Random weights that write letters, up to the limit of an output."""
+    """Random weights that write letters, and end their outputs after different numbers of them."""
     draw, made = np.random.default_rng(7), {}
     dimensions = Dimensions(
         vocab_size=384,
-        num_layers=2,
+        num_layers=1,
         hidden_size=32,
         position_rows=POSITIONS + 1,
         block_positions=True,
@@ -44,6 +48,9 @@ def write_long_checkpoint(folder: Path) -> Path:
     wanted = np.zeros((384, 1), np.float32)
     wanted[[*LETTERS, byte_tokenizer().special["eop"]]] = 2
     made["word_embeddings.weight"] *= wanted
+    made["transformer.final_layernorm.bias"] = END_LOGIT * only_for(
+        made["word_embeddings.weight"], byte_tokenizer().special["eop"], list(LETTERS)
+    )
     infos = {name: TensorInfo(tensor.shape, tensor.dtype) for name, tensor in made.items()}
     checksums = {name: checksum(tensor) for name, tensor in made.items()}
     metadata = SourceMetadata(num_attention_heads=2, iteration=1)
@@ -53,6 +60,15 @@ def write_long_checkpoint(folder: Path) -> Path:
     destination.finish()
     byte_tokenizer().save(folder / "tokenizer")
     return folder
+
+
+def only_for(
+    embeddings: Float[np.ndarray, "V D"], token: int, others: Sequence[int]
+) -> Float[np.ndarray, "D"]:
+    """A vector whose product with the embedding of `token` is 1, and 0 with those of others."""
+    along, _ = np.linalg.qr(embeddings[list(others)].T)
+    vector = embeddings[token] - along @ (along.T @ embeddings[token])
+    return vector / (vector @ embeddings[token])
 
 
 def write_articles(folder: Path, count: int, length: int) -> Path:

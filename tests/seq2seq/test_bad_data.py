@@ -83,7 +83,16 @@ BAD_FILES = [
     ("no files", "xsum", {}, f"{BEFORE} is missing, which task xsum needs for its split dev; "
      "published at https://github.com/EdinburghNLP/XSum"),
     ("no blank", "extraction", {"valid.source": "a\n", "valid.target": "x\n"},
+     "example dev-0 of task extraction has 0 [MASK] in its source, but 1 parts in its target"),
+    ("a blank that is too far back", "extraction",
+     {"valid.source": f"{'a' * 60} [MASK]\n", "valid.target": "x\n"},
      "example dev-0 of task extraction: the text has no [MASK] among its first 40 tokens"),
+    ("more blanks than parts", "extraction",
+     {"valid.source": "[MASK]\n[MASK] and [MASK]\n", "valid.target": "x\ny\n"},
+     "example dev-1 of task extraction has 2 [MASK] in its source, but 1 parts in its target"),
+    ("more parts than blanks", "extraction",
+     {"valid.source": "a [MASK]\n", "valid.target": "x|y\n"},
+     "example dev-0 of task extraction has 1 [MASK] in its source, but 2 parts in its target"),
 ]  # fmt: skip
 
 

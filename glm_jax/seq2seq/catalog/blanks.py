@@ -102,11 +102,24 @@ def _parts(example: Example) -> tuple[str, ...]:
     return tuple(f" {part}" for part in example.second.split("|"))
 
 
+def _read_parts(folder: epath.Path, split: str) -> list[Example]:
+    examples = line_pairs(str, str, _SPLITS)(folder, split)
+    for example in examples:
+        masks = example.text_a.count(BLANK)
+        parts = None if example.text_b is None else len(_parts(example))
+        if parts is not None and masks != parts:
+            raise UsageError(
+                f"example {example.guid} of task extraction has {masks} {BLANK} in its source, but "
+                f"{parts} parts in its target"
+            )
+    return examples
+
+
 TASKS = (
     blank_task(0.1),
     Seq2SeqTask(
         name="extraction",
-        read=line_pairs(str, str, _SPLITS),
+        read=_read_parts,
         source=_text_with_blanks,
         published_at="",
         files=source_files(_SPLITS),
