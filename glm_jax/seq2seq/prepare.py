@@ -19,6 +19,7 @@ from glm_jax.finetune.prediction_files import prediction_name
 from glm_jax.finetune.prepare import PreparedFinetuning
 from glm_jax.finetune.program import FinetuneProgram, make_finetune_program
 from glm_jax.finetune.splits import Split
+from glm_jax.finetune.trainable import IsTrained
 from glm_jax.model import GLM, GLMConfig, network_of
 from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.seq2seq.config import Seq2SeqRunConfig
