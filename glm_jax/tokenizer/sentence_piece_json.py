@@ -87,6 +87,8 @@ def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
 
 def _decoders(proto: Any, stand_ins: dict[str, str]) -> list[dict[str, Any]]:
     steps = [_replace({"String": stand_in}, piece) for piece, stand_in in stand_ins.items()]
+    unknown = next(piece.piece for piece in proto.pieces if piece.type == _UNKNOWN)
+    steps.append(_replace({"String": unknown}, proto.trainer_spec.unk_surface))
     steps += [_replace({"String": SPACE}, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
     if proto.normalizer_spec.add_dummy_prefix:
         steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
@@ -105,7 +107,7 @@ def _byte_pairs(proto: Any, pieces: list[str]) -> dict[str, Any]:
         f"{piece.piece[:cut]} {piece.piece[cut:]}"
         for piece in ranked
         for cut in range(1, len(piece.piece))
-        if _is_part(piece.piece[:cut], parts) and _is_part(piece.piece[cut:], parts)
+        if piece.piece[:cut] in parts and piece.piece[cut:] in parts
     ]
     unknown = next(piece.piece for piece in proto.pieces if piece.type == _UNKNOWN)
     return {
@@ -119,10 +121,6 @@ def _byte_pairs(proto: Any, pieces: list[str]) -> dict[str, Any]:
         "vocab": ids,
         "merges": merges,
     }
-
-
-def _is_part(text: str, parts: set[str]) -> bool:
-    return text in parts
 
 
 def _unigram(proto: Any, pieces: list[str]) -> dict[str, Any]:

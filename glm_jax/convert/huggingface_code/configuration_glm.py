@@ -30,6 +30,7 @@ class GLMConfig(PretrainedConfig):
     """
 
     model_type = "glm"
+    _auto_class = "AutoConfig"
     attribute_map = {
         "num_hidden_layers": "num_layers",
         "max_position_embeddings": "max_sequence_length",

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationMixin
 
-from .inputs_glm import CACHE, cached_length, positions_of, visibility_of
+from .inputs_glm import cached_length, positions_of, visibility_of
+from .outputs_glm import CACHE
 
 
 class BlankFilling(GenerationMixin):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .network_glm import prefix_mask
 
@@ -39,14 +37,6 @@ except ImportError:  # until 4.35
                 layer: (key.index_select(0, beam_idx), value.index_select(0, beam_idx))
                 for layer, (key, value) in self._layers.items()
             }
-
-
-# The name of the cache in calls and outputs, `past_key_values` until transformers renamed it.
-CACHE = next(
-    field.name
-    for field in dataclasses.fields(CausalLMOutputWithPast)
-    if field.name in ("cache", "past_key_values")
-)
 
 
 def cached_length(cache: Any) -> int:

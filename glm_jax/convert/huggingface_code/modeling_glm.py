@@ -5,7 +5,6 @@ Works with `transformers` from 4.30 on; what it renamed since is chosen by what 
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -13,34 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.utils import ModelOutput
 
 from .configuration_glm import GLMConfig
 from .generation_glm import BlankFilling
-from .inputs_glm import CACHE, DynamicCache, cached_length, pooled, positions_of, visibility_of
+from .inputs_glm import DynamicCache, cached_length, pooled, positions_of, visibility_of
 from .network_glm import Transformer
-
-
-@dataclasses.dataclass
-class GLMOutput(ModelOutput):
-    """What GLM computes; a field is None where it was not asked for.
-
-    Attributes:
-        loss: mean cross-entropy of the labels.
-        logits: [B, L, V]; of multiple choice the log-probability of every choice, [B, C].
-        last_hidden_state: output of the final LayerNorm, [B, L, D].
-        past_key_values, cache: keys and values, under the name that transformers has for them.
-        hidden_states: input of the first layer and output of each.
-        lm_logits: of multiple choice, [B, L, V].
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    last_hidden_state: Tensor | None = None
-    past_key_values: Any = None
-    cache: Any = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    lm_logits: Tensor | None = None
+from .outputs_glm import CACHE, GLMOutput
 
 
 class GLMPreTrainedModel(PreTrainedModel):
@@ -74,6 +51,8 @@ class GLMPreTrainedModel(PreTrainedModel):
 
 class GLMModel(GLMPreTrainedModel):
     """The network: hidden states, and logits of every position."""
+
+    _auto_class = "AutoModel"
 
     def __init__(self, config: GLMConfig) -> None:
         super().__init__(config)
@@ -146,6 +125,8 @@ class GLMModel(GLMPreTrainedModel):
 class GLMForConditionalGeneration(BlankFilling, GLMPreTrainedModel, GenerationMixin):
     """Fills blanks: predicts the tokens of Part B from Part A and those before them."""
 
+    _auto_class = "AutoModelForSeq2SeqLM"
+
     def __init__(self, config: GLMConfig) -> None:
         super().__init__(config)
         self.glm = GLMModel(config)
@@ -194,6 +175,8 @@ class GLMForConditionalGeneration(BlankFilling, GLMPreTrainedModel, GenerationMi
 class GLMForSequenceClassification(GLMPreTrainedModel):
     """Classifies a text by the hidden state of one of its tokens, or chooses among several."""
 
+    _auto_class = "AutoModelForSequenceClassification"
+
     def __init__(self, config: GLMConfig) -> None:
         super().__init__(config)
         self.glm = GLMModel(config)
@@ -240,14 +223,14 @@ class GLMForSequenceClassification(GLMPreTrainedModel):
         if choices is not None:
             logits = logits.view(-1, choices)
         loss = None if labels is None else functional.cross_entropy(logits.float(), labels)
-        found = SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=output.hidden_states
-        )
+        found = SequenceClassifierOutput(loss, logits, hidden_states=output.hidden_states)
         return found.to_tuple() if return_dict is False else found
 
 
 class GLMForMultipleChoice(GLMPreTrainedModel):
     """Chooses by the probability of each choice as the content of the blank."""
+
+    _auto_class = "AutoModelForMultipleChoice"
 
     def __init__(self, config: GLMConfig) -> None:
         super().__init__(config)

@@ -7,7 +7,9 @@ nothing but whitespace has no tokens.
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +18,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
+from .choices_glm import choice_row
 from .normalizer_glm import split_normalizers
 
 SOP, EOP = "<|startofpiece|>", "<|endofpiece|>"
 MASK, SENTENCE_MASK, GENERATION_MASK = "[MASK]", "[sMASK]", "[gMASK]"
 IGNORED_LABEL = -100
+DESCRIPTION_FILE = "glm_tokenizer.json"
 
 
 class GLMTokenizer(PreTrainedTokenizerFast):
@@ -35,6 +39,8 @@ class GLMTokenizer(PreTrainedTokenizerFast):
     padding_side = "right"
     truncation_side = "left"
     slow_tokenizer_class = None
+    # So that saving copies this file, and so in the other classes.
+    _auto_class = "AutoTokenizer"
 
     @property
     def sop_token(self) -> str:
@@ -85,7 +91,7 @@ class GLMTokenizer(PreTrainedTokenizerFast):
         targets: str | Sequence[str] | None = None,
         padding: bool = False,
     ) -> BatchEncoding:
-        """Inputs for `generate`, or with targets those for training, to fill each text's first mask.
+        """Inputs for `generate`, or with targets for training, to fill each text's first mask.
 
         Arguments:
             model_input: encoded texts of one length, as tensors.
@@ -148,7 +154,7 @@ class GLMTokenizer(PreTrainedTokenizerFast):
             max_length: of the result; None for the longest.
         """
         rows = [
-            self._choice_row(model_input["input_ids"][row], model_input["attention_mask"][row], own)
+            choice_row(self, model_input["input_ids"][row], model_input["attention_mask"][row], own)
             for row, own in enumerate(choices)
         ]
         longest = max(len(row["input_ids"]) for row in rows) if max_length is None else max_length
@@ -165,33 +171,6 @@ class GLMTokenizer(PreTrainedTokenizerFast):
         for name in ("choice_ids", "choice_indices"):
             batch[name] = [row[name] for row in rows]
         return BatchEncoding(batch)
-
-    def _choice_row(self, ids: Tensor, seen: Tensor, choices: Sequence[str]) -> dict[str, Any]:
-        """One text with its choices."""
-        masks = torch.isin(ids, torch.tensor(self.mask_token_ids, device=ids.device))
-        if not masks.any():
-            raise ValueError("a text has no mask token to be replaced by a choice")
-        mask_position = int(masks.long().argmax())
-        encoded = [self(choice, add_special_tokens=False)["input_ids"] for choice in choices]
-        tokens, positions, blocks = [ids], [torch.arange(len(ids))], [torch.zeros(len(ids))]
-        parts, indices, end = [torch.ones(len(ids), len(ids))], [], len(ids)
-        for choice in encoded:
-            read = ids.new_tensor([self.sop_token_id, *choice[:-1]])
-            tokens.append(read)
-            positions.append(torch.full((len(read),), mask_position))
-            blocks.append(torch.arange(1, len(read) + 1))
-            parts.append(torch.ones(len(read), len(read)).tril())
-            indices.append(torch.arange(end, end + len(read), device=ids.device))
-            end += len(read)
-        visible = torch.block_diag(*parts).to(ids.device)
-        visible[:, : len(ids)] = seen
-        return {
-            "input_ids": torch.cat(tokens),
-            "position_ids": torch.stack([torch.cat(positions), torch.cat(blocks).long()]).to(ids),
-            "attention_mask": visible.long(),
-            "choice_ids": [ids.new_tensor(choice) for choice in encoded],
-            "choice_indices": indices,
-        }
 
     def _targets(self, targets: Any, batch: int, longest: int) -> list[list[int]]:
         """The tokens of each target and the end of the blank."""
@@ -211,7 +190,7 @@ class GLMTokenizer(PreTrainedTokenizerFast):
         return like.new_tensor(padded), like.new_tensor(labels)
 
     def _end_after_generation_mask(self, ids: Tensor) -> Tensor:
-        """Where a text that ends in the generation mask has its eos, which the original leaves out."""
+        """Where a text that ends in the generation mask has an eos, as the original doesn't."""
         if GENERATION_MASK not in self._masks():
             return torch.zeros_like(ids, dtype=torch.bool)
         after_mask = torch.zeros_like(ids, dtype=torch.bool)
@@ -228,23 +207,41 @@ class GLMTokenizer(PreTrainedTokenizerFast):
 
     # What the backend does not do to a text, and saving it with all that it does.
 
-    def _encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
-        return super()._encode_plus(self._prepared(text), self._prepared(text_pair), **kwargs)
+    if hasattr(PreTrainedTokenizerFast, "_batch_encode_plus"):  # until 5.0, for single texts too
 
-    def _batch_encode_plus(self, batch_text_or_text_pairs: Any, *args: Any, **kwargs: Any) -> Any:
-        prepared = self._prepared(batch_text_or_text_pairs)
-        return super()._batch_encode_plus(prepared, *args, **kwargs)
+        def _batch_encode_plus(
+            self, batch_text_or_text_pairs: Any, *args: Any, **kwargs: Any
+        ) -> Any:
+            prepared = self._prepared(batch_text_or_text_pairs)
+            return super()._batch_encode_plus(prepared, *args, **kwargs)
 
-    def _save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+    else:
+
+        def _encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
+            return super()._encode_plus(self._prepared(text), self._prepared(text_pair), **kwargs)
+
+    def _save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        self._copy_vocabulary(str(save_directory))
         complete = getattr(self, "_complete_normalizer", None)
         if complete is None:
-            return super()._save_pretrained(*args, **kwargs)
+            return super()._save_pretrained(save_directory, *args, **kwargs)
         reduced = self.backend_tokenizer.normalizer
         self.backend_tokenizer.normalizer = complete
         try:
-            return super()._save_pretrained(*args, **kwargs)
+            return super()._save_pretrained(save_directory, *args, **kwargs)
         finally:
             self.backend_tokenizer.normalizer = reduced
+
+    def _copy_vocabulary(self, folder: str) -> None:
+        """Copies the files that glm_jax makes its own tokenizer of, where they are at hand."""
+        source = self.init_kwargs.get("name_or_path") or self.name_or_path
+        description = os.path.join(source, DESCRIPTION_FILE)
+        if not os.path.isfile(description) or os.path.realpath(source) == os.path.realpath(folder):
+            return
+        with open(description, encoding="utf-8") as file:
+            names = json.load(file)["files"]
+        for name in (*map(os.path.basename, names), DESCRIPTION_FILE):
+            shutil.copyfile(os.path.join(source, name), os.path.join(folder, name))
 
     def _prepared(self, text: Any) -> Any:
         """Texts as the backend is given them."""
