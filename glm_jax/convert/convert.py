@@ -23,6 +23,7 @@ from glm_jax.convert.layouts.native import NativeCheckpoint
 from glm_jax.convert.layouts.native_record import model_config
 from glm_jax.convert.layouts.native_writer import NativeDestination
 from glm_jax.convert.layouts.original_writer import OriginalDestination
+from glm_jax.convert.layouts.sharded_writer import MAX_SHARD_BYTES
 from glm_jax.convert.open import open_source, readable_checkpoint
 from glm_jax.convert.quantize import BITS, ExpandedSource, QuantizedSource
 from glm_jax.convert.report import Report, describe_heads
@@ -55,6 +56,7 @@ def convert(
     ignore_extra: bool = False,
     base: str | os.PathLike[str] | None = None,
     file_format: str = "safetensors",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
     published: bool = False,
     tokenizer: Tokenizer | None = None,
 ) -> Report:
@@ -73,6 +75,7 @@ def convert(
       ignore_extra: leaves out, instead of refusing, tensors that GLM doesn't have.
       base: where `path` holds a prefix of P-tuning v2, the network that it was trained for.
       file_format: of the weights in a Hugging Face folder, one of `FILE_FORMATS`.
+      max_shard_bytes: of each of these files; a larger tensor has a file of its own.
       published: whether a Hugging Face folder is written for the published repositories' code, and
         without code, tokenizer and model card of ours.
       tokenizer: of a Hugging Face folder; None for the one that is with the checkpoint, if any.
@@ -89,7 +92,8 @@ def convert(
     ):
         changed, order = _changed(opened, changes or Changes())
         config = _config(opened, changed, num_attention_heads)
-        plan = _Plan(kind, opened, changed, order, config, model_parallel_size, file_format)
+        ranks, files = model_parallel_size, (file_format, max_shard_bytes)
+        plan = _Plan(kind, opened, changed, order, config, ranks, *files)
         if kind == "huggingface" and not isinstance(config, ChatGLMConfig):
             plan = dataclasses.replace(
                 plan, huggingface=plan_huggingface(opened, changed, config, published, tokenizer)
@@ -124,6 +128,7 @@ class _Plan:
     config: Any
     model_parallel_size: int
     file_format: str
+    max_shard_bytes: int
     huggingface: HuggingFacePlan | None = None
 
     @property
@@ -242,6 +247,7 @@ def _new_destination(folder: Path, plan: _Plan, checksums: Mapping[str, int]) ->
         tensors,
         metadata,
         file_format=plan.file_format,
+        max_shard_bytes=plan.max_shard_bytes,
         fields=plan.huggingface.fields,
     )
 

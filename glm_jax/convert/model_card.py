@@ -100,13 +100,13 @@ class ModelCard:
         return [_USE.format(name=self.name, example=_EXAMPLE)]
 
     def _training(self) -> list[str]:
-        kinds = {
-            "native": "glm_jax",
-            "original": "the original GLM code",
-            "huggingface": "a folder",
+        sources = {
+            "native": "a checkpoint of glm_jax",
+            "original": "a checkpoint of the original GLM code",
+            "huggingface": "another Hugging Face folder",
         }
         step = "" if self.iteration is None else f", step {self.iteration}"
-        lines = [f"Converted from a checkpoint of {kinds[self.source]}{step}."]
+        lines = [f"Converted from {sources[self.source]}{step}."]
         shown = [
             f"| {group}.{name} | {self.settings[group][name]} |"
             for group, names in _SHOWN.items()

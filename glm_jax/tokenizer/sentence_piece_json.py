@@ -33,7 +33,8 @@ def sentence_piece_parts(model: bytes) -> dict[str, Any]:
     proto = messages.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
     proto.ParseFromString(model)
     stand_ins = _stand_ins(proto)
-    pieces = [stand_ins.get(piece.piece, piece.piece) for piece in proto.pieces]
+    texts = [str(piece.piece) for piece in proto.pieces]
+    pieces = [stand_ins.get(text, text) for text in texts]
     if proto.trainer_spec.model_type == _BPE:
         network = _byte_pairs(proto, pieces)
     elif proto.trainer_spec.model_type == _UNIGRAM:

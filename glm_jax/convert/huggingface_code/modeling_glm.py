@@ -39,7 +39,7 @@ class GLMPreTrainedModel(PreTrainedModel):
             nn.init.normal_(module.weight, std=deviation)
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
-        if getattr(module, "bias", None) is not None:
+        if isinstance(module, (nn.Linear, nn.LayerNorm)):
             nn.init.zeros_(module.bias)
 
     if not hasattr(PreTrainedModel, "_set_gradient_checkpointing"):  # until 4.34
@@ -183,7 +183,7 @@ class GLMForSequenceClassification(GLMPreTrainedModel):
         dropout = config.classifier_dropout
         self.dropout = nn.Dropout(config.output_dropout_prob if dropout is None else dropout)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
+        self.out_proj = nn.Linear(config.hidden_size, config.num_labels or 1)
         self.post_init()
 
     def forward(

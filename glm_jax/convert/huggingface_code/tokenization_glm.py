@@ -161,7 +161,8 @@ class GLMTokenizer(PreTrainedTokenizerFast):
         for row in rows:
             missing = longest - len(row["input_ids"])
             pad = torch.nn.functional.pad
-            row["input_ids"] = pad(row["input_ids"], (0, missing), value=self.pad_token_id)
+            padding = row["input_ids"].new_full((missing,), self.pad_token_id)
+            row["input_ids"] = torch.cat([row["input_ids"], padding])
             row["position_ids"] = pad(row["position_ids"], (0, missing))
             row["attention_mask"] = pad(row["attention_mask"], (0, missing, 0, missing))[None]
         batch: dict[str, Any] = {

@@ -105,7 +105,7 @@ def _dropout(config: GLMConfig) -> dict[str, float]:
     return {name: getattr(config, ours) for name, ours in _DROPOUT.items()}
 
 
-def numerics(path: Any, fields: Mapping[str, Any]) -> dict[str, float]:
+def numerics(path: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `GLMConfig` that a config.json has besides the dimensions.
 
     Args:
