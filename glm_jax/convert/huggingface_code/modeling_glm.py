@@ -168,7 +168,8 @@ class GLMForConditionalGeneration(BlankFilling, GLMPreTrainedModel, GenerationMi
         )
         if labels is not None:
             logits = output.logits.flatten(0, 1).float()
-            output.loss = functional.cross_entropy(logits, labels.flatten(), ignore_index=-100)
+            loss = functional.cross_entropy(logits, labels.flatten(), ignore_index=-100)
+            output = GLMOutput(loss, **output)
         return output.to_tuple() if return_dict is False else output
 
 
