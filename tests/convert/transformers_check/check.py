@@ -108,8 +108,8 @@ def fills_differ(model, tokenizer, expected: dict) -> tuple[int, int]:
         batch = generate(model, tokenizer, expected["prompts"], **settings, **more)
         counts.append(
             sum(
-                one != own or other != own
-                for one, other, own in zip(alone, batch, expected[name], strict=True)
+                own != one or own != other
+                for own, one, other in zip(expected[name], alone, batch, strict=True)
             )
         )
     return counts[0], counts[1]
