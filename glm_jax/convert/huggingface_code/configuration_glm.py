@@ -62,8 +62,6 @@ class GLMConfig(PretrainedConfig):
     ) -> None:
         if hidden_act not in ("gelu_pytorch_tanh", "gelu"):
             raise ValueError(f"hidden_act is {hidden_act!r}; expected gelu_pytorch_tanh or gelu")
-        if pool_token not in ("cls", "pad"):
-            raise ValueError(f"pool_token is {pool_token!r}; expected cls or pad")
         self.vocab_size = vocab_size
         self.num_layers = num_layers
         self.hidden_size = hidden_size

@@ -115,6 +115,8 @@ def pooled(hidden: Tensor, attention_mask: Tensor | None, pool_token: str) -> Te
         attention_mask: which positions are no padding, or the lengths of the sequences.
         pool_token: "cls" for the first token, "pad" for the last one.
     """
+    if pool_token not in ("cls", "pad"):
+        raise ValueError(f"pool_token is {pool_token!r}; expected cls or pad")
     if pool_token == "cls" or attention_mask is None:
         return hidden[:, 0 if pool_token == "cls" else -1]
     lengths = attention_mask.sum(dim=-1) if attention_mask.ndim == 2 else attention_mask
