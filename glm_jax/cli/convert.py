@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 
+from glm_jax.cli.tokenizer_flags import TOKENIZER_HELP, add_kind_arguments, find_tokenizer
 from glm_jax.errors import UsageError
 
 HELP = "weights between the original PyTorch layouts, Hugging Face folders and ours"
@@ -84,6 +85,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="files with weights of --to huggingface (safetensors) and p_tuning (bin)",
     )
     parser.add_argument(
+        "--published",
+        action="store_true",
+        help="with --to huggingface: the layout of the published repositories and their code",
+    )
+    parser.add_argument("--tokenizer", metavar="T", help=f"of --to huggingface: {TOKENIZER_HELP}")
+    add_kind_arguments(parser)
+    parser.add_argument(
         "--dtype", choices=("float16", "bfloat16", "float32"), help="of all tensors (as stored)"
     )
 
@@ -133,6 +141,8 @@ def run(arguments: argparse.Namespace) -> int:
         base=arguments.base,
         file_format=arguments.file_format
         or ("bin" if arguments.to == "p_tuning" else "safetensors"),
+        published=arguments.published,
+        tokenizer=find_tokenizer(arguments),
     )
     for line in report.lines():
         print(line)
@@ -163,6 +173,9 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"--file_format is for --to huggingface and p_tuning, but --to is {arguments.to}"
         )
+    for name in ("published", "tokenizer"):
+        if getattr(arguments, name) and arguments.to != "huggingface":
+            raise UsageError(f"--{name} is for --to huggingface, but --to is {arguments.to}")
     for name in ("new_positions", "seed"):
         if getattr(arguments, name) is not None and arguments.max_sequence_length is None:
             raise UsageError(f"--{name} is for --max_sequence_length, which is not given")

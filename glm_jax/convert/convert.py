@@ -14,25 +14,25 @@ from typing import Any
 from glm_jax.convert.changes import ChangedSource, Changes
 from glm_jax.convert.checks import FaultWatch, check_space, refuse_existing
 from glm_jax.convert.dimensions import WORD_EMBEDDING, measure
+from glm_jax.convert.huggingface_plan import HuggingFacePlan, plan_huggingface
 from glm_jax.convert.infer_config import infer_config
-from glm_jax.convert.layouts.chatglm import ChatGLMSource
-from glm_jax.convert.layouts.chatglm_prefix import PrefixedSource
 from glm_jax.convert.layouts.chatglm_prefix_writer import (
     PrefixDestination,
     PrefixFolder,
     PrefixPart,
 )
 from glm_jax.convert.layouts.chatglm_writer import ChatGLMDestination
-from glm_jax.convert.layouts.huggingface import HuggingFaceSource
+from glm_jax.convert.layouts.huggingface_fields import check_epsilon
 from glm_jax.convert.layouts.huggingface_writer import HuggingFaceDestination
 from glm_jax.convert.layouts.native import NativeCheckpoint
 from glm_jax.convert.layouts.native_record import model_config
 from glm_jax.convert.layouts.native_writer import NativeDestination
 from glm_jax.convert.layouts.original_writer import OriginalDestination
+from glm_jax.convert.layouts.sharded_writer import MAX_SHARD_BYTES
 from glm_jax.convert.open import open_source, readable_checkpoint
 from glm_jax.convert.quantize import BITS, ExpandedSource, QuantizedSource
 from glm_jax.convert.report import Report, describe_heads
-from glm_jax.convert.side_files import copy_side_files, write_evaluation_settings
+from glm_jax.convert.side_files import copy_side_files, folder_of, write_evaluation_settings
 from glm_jax.convert.transfer import Progress, compare, copy_tensors
 from glm_jax.convert.weights import SourceMetadata, WeightDestination, WeightSource
 from glm_jax.errors import RunError, UsageError
@@ -40,6 +40,7 @@ from glm_jax.io.atomic import new_folder
 from glm_jax.io.paths import local_path, resolve_path
 from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.model.config import GLMConfig
+from glm_jax.tokenizer import Tokenizer
 
 # Shows the progress of a stage: (what is done, bytes in all) -> a context that gives `Progress`.
 Stages = Callable[[str, int], AbstractContextManager[Progress]]
@@ -62,6 +63,9 @@ def convert(
     ignore_extra: bool = False,
     base: str | os.PathLike[str] | None = None,
     file_format: str = "safetensors",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    published: bool = False,
+    tokenizer: Tokenizer | None = None,
 ) -> Report:
     """Writes the weights at `path` in another form, tensor by tensor, reads them back and compares.
 
@@ -78,6 +82,10 @@ def convert(
       ignore_extra: leaves out, instead of refusing, tensors that GLM doesn't have.
       base: where `path` holds a prefix of P-tuning v2, the network that it was trained for.
       file_format: of the weights in a Hugging Face folder, one of `FILE_FORMATS`.
+      max_shard_bytes: of each of these files; a larger tensor has a file of its own.
+      published: whether a Hugging Face folder is written for the published repositories' code, and
+        without code, tokenizer and model card of ours.
+      tokenizer: of a Hugging Face folder; None for the one that is with the checkpoint, if any.
 
     Raises:
       UsageError: `path` holds no checkpoint that can be written so, or `out` is taken.
@@ -94,7 +102,12 @@ def convert(
         if kind == P_TUNING:
             changed = PrefixPart(changed)
             order = [name for name in order if name in changed.tensors]
-        plan = _Plan(kind, opened, changed, order, config, model_parallel_size, file_format)
+        ranks, files = model_parallel_size, (file_format, max_shard_bytes)
+        plan = _Plan(kind, opened, changed, order, config, ranks, *files)
+        if kind == "huggingface" and not isinstance(config, ChatGLMConfig):
+            plan = dataclasses.replace(
+                plan, huggingface=plan_huggingface(opened, changed, config, published, tokenizer)
+            )
         _check_vocabulary(plan)
         fault = FaultWatch()
         try:
@@ -125,6 +138,8 @@ class _Plan:
     config: Any
     model_parallel_size: int
     file_format: str
+    max_shard_bytes: int
+    huggingface: HuggingFacePlan | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -145,6 +160,7 @@ class _Plan:
             "tensors": dict(self.source.tensors),
             "extended": _describe_extension(self.opened, self.source),
             "extra": self.source.extra,
+            "notes": () if self.huggingface is None else self.huggingface.notes,
         }
 
 
@@ -182,6 +198,8 @@ def _write_and_compare(
     with stages("converting", plan.num_bytes) as progress:
         copy_tensors(plan.source, destination, checksums, progress, fault.inspect)
         destination.finish()
+    if plan.huggingface is not None:
+        plan.huggingface.write(folder)
     side_files = _copy_side_files(plan.opened, plan.config, folder, plan.kind)
     with stages("checking", plan.num_bytes) as progress:
         _read_back(folder, plan, checksums, progress)
@@ -191,7 +209,7 @@ def _write_and_compare(
 def _copy_side_files(opened: WeightSource, config: Any, folder: Path, kind: str) -> tuple[str, ...]:
     """Copies the side files of a checkpoint; returns the files' names."""
     written = "huggingface" if kind == P_TUNING else kind
-    copied = copy_side_files(_folder_of(opened), opened.kind, folder, written)
+    copied = copy_side_files(folder_of(opened), opened.kind, folder, written)
     if kind == "native" and opened.kind != "native" and type(config) is GLMConfig:
         write_evaluation_settings(folder, config)
     return tuple(map(str, copied))
@@ -225,14 +243,23 @@ def _new_destination(folder: Path, plan: _Plan, checksums: Mapping[str, int]) ->
                 f"{plan.opened.path} can't be written as a checkpoint of the original GLM code, "
                 "which has neither ChatGLM nor quantized matrices"
             )
+        check_epsilon(plan.config, "the original GLM code")
         heads, ranks = plan.config.num_attention_heads, plan.model_parallel_size
         return OriginalDestination(folder, order, tensors, metadata.iteration, ranks, heads)
     if isinstance(plan.source, PrefixPart):
         network = plan.source.network
         return PrefixDestination(folder, order, network, metadata, file_format=plan.file_format)
-    chatglm = isinstance(plan.config, ChatGLMConfig)
-    destination = ChatGLMDestination if chatglm else HuggingFaceDestination
-    return destination(folder, order, tensors, metadata, file_format=plan.file_format)
+    if plan.huggingface is None:
+        return ChatGLMDestination(folder, order, tensors, metadata, file_format=plan.file_format)
+    return HuggingFaceDestination(
+        folder,
+        order,
+        tensors,
+        metadata,
+        file_format=plan.file_format,
+        max_shard_bytes=plan.max_shard_bytes,
+        fields=plan.huggingface.fields,
+    )
 
 
 def _is_no_original(config: Any) -> bool:
@@ -252,15 +279,6 @@ def _config(opened: WeightSource, source: WeightSource, num_attention_heads: int
         if hasattr(recorded, name)
     }
     return dataclasses.replace(recorded, **dimensions)
-
-
-def _folder_of(source: WeightSource) -> Path:
-    """The folder of a source's side files."""
-    if isinstance(source, NativeCheckpoint):
-        return Path(source.step_folder.parent.parent)
-    if isinstance(source, HuggingFaceSource | ChatGLMSource | PrefixedSource):
-        return source.folder
-    return Path(source.path)
 
 
 def _check_vocabulary(plan: _Plan) -> None:

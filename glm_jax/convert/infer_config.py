@@ -48,6 +48,7 @@ def infer_config(
             hidden_size=dimensions.hidden_size,
             num_attention_heads=heads,
         )
+    from glm_jax.convert.layouts.huggingface_fields import numerics
     from glm_jax.model.config import GLMConfig
 
     return GLMConfig(
@@ -58,6 +59,7 @@ def infer_config(
         max_sequence_length=dimensions.max_sequence_length,
         block_position_encoding=dimensions.block_positions,
         quantization=dimensions.quantization,
+        **numerics("config.json", huggingface_config or {}),
     )
 
 

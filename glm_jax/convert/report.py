@@ -29,6 +29,7 @@ class Report:
       fault: a known fault of the weights, None without one.
       extended: how the position tables were extended, None where they weren't.
       extra: the names of tensors of the source that were left out.
+      notes: what else is to be known of the destination.
     """
 
     source: str | os.PathLike[str]
@@ -44,6 +45,7 @@ class Report:
     fault: str | None
     extended: str | None = None
     extra: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_parameters(self) -> int:
@@ -82,6 +84,7 @@ class Report:
             lines.append(f"left out     {len(self.extra)} that GLM doesn't have: {names}")
         if self.side_files:
             lines.append(f"copied       {', '.join(self.side_files)}")
+        lines += [f"note         {note}" for note in self.notes]
         if self.fault:
             lines.append(f"note         {self.fault}")
         return lines

@@ -6,6 +6,8 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+from glm_jax.convert.layouts.native import NativeCheckpoint
+from glm_jax.convert.weights import WeightSource
 from glm_jax.model.config import GLMConfig
 
 # Where a run folder keeps what came with a Hugging Face folder.
@@ -17,6 +19,8 @@ _SUFFIXES = frozenset({".json", ".md", ".model", ".py", ".txt"})
 _REWRITTEN = frozenset(
     {"config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"}
 )
+# What only the code that came with a Hugging Face folder reads.
+_OF_OTHER_CODE = frozenset({"added_tokens.json"})
 
 
 def write_evaluation_settings(folder: Path, config: GLMConfig) -> None:
@@ -34,6 +38,13 @@ def write_evaluation_settings(folder: Path, config: GLMConfig) -> None:
     lines = [f"{name} = {value!r}" for name, value in values.items()]
     comment = "# Converted weights: evaluate them with --gin.data.store=STORE."
     (folder / GIN_FILE).write_text("\n".join([comment, *lines]) + "\n")
+
+
+def folder_of(source: WeightSource) -> Path:
+    """The folder of a source's side files."""
+    if isinstance(source, NativeCheckpoint):
+        return Path(source.step_folder.parent.parent)
+    return Path(getattr(source, "folder", source.path))
 
 
 def copy_side_files(source: Path, source_kind: str, folder: Path, kind: str) -> list[Path]:
@@ -61,9 +72,13 @@ def copy_side_files(source: Path, source_kind: str, folder: Path, kind: str) -> 
         kept = source / TOKENIZER_FOLDER
         copies += [(file, Path(TOKENIZER_FOLDER) / file.name) for file in sorted(kept.glob("*"))]
         copies.append((source / GIN_FILE, Path(GIN_FILE)))
+    written = (folder / "modeling_glm.py").exists()
+    replaced = _OF_OTHER_CODE if written else frozenset()
     copied = []
     for file, target in copies:
-        if file.is_file():
+        # What was written for this folder is newer, and has code and tokenizer of its own.
+        ours = (folder / target).exists() or target.name in replaced
+        if file.is_file() and not ours:
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, folder / target)
             copied.append(target)

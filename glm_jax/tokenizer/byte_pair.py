@@ -41,6 +41,7 @@ class BytePairModel(FastEncodingModel):
             raise UsageError("the tokenizer's vocab.json doesn't number its pieces from 0 on")
         self.piece_ids: Mapping[str, int] = ids
         self.files: Mapping[str, bytes] = {VOCABULARY_FILE: vocabulary, MERGES_FILE: merges}
+        self.merges = pairs
         self.size = len(ids)
         self._pieces = sorted(ids, key=ids.__getitem__)
         self._tokenizer = Tokenizer(model)

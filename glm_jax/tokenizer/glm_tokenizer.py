@@ -32,6 +32,7 @@ class GLMTokenizer:
     ) -> None:
         """``description`` says how to make the tokenizer again from ``pieces.files``."""
         self._pieces = pieces
+        self._table = table
         self._description = dict(description)
         self._special = dict(table.ids)
         self._vocab_size = table.vocab_size
@@ -45,6 +46,16 @@ class GLMTokenizer:
     @property
     def special(self) -> Mapping[str, int]:
         return self._special
+
+    @property
+    def text_model(self) -> TextModel:
+        """What encodes the text between special tokens."""
+        return self._pieces
+
+    @property
+    def table(self) -> SpecialTokens:
+        """The special tokens and their texts."""
+        return self._table
 
     @property
     def vocab_size(self) -> int:
@@ -109,10 +120,8 @@ class GLMTokenizer:
             return self._id_to_text[id]
         return self._pieces.piece(id) if id < self._pieces.size else f"<unused {id}>"
 
-    def save(self, folder: str | PathLike[str]) -> None:
-        """Write the vocabulary's files and, last, the description that makes it a tokenizer."""
-        folder = resolve_path(folder, "the tokenizer's folder")
-        folder.mkdir(parents=True, exist_ok=True)
+    def saved_files(self) -> dict[str, bytes]:
+        """The vocabulary's files and, last, the description that makes it a tokenizer."""
         description = {
             **self._description,
             "files": list(self._pieces.files),
@@ -121,7 +130,13 @@ class GLMTokenizer:
             "fingerprint": self.fingerprint,
         }
         content = json.dumps(description, indent=2).encode()
-        write_files(folder, {**self._pieces.files, DESCRIPTION_FILE: content})
+        return {**self._pieces.files, DESCRIPTION_FILE: content}
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Writes `saved_files`."""
+        folder = resolve_path(folder, "the tokenizer's folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_files(folder, self.saved_files())
 
     def _parts(self, text: str) -> Iterator[str | int]:
         """Stretches of plain text and, between them, ids of special tokens."""

@@ -20,6 +20,7 @@ from glm_jax.tokenizer.chatglm_pieces import MODEL_FILE as CHATGLM_FILE
 from glm_jax.tokenizer.chatglm_pieces import OLD_NUM_IMAGE_TOKENS
 from glm_jax.tokenizer.glm_tokenizer import DESCRIPTION_FILE, GLMTokenizer
 from glm_jax.tokenizer.hugging_face import HuggingFaceModel
+from glm_jax.tokenizer.huggingface_import import published_tokenizer
 from glm_jax.tokenizer.protocol import Tokenizer
 from glm_jax.tokenizer.sentence_piece import SentencePieceModel
 from glm_jax.tokenizer.special import (
@@ -256,7 +257,7 @@ def _load_saved(folder: epath.Path) -> Tokenizer:
 
 
 def _load_from_folder(path: epath.Path) -> Tokenizer:
-    """A saved tokenizer in ``path`` or its folder ``tokenizer``, or a published ChatGLM-6B's.
+    """A saved tokenizer in ``path`` or its folder ``tokenizer``, or that of a Hugging Face folder.
 
     Run and store folders keep theirs in the folder ``tokenizer``, and converted ones what came with
     a Hugging Face folder in ``huggingface``.
@@ -267,6 +268,12 @@ def _load_from_folder(path: epath.Path) -> Tokenizer:
     for folder in (path, path / "huggingface"):
         if (folder / CHATGLM_FILE).is_file():
             return load_tokenizer(CHATGLM, folder / CHATGLM_FILE)
+        if (folder / DESCRIPTION_FILE).is_file():
+            return _load_saved(folder)
+        if (found := published_tokenizer(folder)) is not None:
+            return load_tokenizer(found.kind, folder, **found.options)
+    if path.is_file():
+        return _load_from_folder(path.parent)
     raise UsageError(
         f"{os.fspath(path)!r} is neither a folder with a saved tokenizer "
         f"nor one of the tokenizer kinds {', '.join(KINDS)}"

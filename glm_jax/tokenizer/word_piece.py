@@ -35,6 +35,7 @@ class WordPieceModel(FastEncodingModel):
             raise UsageError(f"the tokenizer's vocab.txt has no line {_UNKNOWN}")
         self.files: Mapping[str, bytes] = {VOCABULARY_FILE: vocabulary}
         self.size = len(lines)
+        self.lowercase = lowercase
         self._pieces = lines
         self._tokenizer = Tokenizer(
             models.WordPiece(

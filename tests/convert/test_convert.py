@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
@@ -292,7 +293,7 @@ def test_files_beside_hugging_face_weights_go_along(tmp_path, tensors):
         (source / name).write_text(name)
     (source / "optimizer.pt").write_bytes(b"large")
     run(source, tmp_path / "ours")
-    report = run(tmp_path / "ours", tmp_path / "back", "huggingface")
+    report = run(tmp_path / "ours", tmp_path / "back", "huggingface", published=True)
     assert set(report.side_files) == {
         "modeling_glm.py",
         "vocab.txt",
@@ -301,3 +302,39 @@ def test_files_beside_hugging_face_weights_go_along(tmp_path, tensors):
     }
     assert (tmp_path / "back" / "vocab.txt").read_text() == "vocab.txt"
     assert not (tmp_path / "back" / "optimizer.pt").exists()
+
+
+def test_our_code_replaces_that_of_another_folder(tmp_path, tensors):
+    source = write_hugging_face(tmp_path / "source", tensors)
+    for name in ("modeling_glm.py", "added_tokens.json", "notes.txt"):
+        (source / name).write_text(name)
+    report = run(source, tmp_path / "back", "huggingface")
+    assert report.side_files == ("notes.txt",)
+    assert any("no tokenizer" in note for note in report.notes)
+    written = (tmp_path / "back" / "modeling_glm.py").read_text()
+    assert "class GLMForConditionalGeneration" in written
+    assert "no tokenizer" in (tmp_path / "back" / "README.md").read_text()
+
+
+def test_rates_and_the_epsilon_travel_or_are_refused(tmp_path, tensors):
+    source = write_hugging_face(tmp_path / "source", tensors)
+    config = json.loads((source / "config.json").read_text())
+    own = {"layernorm_epsilon": 1e-6, "attention_dropout_prob": 0.0, "output_dropout_prob": 0.2}
+    (source / "config.json").write_text(json.dumps(config | own))
+    report = run(source, tmp_path / "ours")
+    assert report.config.layernorm_epsilon == 1e-6
+    assert report.config.attention_dropout == 0.0 and report.config.hidden_dropout == 0.2
+    run(tmp_path / "ours", tmp_path / "back", "huggingface")
+    written = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert {name: written[name] for name in own} == own
+    for kind, options in (("original", {}), ("huggingface", {"published": True})):
+        with pytest.raises(UsageError, match="layernorm_epsilon is 1e-06"):
+            run(tmp_path / "ours", tmp_path / "refused", kind, **options)
+
+
+def test_the_other_gelu_is_refused(tmp_path, tensors):
+    source = write_hugging_face(tmp_path / "source", tensors)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
+    with pytest.raises(UsageError, match="hidden_act 'gelu'"):
+        run(source, tmp_path / "ours")

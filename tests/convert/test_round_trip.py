@@ -16,7 +16,7 @@ from glm_jax.convert.report import Report
 from tests.convert.tiny import BFLOAT16, HEADS, tiny_tensors, write_hugging_face, write_original
 
 
-def run(source: Path, out: Path, kind: str, ranks: int = 1) -> Report:
+def run(source: Path, out: Path, kind: str, ranks: int = 1, *, published: bool = False) -> Report:
     return convert(
         source,
         out,
@@ -24,6 +24,7 @@ def run(source: Path, out: Path, kind: str, ranks: int = 1) -> Report:
         stages=lambda _description, _bytes: contextlib.nullcontext(lambda _done: None),
         model_parallel_size=ranks,
         num_attention_heads=HEADS,
+        published=published,
     )
 
 
@@ -58,7 +59,7 @@ def test_hugging_face_to_ours_and_back(tmp_path, dtype, max_shard_bytes):
     config = json.loads((source / "config.json").read_text()) | {"pool_token": "mine"}
     (source / "config.json").write_text(json.dumps(config))
     run(source, tmp_path / "ours", "native")
-    run(tmp_path / "ours", tmp_path / "back", "huggingface")
+    run(tmp_path / "ours", tmp_path / "back", "huggingface", published=True)
     assert_holds(tmp_path / "ours", tensors)
     assert_holds(tmp_path / "back", tensors)
     assert json.loads((tmp_path / "back" / "config.json").read_text()) == config

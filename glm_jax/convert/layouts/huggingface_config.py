@@ -15,18 +15,19 @@ from glm_jax.errors import RunError, UsageError
 CONFIG_FILE = "config.json"
 _MAX_JSON_BYTES = 16 << 20
 
-# What config.json has besides the dimensions in the published models. The classes are those of the
-# Python files that come with the published folders.
+_AUTO_CLASSES = {
+    "AutoConfig": "configuration_glm.GLMConfig",
+    "AutoModel": "modeling_glm.GLMModel",
+    "AutoModelForSeq2SeqLM": "modeling_glm.GLMForConditionalGeneration",
+    "AutoModelForMultipleChoice": "modeling_glm.GLMForMultipleChoice",
+}
+
+# What config.json has besides the dimensions in the published models.
 _CONSTANTS: dict[str, Any] = {
     "architectures": ["GLMModel"],
     "attention_dropout_prob": 0.1,
     "attention_scale": 1.0,
-    "auto_map": {
-        "AutoConfig": "configuration_glm.GLMConfig",
-        "AutoModel": "modeling_glm.GLMModel",
-        "AutoModelForSeq2SeqLM": "modeling_glm.GLMForConditionalGeneration",
-        "AutoModelForMultipleChoice": "modeling_glm.GLMForMultipleChoice",
-    },
+    "auto_map": _AUTO_CLASSES,
     "checkpoint_activations": False,
     "checkpoint_num_layers": 1,
     "embedding_dropout_prob": 0.1,
@@ -116,9 +117,16 @@ def config_fields(
     tensors: Mapping[str, TensorInfo],
     num_attention_heads: int,
     kept: Mapping[str, Any] | None,
+    changed: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The config.json to write: the one that the weights came with, or a new one, up to date."""
-    fields = dict(_CONSTANTS if kept is None else kept)
+    """The config.json to write: the one that the weights came with, or a new one, up to date.
+
+    Args:
+      dimensions, tensors, num_attention_heads: of the network.
+      kept: the config.json that the weights came with.
+      changed: fields that replace those of either.
+    """
+    fields = dict(_CONSTANTS if kept is None else kept) | dict(changed)
     fields |= dimension_fields(dimensions)
     fields["num_attention_heads"] = num_attention_heads
     dtype_field = "dtype" if "dtype" in fields else "torch_dtype"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class HuggingFaceDestination:
       metadata: H, the names' prefix and the config.json to bring up to date, where they are known.
       file_format: one of `FILE_FORMATS`.
       max_shard_bytes: a larger tensor has a file of its own.
+      fields: of config.json that replace those that it has otherwise.
 
     Raises:
       RunError: the disk failed.
@@ -39,6 +41,7 @@ class HuggingFaceDestination:
         *,
         file_format: str = "safetensors",
         max_shard_bytes: int = MAX_SHARD_BYTES,
+        fields: Mapping[str, Any] | None = None,
     ) -> None:
         self.order = order
         self._folder = folder
@@ -48,7 +51,8 @@ class HuggingFaceDestination:
         )
         dimensions = measure(tensors, str(folder), lambda _: str(folder))
         heads = find_heads(dimensions, metadata.num_attention_heads)
-        self._config = config_fields(dimensions, tensors, heads, metadata.huggingface_config)
+        kept = metadata.huggingface_config
+        self._config = config_fields(dimensions, tensors, heads, kept, fields or {})
         stored = {f"{self._prefix}{name}": tensors[name] for name in dimensions.shapes()}
         self._files = ShardedWriter(folder, stored, file_format, max_shard_bytes)
 
