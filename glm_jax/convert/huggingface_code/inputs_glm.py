@@ -10,7 +10,7 @@ from torch import Tensor
 from .network_glm import prefix_mask
 
 try:
-    from transformers.cache_utils import DynamicCache
+    from transformers.cache_utils import DynamicCache  # pyright: ignore[reportAssignmentType]
 except ImportError:  # until 4.35
 
     class DynamicCache:
@@ -55,7 +55,7 @@ def positions_of(input_ids: Tensor, config: Any, attention_mask: Tensor | None =
     rows, length = input_ids.shape
     index = torch.arange(length, device=input_ids.device).expand(rows, length)
     text, starts = index, _starts(input_ids, config)
-    if _is_padding(attention_mask, input_ids):
+    if attention_mask is not None and _is_padding(attention_mask, input_ids):
         text = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
     blank = starts.long().cumsum(dim=1)
     masks = torch.zeros_like(starts)
@@ -101,7 +101,7 @@ def visibility_of(
             visible = visible | (torch.arange(past + length, device=visible.device) < past)
     else:
         visible = prefix_mask(attention_mask.reshape(-1), length, past)
-    if padded and attention_mask.shape[1] in (length, past + length):
+    if attention_mask is not None and padded and attention_mask.shape[1] in (length, past + length):
         padding = attention_mask.new_ones(len(input_ids), past + length)
         padding[:, -attention_mask.shape[1] :] = attention_mask
         visible = visible & (padding > 0)[:, None, None]

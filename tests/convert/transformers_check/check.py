@@ -8,6 +8,7 @@ differences, and what failed. Imports nothing of glm_jax, for it runs in environ
 
 # Runs on the oldest transformers too, whose types are others.
 # pyright: basic, reportArgumentType=false, reportCallIssue=false, reportOptionalMemberAccess=false
+# pyright: reportGeneralTypeIssues=false
 
 from __future__ import annotations
 

@@ -129,15 +129,15 @@ def record(case: Case, tokenizer: Tokenizer, folder: Path, texts: list[str]) -> 
         logits = np.asarray(model.apply({"params": params}, *arguments))
         gradients, labels = _gradients(model, params, inputs)
         fills = _fills(model, params, tokenizer, texts_of(case))
-    np.savez(
-        folder.parent / f"{folder.name}.npz",
-        tokens=inputs.tokens,
-        position_ids=inputs.position_ids,
-        prefix_length=inputs.attention_mask,
-        logits=logits,
-        labels=labels,
+    arrays: dict[str, Any] = {
+        "tokens": inputs.tokens,
+        "position_ids": inputs.position_ids,
+        "prefix_length": inputs.attention_mask,
+        "logits": logits,
+        "labels": labels,
         **{f"gradient/{name}": value for name, value in gradients.items()},
-    )
+    }
+    np.savez(folder.parent / f"{folder.name}.npz", **arrays)
     expected = {
         "texts": texts,
         "ids": [tokenizer.encode(text) for text in texts],
