@@ -79,8 +79,7 @@ def read_configuration(
 def read_any_configuration(
     gin_files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ()
 ) -> RunConfig | FinetuneRunConfig | Seq2SeqRunConfig:
-    """`read_finetuning`, if the section `finetune` is set, or `read_configuration` of
-    pretraining."""
+    """`read_finetuning`, if the section `finetune` is set, or `read_configuration`."""
     bound = _read_bound_values(gin_files, bindings)
     return _finetuning(bound) if bound["finetune"] else build_known(RunConfig, bound)
 
@@ -88,8 +87,7 @@ def read_any_configuration(
 def read_finetuning(
     gin_files: Sequence[str | os.PathLike[str]], bindings: Sequence[str] = ()
 ) -> FinetuneRunConfig | Seq2SeqRunConfig:
-    """`read_configuration` of a task that writes texts, if the section `seq2seq` is set, or of
-    another one."""
+    """`read_configuration` of a task; of one that writes texts, if `seq2seq` is set."""
     return _finetuning(_read_bound_values(gin_files, bindings))
 
 
@@ -98,10 +96,7 @@ def _finetuning(bound: Mapping[str, Mapping[str, Any]]) -> FinetuneRunConfig | S
 
 
 def read_network(gin_file: str | os.PathLike[str], bindings: Sequence[str] = ()) -> GLMConfig:
-    """The network of a file of configs/models/ or configs/chatglm/.
-
-    Arguments and errors as of `read_configuration`.
-    """
+    """The network of a file of configs/models/ or configs/chatglm/, as `read_configuration`."""
     bound = _read_bound_values([gin_file], bindings)
     name = "chatglm" if bound["chatglm"] else "model"
     return build_section(name, SECTIONS[name], bound[name])

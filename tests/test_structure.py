@@ -132,7 +132,9 @@ def test_gin_is_imported_in_one_file():
 def test_torch_is_imported_for_parity_only():
     importing = modules_importing("torch")
     assert importing
-    assert all(module.startswith("glm_jax.parity.") for module in importing), importing
+    # The code that travels with exported folders is for other programs, and for parity.
+    allowed = ("glm_jax.parity.", "glm_jax.convert.huggingface_code.")
+    assert all(module.startswith(allowed) for module in importing), importing
 
 
 def test_libtpu_is_never_imported():

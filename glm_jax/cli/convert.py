@@ -70,15 +70,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "them",
     )
     parser.add_argument(
+        "--base",
+        metavar="CHECKPOINT",
+        help="the ChatGLM checkpoint that SOURCE, a prefix of P-tuning v2, was trained for",
+    )
+    _add_number_arguments(parser)
+    _add_folder_arguments(parser)
+
+
+def _add_number_arguments(parser: argparse.ArgumentParser) -> None:
+    """What numbers are stored as."""
+    parser.add_argument(
         "--quantize",
         choices=("int8", "int4", "none"),
         help="quantize the matrices of the layers by rows, or expand quantized ones (none)",
     )
     parser.add_argument(
-        "--base",
-        metavar="CHECKPOINT",
-        help="the ChatGLM checkpoint that SOURCE, a prefix of P-tuning v2, was trained for",
+        "--dtype", choices=("float16", "bfloat16", "float32"), help="of all tensors (as stored)"
     )
+
+
+def _add_folder_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is written of a Hugging Face folder besides the weights."""
     parser.add_argument(
         "--file_format",
         choices=("safetensors", "bin"),
@@ -91,9 +104,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokenizer", metavar="T", help=f"of --to huggingface: {TOKENIZER_HELP}")
     add_kind_arguments(parser)
-    parser.add_argument(
-        "--dtype", choices=("float16", "bfloat16", "float32"), help="of all tensors (as stored)"
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,11 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from glm_jax.convert.changes import ChangedSource, Changes
+from glm_jax.convert.changes import Changes
 from glm_jax.convert.checks import FaultWatch, check_space, refuse_existing
-from glm_jax.convert.dimensions import WORD_EMBEDDING, measure
-from glm_jax.convert.huggingface_plan import HuggingFacePlan, plan_huggingface
-from glm_jax.convert.infer_config import infer_config
 from glm_jax.convert.layouts.chatglm_prefix_writer import (
     PrefixDestination,
     PrefixFolder,
@@ -24,17 +21,15 @@ from glm_jax.convert.layouts.chatglm_prefix_writer import (
 from glm_jax.convert.layouts.chatglm_writer import ChatGLMDestination
 from glm_jax.convert.layouts.huggingface_fields import check_epsilon
 from glm_jax.convert.layouts.huggingface_writer import HuggingFaceDestination
-from glm_jax.convert.layouts.native import NativeCheckpoint
-from glm_jax.convert.layouts.native_record import model_config
 from glm_jax.convert.layouts.native_writer import NativeDestination
 from glm_jax.convert.layouts.original_writer import OriginalDestination
 from glm_jax.convert.layouts.sharded_writer import MAX_SHARD_BYTES
 from glm_jax.convert.open import open_source, readable_checkpoint
-from glm_jax.convert.quantize import BITS, ExpandedSource, QuantizedSource
+from glm_jax.convert.plan import P_TUNING, Form, Plan, plan_conversion
 from glm_jax.convert.report import Report, describe_heads
 from glm_jax.convert.side_files import copy_side_files, folder_of, write_evaluation_settings
 from glm_jax.convert.transfer import Progress, compare, copy_tensors
-from glm_jax.convert.weights import SourceMetadata, WeightDestination, WeightSource
+from glm_jax.convert.weights import WeightDestination, WeightSource
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.atomic import new_folder
 from glm_jax.io.paths import local_path, resolve_path
@@ -47,8 +42,6 @@ Stages = Callable[[str, int], AbstractContextManager[Progress]]
 
 # Checking transposes arrays and computes checksums, and so is bound by the processor.
 CHECKING_THREADS = 2
-
-P_TUNING = "p_tuning"
 
 
 def convert(
@@ -97,25 +90,11 @@ def convert(
         readable_checkpoint(path) as local,
         open_source(local, num_attention_heads, ignore_extra=ignore_extra, base=base) as opened,
     ):
-        changed, order = _changed(opened, changes or Changes())
-        config = _config(opened, changed, num_attention_heads)
-        if kind == P_TUNING:
-            changed = PrefixPart(changed)
-            order = [name for name in order if name in changed.tensors]
         ranks, files = model_parallel_size, (file_format, max_shard_bytes)
-        plan = _Plan(kind, opened, changed, order, config, ranks, *files)
-        if kind == "huggingface" and not isinstance(config, ChatGLMConfig):
-            plan = dataclasses.replace(
-                plan, huggingface=plan_huggingface(opened, changed, config, published, tokenizer)
-            )
-        _check_vocabulary(plan)
+        form = Form(kind, ranks, *files, published=published, tokenizer=tokenizer)
+        plan = plan_conversion(opened, form, changes or Changes(), num_attention_heads)
         fault = FaultWatch()
-        try:
-            check_space(out, plan.num_bytes)
-            with new_folder(out, partial(refuse_existing, out)) as folder:
-                side_files = _write_and_compare(folder, plan, stages, fault)
-        except OSError as error:
-            raise RunError(f"{out} can't be written: {error}") from error
+        side_files = _write_folder(out, plan, stages, fault)
         return Report(
             source=path,
             out=named,
@@ -127,70 +106,18 @@ def convert(
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """What is written: the opened source, the same with its changes, and the form it gets."""
-
-    kind: str
-    opened: WeightSource
-    source: WeightSource
-    order: list[str]
-    config: Any
-    model_parallel_size: int
-    file_format: str
-    max_shard_bytes: int
-    huggingface: HuggingFacePlan | None = None
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(info.nbytes for info in self.source.tensors.values())
-
-    @property
-    def metadata(self) -> SourceMetadata:
-        heads = self.config.num_attention_heads
-        return dataclasses.replace(self.source.metadata, num_attention_heads=heads)
-
-    def for_report(self) -> dict[str, Any]:
-        """What the report says of it."""
-        return {
-            "source_kind": self.opened.kind,
-            "kind": self.kind,
-            "config": self.config,
-            "iteration": self.metadata.iteration,
-            "tensors": dict(self.source.tensors),
-            "extended": _describe_extension(self.opened, self.source),
-            "extra": self.source.extra,
-            "notes": () if self.huggingface is None else self.huggingface.notes,
-        }
-
-
-def _changed(opened: WeightSource, changes: Changes) -> tuple[WeightSource, list[str]]:
-    """The source with its changes, and the names of its tensors in the order of reading."""
-    order = opened.reading_order if isinstance(opened, NativeCheckpoint) else list(opened.tensors)
-    source: WeightSource = opened
-    if changes.quantization == "none":
-        source = expanded = ExpandedSource(opened, changes.dtype)
-        order = expanded.order(order)
-    source = ChangedSource(source, changes)
-    if changes.quantization in BITS:
-        source = quantized = QuantizedSource(source, changes.quantization)
-        order = quantized.order(order)
-    return source, order
-
-
-def _describe_extension(opened: WeightSource, source: WeightSource) -> str | None:
-    """The position tables' old and new length, where they were extended."""
-    if not isinstance(source, ChangedSource) or source.new_positions is None:
-        return None
-    old, new = (
-        measure(each.tensors, str(each.path), each.where).max_sequence_length
-        for each in (opened, source)
-    )
-    return f"{old} extended to {new}: {source.new_positions}"
+def _write_folder(out: Path, plan: Plan, stages: Stages, fault: FaultWatch) -> tuple[str, ...]:
+    """Writes all, and then gives the folder its name; returns the side files."""
+    try:
+        check_space(out, plan.num_bytes)
+        with new_folder(out, partial(refuse_existing, out)) as folder:
+            return _write_and_compare(folder, plan, stages, fault)
+    except OSError as error:
+        raise RunError(f"{out} can't be written: {error}") from error
 
 
 def _write_and_compare(
-    folder: Path, plan: _Plan, stages: Stages, fault: FaultWatch
+    folder: Path, plan: Plan, stages: Stages, fault: FaultWatch
 ) -> tuple[str, ...]:
     """Writes all tensors and side files, and reads the tensors back; returns the side files."""
     checksums: dict[str, int] = {}
@@ -200,7 +127,7 @@ def _write_and_compare(
         destination.finish()
     if plan.huggingface is not None:
         plan.huggingface.write(folder)
-    side_files = _copy_side_files(plan.opened, plan.config, folder, plan.kind)
+    side_files = _copy_side_files(plan.opened, plan.config, folder, plan.form.kind)
     with stages("checking", plan.num_bytes) as progress:
         _read_back(folder, plan, checksums, progress)
     return side_files
@@ -215,7 +142,7 @@ def _copy_side_files(opened: WeightSource, config: Any, folder: Path, kind: str)
     return tuple(map(str, copied))
 
 
-def _read_back(folder: Path, plan: _Plan, checksums: Mapping[str, int], progress: Progress) -> None:
+def _read_back(folder: Path, plan: Plan, checksums: Mapping[str, int], progress: Progress) -> None:
     """Compares what was written with what was read.
 
     Raises:
@@ -223,7 +150,7 @@ def _read_back(folder: Path, plan: _Plan, checksums: Mapping[str, int], progress
     """
 
     def opened() -> WeightSource:
-        if plan.kind == P_TUNING:
+        if plan.form.kind == P_TUNING:
             return PrefixFolder(folder, plan.config.num_layers)
         return open_source(folder, plan.config.num_attention_heads)
 
@@ -232,68 +159,39 @@ def _read_back(folder: Path, plan: _Plan, checksums: Mapping[str, int], progress
         compare(written, plan.source, checksums, progress)
 
 
-def _new_destination(folder: Path, plan: _Plan, checksums: Mapping[str, int]) -> WeightDestination:
+def _new_destination(folder: Path, plan: Plan, checksums: Mapping[str, int]) -> WeightDestination:
     tensors, metadata, order = plan.source.tensors, plan.metadata, plan.order
-    if plan.kind == "native":
+    if plan.form.kind == "native":
         fields = dataclasses.asdict(plan.config)
         return NativeDestination(folder, order, tensors, metadata, fields, checksums)
-    if plan.kind == "original":
+    if plan.form.kind == "original":
         if _is_no_original(plan.config):
             raise UsageError(
                 f"{plan.opened.path} can't be written as a checkpoint of the original GLM code, "
                 "which has neither ChatGLM nor quantized matrices"
             )
         check_epsilon(plan.config, "the original GLM code")
-        heads, ranks = plan.config.num_attention_heads, plan.model_parallel_size
+        heads, ranks = plan.config.num_attention_heads, plan.form.model_parallel_size
         return OriginalDestination(folder, order, tensors, metadata.iteration, ranks, heads)
     if isinstance(plan.source, PrefixPart):
         network = plan.source.network
-        return PrefixDestination(folder, order, network, metadata, file_format=plan.file_format)
+        return PrefixDestination(
+            folder, order, network, metadata, file_format=plan.form.file_format
+        )
     if plan.huggingface is None:
-        return ChatGLMDestination(folder, order, tensors, metadata, file_format=plan.file_format)
+        return ChatGLMDestination(
+            folder, order, tensors, metadata, file_format=plan.form.file_format
+        )
     return HuggingFaceDestination(
         folder,
         order,
         tensors,
         metadata,
-        file_format=plan.file_format,
-        max_shard_bytes=plan.max_shard_bytes,
+        file_format=file_format,
+        max_shard_bytes=plan.form.max_shard_bytes,
         fields=plan.huggingface.fields,
     )
 
 
 def _is_no_original(config: Any) -> bool:
     return isinstance(config, ChatGLMConfig) or getattr(config, "quantization", "none") != "none"
-
-
-def _config(opened: WeightSource, source: WeightSource, num_attention_heads: int | None) -> Any:
-    """The model's configuration: inferred, and what a run's record has besides the dimensions."""
-    heads = opened.metadata.num_attention_heads or num_attention_heads
-    config = infer_config(source.tensors, heads, opened.metadata.huggingface_config)
-    if not isinstance(opened, NativeCheckpoint):
-        return config
-    recorded = model_config(opened.record, opened.tensors, opened.step_folder)
-    dimensions = {
-        name: getattr(config, name)
-        for name in ("vocab_size", "max_sequence_length", "quantization")
-        if hasattr(recorded, name)
-    }
-    return dataclasses.replace(recorded, **dimensions)
-
-
-def _check_vocabulary(plan: _Plan) -> None:
-    """Makes sure that the ranks can share the vocabulary, and says what to do if not.
-
-    Raises:
-      UsageError: they can't.
-    """
-    source, ranks = plan.source, plan.model_parallel_size
-    if plan.kind != "original" or plan.config.num_attention_heads % ranks:
-        return  # ranks that don't divide the heads are refused for that
-    rows = source.tensors[WORD_EMBEDDING].shape[0]
-    if rows % ranks:
-        raise UsageError(
-            f"{ranks} ranks can't share the {rows} rows of {WORD_EMBEDDING} in "
-            f"{source.where(WORD_EMBEDDING)}; --pad_vocab_to_multiple_of={128 * ranks} adds rows "
-            "of zeros, as the original pads its vocabulary"
-        )
