@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glm_jax.finetune.language_model import is_language_model_batch
-
 
 @dataclass(frozen=True)
 class StepSize:
@@ -34,10 +32,10 @@ def step_size(batch: Mapping[str, np.ndarray]) -> StepSize:
     """The size of a batch of `share_contexts`."""
     positions, length = batch["tokens"].size, batch["tokens"].shape[-1]
     rows = positions // length
-    if is_language_model_batch(batch):
-        return StepSize(rows, length, 1.0)
     if "targets" not in batch:
         return StepSize(rows, length, 0.0)
+    if batch["targets"].shape == batch["tokens"].shape:  # tokens are learnt, and not labels
+        return StepSize(rows, length, 1.0)
     logits = batch["answer_ids"].size if "answer_ids" in batch else rows
     return StepSize(rows, length, logits / positions)
 

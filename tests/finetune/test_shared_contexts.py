@@ -92,7 +92,12 @@ BATCHES = {
 def scores(scorer: Scorer, params: Any, batch: Any, key: Any = None) -> jax.Array:
     """Scores of real choices."""
     on_device = jax.tree.map(jnp.asarray, dict(batch))
-    return masked_scores(scorer(params, on_device, key), on_device["choice_mask"])
+
+    @jax.jit  # one program compiles faster than its operations
+    def run(params, batch, key):
+        return masked_scores(scorer(params, batch, key), batch["choice_mask"])
+
+    return run(params, on_device, key)
 
 
 @pytest.mark.parametrize(
