@@ -44,8 +44,8 @@ compiled on two cores, partly shared with other work.
 - **Memory** is the peak per chip (arguments and temporaries in brackets) and the compiler's limit
   for a program.
 - **Remat** says what the backward pass keeps, and *no loop* that the program has all layers one
-  after another (`model.scan_layers = False`). Pretraining rows without *no loop* were compiled before
-  dropout and LayerNorm became cheaper: their steps are slower than today's.
+  after another (`model.scan_layers = False`). Pretraining rows without *no loop* were compiled
+  before dropout and LayerNorm became cheaper: their steps are slower than today's.
 - **Step** and **utilisation** are three bounds. The first hides everything behind the longest of
   computing, the links within a slice (ICI) and the network between slices (DCN). The second hides
   nothing. The third hides nothing either, and counts only the links that the compiler's algorithm
