@@ -177,7 +177,7 @@ def finished_tiny_run(write_tiny_run, tmp_path_factory) -> Path:
 
 
 def _run(gin_file: Path, *bindings: str) -> Path:
-    """Pretrains as a configuration says; the run folder is `run` beside its file."""
+    """Pretrains as a configuration says; the run folder is `run` next to its file."""
     from rich.console import Console
 
     from glm_jax.configure import read_configuration

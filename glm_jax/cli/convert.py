@@ -17,7 +17,7 @@ from glm_jax.cli.tokenizer_flags import TOKENIZER_HELP, add_kind_arguments, find
 from glm_jax.errors import UsageError
 
 HELP = "weights between the original PyTorch layouts, Hugging Face folders and ours"
-# Where it is not safetensors: as published.
+# Of files with weights, where it is not safetensors: as published.
 _FILE_FORMATS = {"p_tuning": "bin"}
 KINDS = ("native", "original", "huggingface", "p_tuning")
 
@@ -149,8 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
         num_attention_heads=arguments.num_attention_heads,
         ignore_extra=arguments.ignore_extra,
         base=arguments.base,
-        file_format=arguments.file_format
-        or ("bin" if arguments.to == "p_tuning" else "safetensors"),
+        file_format=arguments.file_format or _FILE_FORMATS.get(arguments.to, "safetensors"),
         published=arguments.published,
         tokenizer=find_tokenizer(arguments),
     )

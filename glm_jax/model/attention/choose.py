@@ -110,22 +110,9 @@ def _xla(
     return attend(query, key, value, None, attention_mask=seen, dropout=dropout)
 
 
-def _cudnn(
-    query: Float[Array, "B L H K"],
-    key: Float[Array, "B M H K"],
-    value: Float[Array, "B M H K"],
-    prefix_length: Int[Array, "#B"],
-    query_start: Int[Array, ""] | int = 0,
-    dropout: ProbabilityDropout | None = None,
-) -> Float[Array, "B L H K"]:
-    if dropout is not None:
-        raise UsageError(f"attention_dropout is {dropout.rate}, which cudnn can't do")
-    return gpu_attention(query, key, value, prefix_length, query_start)
-
-
 _FUNCTIONS: dict[str, Attention] = {
     "xla": _xla,
     "by_head": attend_by_head,
     "flash": prefix_flash_attention,
-    "cudnn": _cudnn,
+    "cudnn": gpu_attention,
 }

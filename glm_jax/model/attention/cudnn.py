@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from glm_jax.errors import UsageError
+from glm_jax.model.dropout import ProbabilityDropout
 
 _LARGEST_HEAD = 128  # what cuDNN does on every GPU since Ampere
 _HEAD_FACTOR = 8
@@ -21,29 +22,31 @@ def gpu_attention(
     value: Float[Array, "B M H K"],
     prefix_length: Int[Array, "#B"],
     query_start: Int[Array, ""] | int = 0,
+    dropout: ProbabilityDropout | None = None,
     *,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> Float[Array, "B L H K"]:
     """Scaled dot-product attention under the prefix mask, for arrays that lie on one GPU.
 
-    cuDNN knows masks that follow from the position (causal) or from lengths (padding) without ever
-    making a mask; any other one must be given as a bias of [B, 1, L, L], which takes memory and
-    time that grow with the square of the length. GLM's mask needs no bias: a position of the
-    prefix sees the prefix, as in a batch padded to that length, and a later one sees its past, as
-    under the causal mask. So both are computed and every position takes the one that is its own.
-    In units of pairs of positions that costs P^2 + L^2 / 2 for a prefix of P, where a bias would
-    cost L^2.
+    cuDNN supports masks that follow from the position (causal) or from lengths (padding); any other
+    must be a bias of [B, 1, L, L], whose memory and time grow with the square of the length. GLM's
+    mask needs no bias: a position of the prefix sees the prefix, as in a batch padded to that length,
+    and a later one sees its past, as under the causal mask. So both are computed and every position
+    takes the one that is its own: P^2 + L^2 / 2 pairs of positions for a prefix of P, not L^2.
 
     Args:
       query, key, value: one vector per position and head, in bfloat16 or float16; K is a multiple
         of 8 up to 128.
       prefix_length: leading positions that every position of that example sees.
       query_start: 0; cuDNN has no causal mask for queries that start in the middle of the keys.
+      dropout: None; cuDNN can't drop what the other kinds drop.
       implementation: "xla" does the same with plain operations on any platform and in any dtype.
 
     Raises:
       UsageError: inputs that cuDNN can't do.
     """
+    if dropout is not None:
+        raise UsageError(f"attention_dropout is {dropout.rate}, which cudnn can't do")
     length, head_size = query.shape[1], query.shape[3]
     if key.shape[1] != length or not (isinstance(query_start, int) and query_start == 0):
         raise UsageError(
