@@ -30,9 +30,9 @@ def gpu_attention(
 
     cuDNN supports masks that follow from the position (causal) or from lengths (padding); any other
     must be a bias of [B, 1, L, L], whose memory and time grow with the square of the length. GLM's
-    mask needs no bias: a position of the prefix sees the prefix, as in a batch padded to that length,
-    and a later one sees its past, as under the causal mask. So both are computed and every position
-    takes the one that is its own: P^2 + L^2 / 2 pairs of positions for a prefix of P, not L^2.
+    mask needs no bias: a position of the prefix sees the prefix, as in a batch padded to that
+    length, and a later one sees its past, as under the causal mask. So both are computed and every
+    position takes its own: P^2 + L^2 / 2 pairs of positions for a prefix of P, not L^2.
 
     Args:
       query, key, value: one vector per position and head, in bfloat16 or float16; K is a multiple
