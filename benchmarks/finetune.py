@@ -9,8 +9,9 @@ float32, 8 rows of 256 tokens without padding, AdamW with gradient clipping, as 
 the dropout of their recipes (0.1 of hidden states and of attention probabilities; --dropout=0 for
 none). Steps alternate in one process: the ratio of each pair counts, and their median. What
 differs:
-- GLM computes the logits of the vocabulary at one position of each row; BERT has a pooler and a
-  head of two labels.
+- GLM computes the last layer, and the logits of the vocabulary, at one position of each row
+  (--last_layer=all for all positions of the layer); BERT computes all positions of its last layer,
+  and has a pooler and a head of two labels.
 - BERT runs as its library starts it, with PyTorch's fused attention and fused AdamW, not through
   torch.compile.
 """
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--attention", default="by_head", help="of GLM, see model.attention")
     parser.add_argument("--remat", default="minimal", help="of GLM, see model.remat")
+    parser.add_argument("--last_layer", default="targets", help="see finetune.last_layer")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     # Both libraries take as many threads as there are cores to run on.
@@ -50,7 +52,7 @@ def main() -> None:
 
     shape = (arguments.batch_size, arguments.length)
     programs: dict[str, Step] = {
-        "glm_jax, cloze": glm_step(*shape, arguments.dropout, arguments.attention, arguments.remat),
+        "glm_jax, cloze": glm_step(*shape, arguments),
         "PyTorch BERT": bert_step(*shape, arguments.dropout, arguments.threads),
     }
     seconds: dict[str, list[float]] = {name: [] for name in programs}
@@ -78,7 +80,7 @@ def main() -> None:
     )
 
 
-def glm_step(batch_size: int, length: int, dropout: float, attention: str, remat: str) -> Step:
+def glm_step(batch_size: int, length: int, arguments: argparse.Namespace) -> Step:
     """A step of the program that `glm-jax finetune` runs."""
     import jax
     import numpy as np
@@ -92,14 +94,14 @@ def glm_step(batch_size: int, length: int, dropout: float, attention: str, remat
     from glm_jax.train.optimizer import OptimizerConfig
     from glm_jax.train.step import settings_on_devices
 
-    rates = {"embedding": dropout, "hidden": dropout, "attention": dropout}
+    places = ("embedding", "hidden", "attention")
     config = read_configuration(
         [CONFIGURATION],
         [
             "model.compute_dtype='float32'",
-            f"model.remat={remat!r}",
-            f"model.attention={attention!r}",
-            *(f"model.{where}_dropout={rate}" for where, rate in rates.items()),
+            f"model.remat={arguments.remat!r}",
+            f"model.attention={arguments.attention!r}",
+            *(f"model.{place}_dropout={arguments.dropout}" for place in places),
         ],
     )
     mesh = make_mesh(MeshConfig())
@@ -109,7 +111,9 @@ def glm_step(batch_size: int, length: int, dropout: float, attention: str, remat
         clip_norm=CLIP_NORM,
         decay_steps=1000,
     )
-    program = make_finetune_program(Scorer(GLM(config.model)), {}, optimizer, mesh)
+    at_targets = arguments.last_layer == "targets"
+    scorer = Scorer(GLM(config.model), last_layer_at_targets=at_targets)
+    program = make_finetune_program(scorer, {}, optimizer, mesh)
     index, prefix = np.arange(length), length - 1
     # The position of the mask, and the first of the blank, for sop.
     positions = np.stack([np.where(index < prefix, index, 7), index >= prefix])

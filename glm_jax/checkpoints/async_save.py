@@ -7,7 +7,7 @@ import functools
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 import orbax.checkpoint as ocp
@@ -32,6 +32,12 @@ class RetentionPolicy:
     every: int
     best: Callable[[], int | None] | None = None
 
+    def superseded(self, steps: Iterable[int]) -> list[int]:
+        """The steps, in order, whose checkpoints are not kept where there is one of each."""
+        ordered, best = sorted(steps), self.best and self.best()
+        older = ordered[: -self.newest]
+        return [s for s in older if s != best and not (self.every and s % self.every == 0)]
+
 
 def open_manager(
     folder: epath.Path, keep: RetentionPolicy | None, on_complete: Callable[[], None]
@@ -46,13 +52,8 @@ def open_manager(
     options = ocp.CheckpointManagerOptions(create=False)
     if keep is not None:
         _silence_repeated_errors()
-        policies: list[preserve.PreservationPolicy] = [preserve.LatestN(keep.newest)]
-        if keep.every:
-            policies.append(preserve.EveryNSteps(keep.every))
-        if keep.best:
-            policies.append(_KeepBest(keep.best))
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=preserve.AnyPreservationPolicy(policies),
+            preservation_policy=_Preserve(keep),
             cleanup_tmp_directories=True,
             create=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=on_complete),
@@ -61,14 +62,15 @@ def open_manager(
 
 
 @dataclasses.dataclass
-class _KeepBest(preserve.PreservationPolicy):
-    """Keeps the checkpoint of one step, which may change between saves."""
+class _Preserve(preserve.PreservationPolicy):
+    """A retention policy as orbax asks for it after every save."""
 
-    step: Callable[[], int | None]
+    keep: RetentionPolicy
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        """For each checkpoint, whether it is that one."""
-        return [checkpoint.step == self.step() for checkpoint in checkpoints]
+        """For each checkpoint, whether it is kept."""
+        superseded = self.keep.superseded(checkpoint.step for checkpoint in checkpoints)
+        return [checkpoint.step not in superseded for checkpoint in checkpoints]
 
 
 @functools.cache

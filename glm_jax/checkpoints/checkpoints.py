@@ -85,6 +85,7 @@ class Checkpoints:
             self._mirror = Mirror(self._folder, keep)
             self._local = self._mirror.folder
             keep = keep and RetentionPolicy(newest=1, every=0)
+        self._keep = keep
         self._manager = open_manager(self._local, keep, self._files_written)
         self._pending: PendingSave | None = None
         self._finished: list[FinishedSave] = []
@@ -198,6 +199,21 @@ class Checkpoints:
                 self._mirror.wait()
         self._pending = None
         self._finished.append(pending.finished())
+
+    def delete_superseded(self) -> None:
+        """Deletes the checkpoints that are not kept, once no save is in progress.
+
+        Every save does so. What a process that ended between a save and its deletions has left, or
+        what was kept as the best until the last evaluation, is deleted by this.
+
+        Raises:
+          RunError: the last save failed.
+        """
+        self.wait()
+        for step in self._keep.superseded(self._manager.all_steps()) if self._keep else ():
+            self._manager.delete(step)
+        if self._mirror:
+            self._mirror.delete_superseded()
 
     def finished_saves(self) -> list[FinishedSave]:
         """The saves that have finished since the last call.

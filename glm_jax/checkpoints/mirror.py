@@ -102,11 +102,12 @@ class Mirror:
         """Uploads a checkpoint, then deletes those that are not kept."""
         remove_folder(self._url / str(step))  # what an upload that was interrupted left
         copy_folder(self.folder / str(step), self._url / str(step), last=RECORD_ITEM)
-        if self._keep is None:
-            return
-        for older in complete_steps(self._url)[: -self._keep.newest]:
-            if not (self._keep.every and older % self._keep.every == 0):
-                remove_folder(self._url / str(older))
+        self.delete_superseded()
+
+    def delete_superseded(self) -> None:
+        """Deletes the checkpoints at the URL that are not kept."""
+        for step in self._keep.superseded(complete_steps(self._url)) if self._keep else ():
+            remove_folder(self._url / str(step))
 
     def close(self) -> None:
         """Waits for an upload in progress, and removes the local folder."""

@@ -22,7 +22,7 @@ from glm_jax.finetune.step_size import step_size
 from glm_jax.finetune.trainable import layer_size
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.parallel.batches import batch_sharding
-from glm_jax.parallel.mesh import check_batch_size, make_mesh
+from glm_jax.parallel.mesh import check_batch_size, make_mesh, platform_of
 from glm_jax.seq2seq.config import Seq2SeqRunConfig
 from glm_jax.seq2seq.placeholder import placeholder_pairs
 from glm_jax.seq2seq.prepare import make_text_program, with_prefix
@@ -93,6 +93,7 @@ def _program_of_choices(
         config,
         GLM(model, linear=linear_kind(config.lora), num_separate_layers=separate),
         config.task.task,
+        platform_of(mesh),
         has_choices=batch["tokens"].ndim == 3,
         answer_length=0,
     )

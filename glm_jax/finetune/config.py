@@ -13,7 +13,7 @@ from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.errors import UsageError
 from glm_jax.finetune.lora_config import LoraConfig
 from glm_jax.finetune.order import LENGTH_WINDOW
-from glm_jax.finetune.prompts import INITIAL_PROMPTS, PROMPT_ENCODERS
+from glm_jax.finetune.prompt_config import PromptConfig
 from glm_jax.finetune.published import PUBLISHED
 from glm_jax.finetune.task_config import TaskConfig
 from glm_jax.parallel.layout import LayoutConfig
@@ -21,6 +21,7 @@ from glm_jax.parallel.mesh import MeshConfig
 from glm_jax.train.optimizer import OptimizerConfig
 
 ATTENTION_CHOICES = ("auto", "xla", "by_head")
+LAST_LAYER_CHOICES = ("auto", "targets", "all")
 
 
 @dataclass(frozen=True)
@@ -39,36 +40,6 @@ class TokenizerConfig:
     files: tuple[str, ...] = ()
     task_mask: bool = False
     fix_command_token: bool = False
-
-
-@dataclass(frozen=True)
-class PromptConfig:
-    """Continuous prompts.
-
-    Attributes:
-      num_tokens: shared by the slots of the pattern; 0 for none.
-      prefix: before the pattern.
-      encoder: "lstm", "mlp" or "none".
-      initial: the trained vectors before the first step: "random", or "words" for mixtures of a
-        frequent word's embedding and that of a verbalizer.
-    """
-
-    num_tokens: int = 0
-    prefix: int = 0
-    encoder: str = "lstm"
-    initial: str = "random"
-
-    def __post_init__(self) -> None:
-        validation.at_least("prompt", self, 0, "num_tokens", "prefix")
-        validation.choice("prompt", self, "encoder", PROMPT_ENCODERS)
-        validation.choice("prompt", self, "initial", INITIAL_PROMPTS)
-        if self.initial == "words" and not self.total:
-            raise UsageError("prompt.initial is 'words', but there are no prompts to start")
-
-    @property
-    def total(self) -> int:
-        """All prompts of an example."""
-        return self.num_tokens + self.prefix
 
 
 @dataclass(frozen=True)
@@ -104,6 +75,9 @@ class FinetuneConfig:
       compute_dtype: "float32" or "bfloat16".
       attention: "xla" or "by_head", as in the model's configuration, or "auto", by_head on CPUs and
         xla elsewhere. The other kinds do not support every length of a batch.
+      last_layer: "targets" computes the last layer for the positions that answers are scored at
+        only, with the same result; the parameters of the other layers are copied for it, and their
+        gradients. "all" computes it for all positions; "auto" is targets on CPUs and all elsewhere.
       remat, scan_layers: as in the model's configuration.
       log_every: steps between lines of metrics.
       freeze: parameters of the network that are not trained: patterns of their paths, such as
@@ -133,6 +107,7 @@ class FinetuneConfig:
     dropout: float = 0.1
     compute_dtype: str = "float32"
     attention: str = "auto"
+    last_layer: str = "auto"
     remat: str = "minimal"
     scan_layers: bool = True
     log_every: int = 10
@@ -157,6 +132,7 @@ class FinetuneConfig:
         validation.choice("finetune", self, "new_positions", NEW_POSITIONS)
         validation.fraction("finetune", self, "dropout", one=False)
         validation.choice("finetune", self, "attention", ATTENTION_CHOICES)
+        validation.choice("finetune", self, "last_layer", LAST_LAYER_CHOICES)
         validation.boolean("finetune", self, "scan_layers")
         _check_seeds(self.seeds)
         if self.published:
@@ -172,6 +148,10 @@ class FinetuneConfig:
         if self.attention == "auto":
             return "by_head" if platform == "cpu" else "xla"
         return self.attention
+
+    def computes_last_layer_at_targets(self, platform: str) -> bool:
+        """Whether other positions are left out of the last layer, on devices of a platform."""
+        return self.last_layer == "targets" or (self.last_layer == "auto" and platform == "cpu")
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Updates of the run."""

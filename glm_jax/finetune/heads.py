@@ -16,22 +16,19 @@ from jaxtyping import Array, Float, Int, Key
 POOLS = ("cls", "pad", "start")
 
 
-def pooled(
-    hidden: Float[Array, "B L D"], prefix_length: Int[Array, "B"], pool: str
-) -> Float[Array, "B D"]:
-    """The hidden state that a head classifies the sequence by.
+def pooled_positions(prefix_length: Int[Array, "B"], length: int, pool: str) -> Int[Array, "B"]:
+    """The position by whose hidden state a head classifies the sequence.
 
     Args:
-      hidden: output of the final LayerNorm.
       prefix_length: length of the input, eos included.
+      length: L, of the row.
       pool: "cls" for the first token, "pad" for the eos at the end, "start" for the position after
         it, which the original reads; where the input fills the row, the eos is read instead.
     """
     if pool == "cls":
-        return hidden[:, 0]
+        return jnp.zeros_like(prefix_length)
     index = prefix_length - 1 if pool == "pad" else prefix_length
-    index = jnp.minimum(index, hidden.shape[1] - 1)
-    return jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0]
+    return jnp.minimum(index, length - 1)
 
 
 def uniform(fan_in: int) -> nn.initializers.Initializer:

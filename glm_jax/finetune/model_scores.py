@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from glm_jax.finetune.heads import ClassificationHead, pooled
+from glm_jax.finetune.heads import ClassificationHead, pooled_positions
 from glm_jax.finetune.prompts import PromptEncoder
 from glm_jax.finetune.scores import (
     answer_scores,
@@ -21,6 +21,7 @@ from glm_jax.finetune.scores import (
 from glm_jax.finetune.segments import choice_scores
 from glm_jax.model.attention.mask import answers_mask
 from glm_jax.model.embeddings import Prompts, unembed
+from glm_jax.model.self_attention import take_positions
 from glm_jax.parallel.collectives import (
     copy_to_tensor_parallel,
     gather_from_tensor_parallel,
@@ -47,6 +48,8 @@ class Scorer:
       head: classifies instead; its parameters are under "classification_head".
       pool: what the head sees, see `pooled`.
       prompts: continuous prompts; their parameters are under "prompt_encoder".
+      last_layer_at_targets: computes the last layer for the positions that scores depend on only,
+        which copies the parameters of the others, see `GLM.hidden_states`.
     """
 
     model: Any
@@ -56,6 +59,7 @@ class Scorer:
     head: ClassificationHead | None = None
     pool: str = "cls"
     prompts: PromptEncoder | None = None
+    last_layer_at_targets: bool = False
 
     def __call__(
         self, params: PyTree, batch: Batch, dropout_key: Key[Array, ""] | None
@@ -68,16 +72,14 @@ class Scorer:
         tokens = batch["tokens"]
         rows = {name: _rows(batch[name], tokens) for name in _ROW_ARRAYS if name in batch}
         if self.head is not None:
-            hidden = self.hidden_states(params, rows, dropout_key)
-            states = pooled(hidden, rows["prefix_length"], self.pool)
+            at = pooled_positions(rows["prefix_length"], rows["tokens"].shape[1], self.pool)
+            states = self.hidden_states(params, rows, dropout_key, positions=at[:, None])[:, 0]
             keys = None if dropout_key is None else _row_keys(dropout_key, len(states))
             scores: Any = self.head.apply({"params": params["classification_head"]}, states, keys)
         elif "answer_ids" in batch:
             scores = self._of_shared_contexts(params, batch, rows, dropout_key)
         else:
-            hidden = self.hidden_states(params, rows, dropout_key)
-            table = self.model.apply({"params": params}, method="embedding_table")
-            scores = self._of_blank(table, hidden, rows)
+            scores = self._of_blank(params, rows, dropout_key)
         return choice_scores(jnp.reshape(scores, (tokens.shape[0], -1)), batch)
 
     def hidden_states(
@@ -86,22 +88,28 @@ class Scorer:
         rows: Batch,
         dropout_key: Key[Array, ""] | None,
         attention_mask: Bool[Array, "B 1 Q L"] | None = None,
-    ) -> Float[Array, "B L D"]:
+        positions: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "B L D"] | Float[Array, "B T D"]:
         """Hidden states of rows without an axis of choices; prompts are in rows that have them."""
-        prompts = None
-        if self.prompts is not None and "prompt_ids" in rows:
-            embeddings: Any = self.prompts.apply({"params": params["prompt_encoder"]})
-            # Tensor-parallel devices embed different positions.
-            prompts = Prompts(rows["prompt_ids"], copy_to_tensor_parallel(embeddings))
-        return self.model.apply(
+        at_targets = positions is not None and self.last_layer_at_targets
+        hidden = self.model.apply(
             {"params": params},
             *(rows["tokens"], rows["position_ids"], rows["prefix_length"]),
             deterministic=dropout_key is None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
             attention_mask=attention_mask,
-            prompts=prompts,
+            prompts=self._prompts(params, rows),
+            **({"positions": positions} if at_targets else {}),
             method="hidden_states",
         )
+        return hidden if positions is None or at_targets else take_positions(hidden, positions)
+
+    def _prompts(self, params: PyTree, rows: Batch) -> Prompts | None:
+        if self.prompts is None or "prompt_ids" not in rows:
+            return None
+        embeddings: Any = self.prompts.apply({"params": params["prompt_encoder"]})
+        # Tensor-parallel devices embed different positions.
+        return Prompts(rows["prompt_ids"], copy_to_tensor_parallel(embeddings))
 
     def _of_shared_contexts(
         self, params: PyTree, batch: Batch, rows: Batch, dropout_key: Key[Array, ""] | None
@@ -122,15 +130,17 @@ class Scorer:
         return penalized(sums, counts[..., None], self.length_penalty)
 
     def _of_blank(
-        self, table: Float[Array, "V D"], hidden: Float[Array, "B L D"], rows: Batch
-    ) -> Array:
+        self, params: PyTree, rows: Batch, dropout_key: Key[Array, ""] | None
+    ) -> Float[Array, "..."]:
         """Scores of what is in the blank; logits are computed for its positions only."""
+        length = rows["tokens"].shape[1]
         start = rows["prefix_length"][:, None]
         index = start + jnp.arange(max(self.answer_length, 1))
         # Where the row ends before the answer's space does, its last position is there again.
-        inside = index < hidden.shape[1]
-        index = jnp.minimum(index, hidden.shape[1] - 1)
-        part_b = jnp.take_along_axis(hidden, index[..., None], axis=1)
+        inside = index < length
+        index = jnp.minimum(index, length - 1)
+        part_b = self.hidden_states(params, rows, dropout_key, positions=index)
+        table = self.model.apply({"params": params}, method="embedding_table")
         if not self.answer_length:
             part_b, targets = _shares(part_b, rows["targets"])
             logits = unembed(part_b, table)[:, 0]

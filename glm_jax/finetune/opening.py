@@ -19,7 +19,7 @@ from glm_jax.finetune.trainable import TrainedParameters, leaf_paths
 from glm_jax.finetune.vocabulary import check_vocabulary, find_tokenizer
 from glm_jax.finetune.weights import describe_base, divide_weights
 from glm_jax.model import GLMConfig
-from glm_jax.parallel.mesh import check_batch_size, make_mesh
+from glm_jax.parallel.mesh import check_batch_size, make_mesh, platform_of
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.train.optimizer import OptimizerConfig
 
@@ -125,7 +125,7 @@ def with_settings(config: FinetuneBaseConfig, network: GLMConfig, mesh: Mesh) ->
         hidden_dropout=settings.dropout,
         attention_dropout=settings.dropout,
         compute_dtype=settings.compute_dtype,
-        attention=settings.attention_on(mesh.devices.flat[0].platform),
+        attention=settings.attention_on(platform_of(mesh)),
         remat=settings.remat,
         scan_layers=settings.scan_layers,
     )

@@ -27,7 +27,7 @@ from glm_jax.finetune.splits import Split, priming_texts, read_splits, scores_an
 from glm_jax.finetune.trainable import IsTrained, join
 from glm_jax.finetune.weights import initial_prompts
 from glm_jax.model import GLM, GLMConfig, network_of
-from glm_jax.parallel.mesh import check_batch_size
+from glm_jax.parallel.mesh import check_batch_size, platform_of
 from glm_jax.tasks import Task
 from glm_jax.tokenizer import Tokenizer
 
@@ -96,7 +96,7 @@ def prepare_finetuning(
         linear=linear_kind(config.lora),
         num_separate_layers=network.num_separate_layers,
     )
-    scorer, extras = make_scorer(config, model, task, splits)
+    scorer, extras = make_scorer(config, model, task, splits, platform_of(mesh))
     network.check_trained(anything_added=bool(extras or config.lora.rank))
     smoothing = config.task.label_smoothing if scores_answer_alone(task, first.examples) else 0.0
     is_trained = network.is_trained
@@ -173,17 +173,23 @@ def make_program(
 
 
 def make_scorer(
-    config: FinetuneRunConfig, model: GLM, task: Task, splits: Mapping[str, Split]
+    config: FinetuneRunConfig, model: GLM, task: Task, splits: Mapping[str, Split], platform: str
 ) -> tuple[Scorer, Extras]:
     """`scorer_of` the examples of these splits."""
     first = next(iter(splits.values())).encoded
     length = max(split.encoded.answer_length for split in splits.values())
     has_choices = bool(first.num_choices)
-    return scorer_of(config, model, task, has_choices=has_choices, answer_length=length)
+    return scorer_of(config, model, task, platform, has_choices=has_choices, answer_length=length)
 
 
 def scorer_of(
-    config: FinetuneRunConfig, model: GLM, task: Task, *, has_choices: bool, answer_length: int
+    config: FinetuneRunConfig,
+    model: GLM,
+    task: Task,
+    platform: str,
+    *,
+    has_choices: bool,
+    answer_length: int,
 ) -> tuple[Scorer, Extras]:
     """How answers are scored, and what makes the parameters that the network does not have.
 
@@ -191,23 +197,26 @@ def scorer_of(
       config: the run.
       model: its network.
       task: of the run.
+      platform: of the devices, by JAX's name of it.
       has_choices: whether an example has a row for each choice.
       answer_length: tokens of the longest scored answer, 0 where verbalizers are compared.
     """
     size = model.config.hidden_size
+    at_targets = config.finetune.computes_last_layer_at_targets(platform)
     if not config.task.cloze:
         head = ClassificationHead(1 if has_choices else len(task.labels), size)
 
         def init_head(key: jax.Array) -> PyTree:
             return head.init(key, jnp.zeros((1, size)))["params"]
 
-        scorer = Scorer(model, head=head, pool=config.task.pool)
+        scorer = Scorer(model, head=head, pool=config.task.pool, last_layer_at_targets=at_targets)
         return scorer, {"classification_head": init_head}
     scorer = Scorer(
         model,
         answer_length=answer_length,
         length_penalty=config.task.length_penalty,
         normalized=config.task.loss == "adapet",
+        last_layer_at_targets=at_targets,
     )
     if not config.prompt.total:
         return scorer, {}

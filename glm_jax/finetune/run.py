@@ -147,6 +147,8 @@ def finetune_prepared(
             ended = evaluate(first_step, state)
         steps = first_step if ended else train_loop(run, state, first_step)
         complete = is_complete(config, ready, history, steps)
+        if complete:
+            checkpoints.delete_superseded()
         results = write_results(config, ready, folder, checkpoints, history) if complete else None
     return FinetuneOutcome(steps, ready.num_steps, results)
 

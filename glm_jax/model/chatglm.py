@@ -21,7 +21,7 @@ from glm_jax.model.kv_cache import KVCache, LayerCache, PrefixKeyValue
 from glm_jax.model.layers import MLP, Linear, LinearKind, layer_norm, residual_standard_deviation
 from glm_jax.model.prefix import PREFIX, LayerPrefix, PrefixEncoder
 from glm_jax.model.rotary import rotation_of
-from glm_jax.model.self_attention import AttentionExtras, SelfAttention
+from glm_jax.model.self_attention import AttentionExtras, SelfAttention, take_positions
 from glm_jax.parallel.collectives import copy_to_tensor_parallel
 
 # Of the input of every half block, whatever the number of layers: its code takes 28.
@@ -64,7 +64,8 @@ class ChatGLMBlock(nn.Module):
         attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None = None,
         kv_cache: KVCache | None = None,
         extras: AttentionExtras | None = None,
-    ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
+        positions: Int[Array, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B L D"] | Float[Array, "B T D"], LayerCache | None]:
         """As `Block.__call__`, but what is added to is the normalised input of each half."""
         config = self.config
         norm = partial(layer_norm, config.layernorm_epsilon, config.compute_dtype)
@@ -76,7 +77,11 @@ class ChatGLMBlock(nn.Module):
             attention_mask,
             kv_cache,
             extras,
+            positions,
         )
+        if positions is not None:
+            normalized = take_positions(normalized, positions)
+            dropout = dropout and dropout.at_positions(positions)
         hidden = normalized * RESIDUAL_SCALE + attended
         normalized = norm("mlp_layernorm")(hidden)
         deviation = residual_standard_deviation(config.num_layers)

@@ -26,12 +26,14 @@ class Dropout:
       first_example: index of the first example in the global batch.
       first_position: index of the first position in the full sequence.
       first_head: index of the first head.
+      positions: indices in this shard's sequence, for values of these alone; None for all.
     """
 
     key: Key[Array, ""]
     first_example: Int[Array, ""] | int = 0
     first_position: Int[Array, ""] | int = 0
     first_head: Int[Array, ""] | int = 0
+    positions: Int[Array, "B T"] | None = None
 
     def of_layer(self, layer: Int[Array, ""]) -> Dropout:
         """The same with another key for every layer."""
@@ -40,6 +42,10 @@ class Dropout:
     def from_position(self, position: int) -> Dropout:
         """The same for the positions from one of this shard on."""
         return dataclasses.replace(self, first_position=self.first_position + position)
+
+    def at_positions(self, positions: Int[Array, "B T"]) -> Dropout:
+        """The same for some of this shard's positions, of which values have T."""
+        return dataclasses.replace(self, positions=positions)
 
     def hidden(
         self,
@@ -73,7 +79,8 @@ class Dropout:
         """A stream for each position [B, L]."""
         stream = Streams.of_key(jax.random.fold_in(self.key, number))
         examples = (self.first_example + jnp.arange(batch))[:, None]
-        return stream.at(examples).at(self.first_position + jnp.arange(length))
+        positions = jnp.arange(length) if self.positions is None else self.positions
+        return stream.at(examples).at(self.first_position + positions)
 
 
 @flax.struct.dataclass

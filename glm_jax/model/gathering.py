@@ -55,6 +55,17 @@ def with_gathered_parameters(
     return nn.map_variables(function, "params", gather_all)
 
 
+def with_part_of_stack(
+    function: Callable[Arguments, Result], index: slice | int
+) -> Callable[Arguments, Result]:
+    """`function(module, ...)` with this part of the module's parameters, along the leading axis."""
+
+    def take(variables: Mapping[str, PyTree]) -> dict[str, PyTree]:
+        return {"params": jax.tree.map(lambda values: values[index], variables["params"])}
+
+    return nn.map_variables(function, "params", take)
+
+
 def specs_of_layer(specs: ParamSpecs) -> dict[str, Any]:
     """Specs of one layer, from those of parameters that are stacked along a leading axis."""
     return {

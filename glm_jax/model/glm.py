@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +14,13 @@ from glm_jax.model.block import Block
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
 from glm_jax.model.embeddings import Embeddings, Prompts, unembed
-from glm_jax.model.gathering import ParamSpecs, specs_of_layer, tables_of, with_gathered_parameters
+from glm_jax.model.gathering import (
+    ParamSpecs,
+    specs_of_layer,
+    tables_of,
+    with_gathered_parameters,
+    with_part_of_stack,
+)
 from glm_jax.model.layers import Linear, LinearKind, layer_norm
 from glm_jax.model.remat import rematerialize
 from glm_jax.model.self_attention import AttentionExtras
@@ -116,17 +123,22 @@ class GLM(nn.Module):
         deterministic: bool = True,
         attention_mask: Bool[Array, "#B 1 Q L"] | Int[Array, "#B 1 Q L"] | None = None,
         prompts: Prompts | None = None,
-    ) -> Float[Array, "B L D"]:
+        positions: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "B L D"] | Float[Array, "B T D"]:
         """Output of the final LayerNorm, in the compute dtype.
 
         Args:
           tokens, position_ids, prefix_length, deterministic, attention_mask: as in `__call__`.
           prompts: continuous prompts, which take the place of tokens.
+          positions: indices in the sequence of those that are wanted; None for all. Others are not
+            computed in the last layer. The parameters of the other layers are copied for it, and
+            their gradients, and there can be no `attention_mask`.
         """
         dropout = self._dropout(tokens, deterministic)
         hidden = self._embed(tokens, position_ids, dropout, prompts)
         extras = self.extras(position_ids)
-        hidden = self._run_layers(hidden, prefix_length, dropout, attention_mask, extras)
+        inputs = (prefix_length, dropout, attention_mask, extras, positions)
+        hidden = self._run_layers(hidden, *inputs)
         return self.final_layernorm(hidden)
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
@@ -187,23 +199,40 @@ class GLM(nn.Module):
         dropout: Dropout | None,
         attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None,
         extras: AttentionExtras | None,
-    ) -> Float[Array, "B L D"]:
-        """Runs all blocks."""
+        positions: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "B L D"] | Float[Array, "B T D"]:
+        """Runs all blocks, the last one for some positions if they are given."""
 
-        def run_block(block: Block, hidden: Float[Array, "B L D"], layer: Int[Array, ""]):
+        def run_block(block: Block, hidden: Float[Array, "B L D"], layer: Int[Array, ""], at=None):
             hidden = constrain(hidden, HIDDEN_AXES)
             layer_dropout = dropout and dropout.of_layer(layer)
-            inputs = (prefix_length, layer_dropout, attention_mask, None, extras)
+            inputs = (prefix_length, layer_dropout, attention_mask, None, extras, at)
             return block(hidden, *inputs)[0]
 
         num_layers, border = self.config.num_layers, self.num_separate_layers
-        if not border:
-            hidden = self._run_stack(run_block, self.layers, hidden, range(num_layers))
-        else:
+        stack, layers = self.layers, range(num_layers)
+        if border:
             hidden = self._run_stack(run_block, self.layers, hidden, range(border))
-            later = range(border, num_layers)
-            hidden = self._run_stack(run_block, self.later_layers, hidden, later)
+            stack, layers = self.later_layers, range(border, num_layers)
+        if positions is None:
+            hidden = self._run_stack(run_block, stack, hidden, layers)
+        else:
+            before = with_part_of_stack(partial(self._run_stack, run_block), slice(0, -1))
+            if len(layers) > 1:
+                hidden = before(stack, hidden, layers[:-1])
+            last = with_part_of_stack(self._in_layer(run_block, stack, in_loop=False), -1)
+            hidden = last(stack, hidden, jnp.asarray(layers[-1]), positions)
         return constrain(hidden, HIDDEN_AXES)
+
+    def _in_layer(
+        self, run_block: Callable[..., Array], stack: Block, *, in_loop: bool
+    ) -> Callable[..., Array]:
+        """`run_block` with the parameters of its layer gathered, and what it keeps limited."""
+        if self.param_specs is not None:
+            specs = specs_of_layer(self.param_specs[str(stack.name)])
+            run_block = with_gathered_parameters(run_block, specs, self.config.compute_dtype)
+        # Around the gathering, so that gathered parameters are not kept for the backward pass.
+        return rematerialize(run_block, self.config.remat, in_loop=in_loop)
 
     def _run_stack(
         self,
@@ -213,12 +242,8 @@ class GLM(nn.Module):
         layers: range,
     ) -> Float[Array, "B L D"]:
         """Runs blocks whose parameters are stacked."""
-        if self.param_specs is not None:
-            specs = specs_of_layer(self.param_specs[str(stack.name)])
-            run_block = with_gathered_parameters(run_block, specs, self.config.compute_dtype)
-        # Around the gathering, so that gathered parameters are not kept for the backward pass.
         in_loop = self.config.scan_layers
-        run_block = rematerialize(run_block, self.config.remat, in_loop=in_loop)
+        run_block = self._in_layer(run_block, stack, in_loop=in_loop)
 
         def step(block: Block, hidden: Float[Array, "B L D"], layer: Int[Array, ""]):
             return run_block(block, hidden, layer), None

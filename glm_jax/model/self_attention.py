@@ -10,6 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.attention.choose import attention_function
+from glm_jax.model.attention.mask import mask_of_positions
 from glm_jax.model.attention.xla import attend
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout
@@ -39,6 +40,14 @@ class AttentionExtras(NamedTuple):
     prompt_states: Float[Array, "P D"] | None = None
 
 
+def take_positions(
+    values: Float[Array, "B L *rest"], positions: Int[Array, "B T"]
+) -> Float[Array, "B T *rest"]:
+    """The values at some positions of each example."""
+    index = positions.reshape(*positions.shape, *(1,) * (values.ndim - 2))
+    return jnp.take_along_axis(values, index, axis=1)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with a fused [D, 3, D] kernel for query, key and value.
 
@@ -59,7 +68,9 @@ class SelfAttention(nn.Module):
         attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None,
         kv_cache: KVCache | None,
         extras: AttentionExtras | None = None,
-    ) -> tuple[Float[Array, "B L D"], LayerCache | None]:
+        positions: Int[Array, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B L D"] | Float[Array, "B T D"], LayerCache | None]:
+        """The attended values, of some `positions` or of all, and the updated cache."""
         config, width = self.config, hidden.shape[2]
         # Heads are split off here and not in the kernel: a minor axis of 64 would be padded to 128.
         projected = self.linear(
@@ -73,6 +84,11 @@ class SelfAttention(nn.Module):
         if extras is not None:
             query, key = rotate(query, extras.rotation), rotate(key, extras.rotation)
         prefix = self.prefix(extras, dropout, len(hidden))
+        if positions is not None:
+            assert prefix_length is not None and attention_mask is None and kv_cache is None
+            query = take_positions(query, positions)
+            attention_mask = mask_of_positions(prefix_length, positions, key.shape[1])
+            dropout = dropout and dropout.at_positions(positions)
         if kv_cache is not None:
             context, cache = kv_cache.attend(query, key, value, prefix)
         else:
@@ -86,7 +102,7 @@ class SelfAttention(nn.Module):
             residual_standard_deviation(config.num_layers),
             config.compute_dtype,
             name="output",
-        )(context.reshape(*hidden.shape[:2], -1), dropout)  # [B, L, H, K] -> [B, L, D]
+        )(context.reshape(*context.shape[:2], -1), dropout)  # [B, L, H, K] -> [B, L, D]
         return checkpoint_name(attended, ATTENTION_OUTPUT), cache
 
     def prefix(

@@ -120,6 +120,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
+def platform_of(mesh: Mesh) -> str:
+    """The kind of its devices, by JAX's name of it: "cpu", "gpu" or "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Checks that the mesh divides a global batch of `batch_size` examples.
 

@@ -77,6 +77,7 @@ def pretrain(
         lock = enter(RunLock(folder, line.say))
         checkpoints = enter(Checkpoints(folder / "checkpoints", config.checkpoint))
         first_step = checkpoints.latest_intact_step(line.say) or 0
+        checkpoints.delete_superseded()
         inputs = ready.inputs
         if first_step:
             inputs = resume_inputs(checkpoints.read_record(first_step), config, inputs, line.say)
@@ -108,8 +109,7 @@ def pretrain(
             stop=stop,
             lock=lock,
         )
-        steps = train_loop(run, state, first_step)
-    return _outcome(config, first_step, steps)
+        return _outcome(config, first_step, train_loop(run, state, first_step))
 
 
 def is_finished(config: RunConfig, folder: epath.Path, step: int) -> bool:

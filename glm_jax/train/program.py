@@ -27,7 +27,7 @@ from glm_jax.parallel.layout import (
     parameter_shardings,
     parameter_specs,
 )
-from glm_jax.parallel.mesh import MESH_AXES, check_batch_size
+from glm_jax.parallel.mesh import MESH_AXES, check_batch_size, platform_of
 from glm_jax.train.clipped_accumulation import clipped_means
 from glm_jax.train.config import RunConfig
 from glm_jax.train.evaluate import Sums, make_evaluation_step
@@ -186,7 +186,7 @@ def check_parts(config: GLMConfig, mesh: Mesh, sequence_length: int) -> None:
     for length in (sequence_length // context, sequence_length):
         check_attention(
             config.attention,
-            platform=mesh.devices.flat[0].platform,
+            platform=platform_of(mesh),
             attention_dropout=config.attention_dropout,
             sequence_length=length,
             head_size=config.head_size,

@@ -212,6 +212,17 @@ def test_some_steps_are_kept_for_good(tmp_path):
     assert steps == [3, 6, 7, 8]
 
 
+def test_what_a_kill_before_the_deletions_left_is_deleted(tmp_path):
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder, CheckpointConfig(keep=9)) as checkpoints:
+        for step in range(1, 6):
+            checkpoints.save(step, state(step), {})
+    with Checkpoints(folder, CheckpointConfig(keep=1), best=lambda: 2) as checkpoints:
+        checkpoints.delete_superseded()
+        assert checkpoints.latest_step() == 5
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["2", "5"]
+
+
 @pytest.mark.parametrize("name", ["every", "keep", "keep_every"])
 def test_an_impossible_policy_is_refused(name):
     with pytest.raises(UsageError, match=rf"checkpoint\.{name} is -1"):

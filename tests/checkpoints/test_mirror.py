@@ -53,6 +53,18 @@ def test_what_is_kept_is_kept_there_and_comes_back(url):
     assert restored(url) == (6, 6.0, [])
 
 
+def test_the_best_is_kept_there_until_another_is_better(url):
+    best = 1
+    with Checkpoints(url, CheckpointConfig(keep=1), best=lambda: best) as checkpoints:
+        for step in range(1, 4):
+            assert checkpoints.save(step, state(step), RECORD)
+        checkpoints.wait()
+        assert folder_names(url) == ["1", "3"]
+        best = 3
+        checkpoints.delete_superseded()
+    assert folder_names(url) == ["3"]
+
+
 def test_a_damaged_one_is_set_aside_and_the_one_before_it_is_used(url):
     save(url, range(1, 3), CheckpointConfig(keep=2))
     name = f"{url}/2/state/manifest.ocdbt"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 import pytest
 
-from glm_jax.finetune.heads import pooled
+from glm_jax.finetune.heads import pooled_positions
 
 
 @pytest.mark.parametrize(
     ("pool", "expected"), [("cls", [0, 0]), ("pad", [1, 3]), ("start", [2, 3])]
 )
 def test_pools_where_the_input_fills_the_row_and_where_it_does_not(pool, expected):
-    hidden = jnp.broadcast_to(jnp.arange(4.0)[None, :, None], (2, 4, 1))
-    assert pooled(hidden, jnp.asarray([2, 4]), pool)[:, 0].tolist() == expected
+    assert pooled_positions(jnp.asarray([2, 4]), 4, pool).tolist() == expected

@@ -14,10 +14,11 @@ import torch
 
 from glm_jax.convert.load import load
 from glm_jax.finetune import losses
-from glm_jax.finetune.heads import ClassificationHead, pooled
+from glm_jax.finetune.heads import ClassificationHead, pooled_positions
 from glm_jax.finetune.prompts import PromptEncoder
 from glm_jax.finetune.scores import answer_scores, verbalizer_scores
 from glm_jax.model.embeddings import Prompts
+from glm_jax.model.self_attention import take_positions
 
 OUTPUT_TOLERANCE = 1e-4  # absolute, of logits and scores
 LOSS_TOLERANCE = 1e-5  # relative, of losses and gradients
@@ -143,7 +144,8 @@ def test_classification(folder, cases, info):
             for layer in ("pool_layer", "multichoice_head")
         }
         head = ClassificationHead(settings["num_class"], hidden.shape[-1])
-        scores: Any = head.apply({"params": params}, pooled(flat, prefix, settings["pool_token"]))
+        at = pooled_positions(prefix, flat.shape[1], settings["pool_token"])
+        scores: Any = head.apply({"params": params}, take_positions(flat, at[:, None])[:, 0])
         ours = scores[:, 0].reshape(lead) if name.startswith("multichoice") else scores
         assert_close(ours, case["output"])
 

@@ -74,6 +74,38 @@ def test_logits_of_chosen_hidden_states_are_those_of_the_whole(params):
     np.testing.assert_allclose(chosen, whole[:, 5], atol=1e-5)
 
 
+@pytest.mark.parametrize("separate", [0, 1])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_the_last_layer_at_some_positions_is_that_of_all(params, deterministic, separate):
+    config = dataclasses.replace(CONFIG, num_layers=3, hidden_dropout=0.2, attention_dropout=0.2)
+    model = GLM(config, num_separate_layers=separate)
+    values = jax.jit(model.init)(jax.random.key(1), *some_inputs())
+    tree = jax.tree.map(lambda array: 5.0 * array, nn.unbox(values)["params"])
+    positions = jnp.asarray([[PREFIX - 1, LENGTH - 1], [0, PREFIX]])
+    rngs = {"dropout": jax.random.key(2)}
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def loss_and_gradients(tree, at_positions):
+        def loss(tree):
+            run = functools.partial(
+                model.apply, {"params": tree}, deterministic=deterministic, rngs=rngs
+            )
+            if at_positions:
+                hidden: Any = run(*some_inputs(), positions=positions, method="hidden_states")
+            else:
+                full: Any = run(*some_inputs(), method="hidden_states")
+                hidden = jnp.take_along_axis(full, positions[..., None], axis=1)
+            return jnp.sum(jnp.sin(hidden)), hidden
+
+        return jax.value_and_grad(loss, has_aux=True)(tree)
+
+    (_, expected), gradients = loss_and_gradients(tree, False)
+    (_, found), gradients_found = loss_and_gradients(tree, True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for one, other in zip(*map(jax.tree.leaves, (gradients_found, gradients)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
+
+
 def test_logits_are_float32_and_close_when_computed_in_bfloat16(params):
     inputs = some_inputs()
     exact = forward(GLM(CONFIG), params, True, *inputs)

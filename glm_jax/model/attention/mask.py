@@ -22,9 +22,16 @@ def mask_of_part(
     prefix_length: Int[Array, "#B"], start: Int[ArrayLike, ""], length: int, num_keys: int
 ) -> Bool[Array, "#B 1 L M"]:
     """The rows of `prefix_mask` over M positions for the L queries from `start` on."""
-    query = start + jnp.arange(length)[:, None]
-    key = jnp.arange(num_keys)[None, :]
-    return (key <= query) | (key < prefix_length[:, None, None, None])
+    positions = jnp.asarray(start) + jnp.arange(length)
+    return mask_of_positions(prefix_length, positions[None], num_keys)
+
+
+def mask_of_positions(
+    prefix_length: Int[Array, "#B"], positions: Int[Array, "#B T"], num_keys: int
+) -> Bool[Array, "#B 1 T M"]:
+    """The rows of `prefix_mask` over M positions for queries at any of them."""
+    key = jnp.arange(num_keys)
+    return (key <= positions[:, None, :, None]) | (key < prefix_length[:, None, None, None])
 
 
 def memory_mask(
