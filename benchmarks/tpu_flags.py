@@ -82,9 +82,10 @@ def lower(generation: str) -> tuple[Any, list[int], float]:
     hardware = read_name(Path(__file__).parents[1] / "configs/hardware" / FILES[generation])
     topology = open_topology(hardware.topology)
 
-    from glm_jax.compile.step import lower_step, slices_of
+    from glm_jax.compile.step import slices_of
     from glm_jax.configure import read_configuration
     from glm_jax.parallel.mesh import make_mesh
+    from glm_jax.train.compile_ahead import lower_step
     from glm_jax.train.program import program_of
 
     config = read_configuration([hardware.path], [f"model.num_layers={NUM_LAYERS}"])

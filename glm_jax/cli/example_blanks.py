@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from glm_jax.data.store.store import Split
+from glm_jax.generate.fill import Filler
+from glm_jax.generate.settings import Sampling
 from glm_jax.tokenizer import Tokenizer
 
 TOKENS_READ = 1 << 16
 SENTENCE_LENGTH = range(50, 111)  # characters: a line or so of a terminal
-BLANK_WORDS = 2
+BLANK_WORDS = 1
+NUM_ANSWERS = 3
+# Twice as many hypotheses: different tokens may make the same text.
+SEARCH = Sampling(beams=2 * NUM_ANSWERS, min_blank_length=1, max_blank_length=8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +30,23 @@ class HeldOutBlank:
     answer: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Guess:
+    """What a model makes of a blank.
+
+    Attributes:
+      answers: those found to be the most probable, the best first, with their probabilities.
+      truth: the probability of the words that were left out.
+    """
+
+    answers: list[tuple[str, float]]
+    truth: float
+
+
 def held_out_blanks(
     split: Split, tokenizer: Tokenizer, count: int, max_tokens: int
 ) -> list[HeldOutBlank]:
-    """Sentences spread over the start of a split, two words in the middle of each left out.
+    """Sentences spread over the start of a split, the word in the middle of each left out.
 
     Args:
       split: held-out part of a token store.
@@ -45,6 +65,29 @@ def held_out_blanks(
     fitting = [blank for blank in blanks if len(tokenizer.encode(blank.text)) <= max_tokens]
     chosen = np.linspace(0, len(fitting) - 1, min(count, len(fitting))).astype(int)
     return [fitting[index] for index in chosen]
+
+
+def guesses(filler: Filler, blanks: Sequence[HeldOutBlank]) -> list[Guess]:
+    """The most probable answers for blanks, found by beam search, and the truth's probability."""
+    texts = [blank.text for blank in blanks]
+    # Where words follow a space, it belongs to the answer in some vocabularies.
+    truths = filler.score(texts, [[blank.answer, f" {blank.answer}"] for blank in blanks])
+    found = []
+    for filled, scores in zip(filler.fill(texts, SEARCH), truths, strict=True):
+        best = filled.blanks[0]
+        answers: dict[str, float] = {}
+        for blank in (best, *best.alternatives):
+            answers.setdefault(blank.text.strip(), math.exp(blank.log_prob))
+        answers.pop("", None)
+        truth = math.exp(max(score.log_prob for score in scores))
+        found.append(Guess(list(answers.items())[:NUM_ANSWERS], truth))
+    return found
+
+
+def shown_share(share: float) -> str:
+    """A probability as a percentage of one or two digits: 23%, 1.4%, 0.02%."""
+    digits = 0 if share >= 0.0995 else 1 if share >= 0.00995 else 2
+    return f"{share:.{digits}%}" if share >= 0.00005 else "below 0.01%"
 
 
 def plain_sentences(text: str) -> list[str]:

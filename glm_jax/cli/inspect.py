@@ -57,7 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     row = arguments.row
     if row is not None and not 0 <= row < config.data.batch_size:
         raise UsageError(f"--row is {row}; expected 0 to {config.data.batch_size - 1}")
-    inputs = open_inputs(config.data, config.blanks, config.model.vocab_size)
+    inputs = open_inputs(
+        config.data, config.blanks, config.model.vocab_size, config.evaluation_blanks
+    )
     rows = range(config.data.batch_size) if row is None else range(row, row + 1)
     batch = inputs.read_rows(arguments.split, arguments.step, rows)
     console = Console()

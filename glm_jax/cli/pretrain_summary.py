@@ -10,10 +10,10 @@ from etils import epath
 from rich.console import Console
 from rich.text import Text
 
-from glm_jax.cli.example_blanks import held_out_blanks
+from glm_jax.cli.example_blanks import guesses, held_out_blanks, shown_share
 from glm_jax.convert.load import load_glm
 from glm_jax.data.store.store import open_store
-from glm_jax.generate.fill import fill
+from glm_jax.generate.fill import Filler
 from glm_jax.io.paths import resolve_path
 from glm_jax.tokenizer import load_tokenizer
 from glm_jax.train.config import RunConfig
@@ -59,7 +59,7 @@ def continue_command(run_folder: str, num_steps: int) -> str:
 
 
 def _show_filled(folder: epath.Path, config: RunConfig, console: Console) -> None:
-    """Held-out sentences with one blank each, filled by the newest checkpoint."""
+    """Held-out sentences with one blank each, and how the newest checkpoint would fill them."""
     tokenizer = load_tokenizer(str(folder))
     model, params = load_glm(folder)
     validation = open_store(config.data.main_store).split("validation")
@@ -67,11 +67,15 @@ def _show_filled(folder: epath.Path, config: RunConfig, console: Console) -> Non
     blanks = held_out_blanks(validation, tokenizer, config.evaluation.fill_examples, max_tokens)
     if not blanks:
         return
-    filled = fill(model, params, tokenizer, [blank.text for blank in blanks])
     console.print(
-        "held-out sentences, their blanks filled by the model just trained:", style="bold"
+        "held-out sentences with a blank: the answers that the model just trained holds most "
+        "probable, and the truth",
+        style="bold",
+        soft_wrap=True,
     )
-    for blank, result in zip(blanks, filled, strict=True):
-        console.print(Text.assemble("  ", blank.text.replace("[MASK]", "____")))
-        answer = (result.blanks[0].text.strip() or "(nothing)", "bold green")
-        console.print(Text.assemble("    filled: ", answer, "    was: ", blank.answer))
+    for blank, guess in zip(blanks, guesses(Filler(model, params, tokenizer), blanks), strict=True):
+        console.print(Text.assemble("  ", blank.text.replace("[MASK]", "____")), soft_wrap=True)
+        shown = ",  ".join(f"{answer} {shown_share(share)}" for answer, share in guess.answers)
+        truth = f"{blank.answer} {shown_share(guess.truth)}"
+        answers = (shown or "(nothing)", "bold green")
+        console.print(Text.assemble("    model: ", answers, "    truth: ", truth), soft_wrap=True)

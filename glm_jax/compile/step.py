@@ -16,11 +16,11 @@ from glm_jax.compile.report import StepReport, collective_totals
 from glm_jax.compile.topology import Topology
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.flops import training_flops_per_token
-from glm_jax.parallel.batches import abstract_batch
 from glm_jax.parallel.mesh import make_mesh
+from glm_jax.train.compile_ahead import lower_step
 from glm_jax.train.config import RunConfig
 from glm_jax.train.optimizer import parameter_count
-from glm_jax.train.program import Program, program_of
+from glm_jax.train.program import program_of
 
 
 def compile_step(
@@ -122,15 +122,6 @@ def compile_and_report(
         scan_layers=work.model.scan_layers,
         compiler={name: importlib.metadata.version(name) for name in ("jax", "libtpu")},
     )
-
-
-def lower_step(
-    program: Program, batch_size: int, sequence_length: int, mesh: Mesh
-) -> jax.stages.Lowered:
-    """The train step for batches of this shape, ready for the compiler."""
-    batch = abstract_batch(batch_size, sequence_length, mesh)
-    with jax.set_mesh(mesh):
-        return program.train_step.lower(program.abstract_state, batch, program.settings)
 
 
 def slices_of(mesh: Mesh) -> list[int]:

@@ -97,3 +97,8 @@ class RunConfig:
                 f"train.accumulation_steps is {self.train.accumulation_steps}, which does not "
                 f"divide data.batch_size = {self.data.batch_size}"
             )
+
+    @property
+    def evaluation_blanks(self) -> BlankConfig:
+        """How blanks are sampled in evaluations."""
+        return self.evaluation.blanks(self.blanks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
@@ -11,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from glm_jax import validation
-from glm_jax.data.blanks.config import Objective
-from glm_jax.errors import RunError
+from glm_jax.data.blanks.config import MIXED_OBJECTIVES, BlankConfig, Objective
+from glm_jax.errors import RunError, UsageError
 from glm_jax.model.embeddings import unembed
 from glm_jax.parallel.batches import micro_batches
 from glm_jax.parallel.collectives import scatter_to_tensor_parallel
@@ -29,15 +30,36 @@ class EvaluationConfig:
       every: steps between evaluations; the last step is always evaluated.
       num_batches: batches of the validation split per evaluation.
       fill_examples: held-out sentences whose blanks are filled and shown at the end of a run.
+      proportions: those in which the objectives are mixed, by name; where there are none, those of
+        training. Losses of runs that are trained on other mixtures can be compared so.
     """
 
     every: int = 1000
     num_batches: int = 50
     fill_examples: int = 3
+    proportions: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         validation.at_least("evaluation", self, 1, "every", "num_batches")
         validation.at_least("evaluation", self, 0, "fill_examples")
+        known = [kind.label for kind in MIXED_OBJECTIVES]
+        for name, proportion in self.proportions.items():
+            if name not in known or not 0 <= proportion < math.inf:
+                raise UsageError(
+                    f"evaluation.proportions gives {name} {proportion}; expected at least 0 for "
+                    f"each of {', '.join(known)}"
+                )
+        if self.proportions and not any(self.proportions.values()):
+            raise UsageError("evaluation.proportions are all 0; expected one above 0")
+
+    def blanks(self, training: BlankConfig) -> BlankConfig:
+        """How blanks are sampled in the evaluation of a run that is trained on these."""
+        if not self.proportions:
+            return training
+        names = [kind.label for kind in MIXED_OBJECTIVES]
+        return dataclasses.replace(
+            training, **{name: self.proportions.get(name, 0.0) for name in names}
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -88,6 +87,8 @@ def draw_loss(metrics_file: str | os.PathLike[str], picture: str | os.PathLike[s
     Raises:
       RunError: the file holds no training step.
     """
+    from matplotlib.figure import Figure  # only at the end of a run: it takes long to import
+
     records = list(read_metrics(metrics_file))
     train = [r for r in records if r["kind"] == "train" and r["loss"] is not None]
     validation = [r for r in records if r["kind"] == "validation"]

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
+import jax
 from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from glm_jax.checkpoints.checkpoints import check_checkpoint_folder
-from glm_jax.checkpoints.record import find_step, read_record
-from glm_jax.data.batches.inputs import Inputs, open_inputs
+from glm_jax.checkpoints.record import complete_steps, find_step, read_record
+from glm_jax.data.store.store import open_store
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.paths import is_url
 from glm_jax.parallel.mesh import make_mesh
 from glm_jax.tokenizer import load_tokenizer
+from glm_jax.train.compile_ahead import compile_in_background
 from glm_jax.train.config import RunConfig
 from glm_jax.train.profile import ProfileSteps
 from glm_jax.train.program import Program, check_layout, program_of
 from glm_jax.train.resume import check_same_run, initial_weights
+
+if TYPE_CHECKING:
+    from glm_jax.data.batches.inputs import Inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +36,7 @@ class PreparedRun:
       mesh: the devices.
       inputs: the data.
       program: the functions of its steps.
+      train_step: that of the program, being compiled; None where a checkpoint has all steps.
       initial_weights: the parameters that a new run starts from; None for random ones, and where
         the run has a checkpoint of its own.
     """
@@ -36,6 +44,7 @@ class PreparedRun:
     mesh: Mesh
     inputs: Inputs
     program: Program
+    train_step: Future[jax.stages.Compiled] | None
     initial_weights: PyTree | None
 
 
@@ -43,6 +52,8 @@ def prepare_run(
     config: RunConfig, folder: epath.Path, profile_steps: ProfileSteps | None
 ) -> PreparedRun:
     """Opens what a run needs and checks that all of it fits together; writes nothing.
+
+    The train step is compiled meanwhile, which takes as long as TensorFlow and its first batch.
 
     Args:
       config: the run.
@@ -55,18 +66,29 @@ def prepare_run(
       RunError: a store is damaged.
     """
     check_folder(folder)
-    inputs = open_inputs(config.data, config.blanks, config.model.vocab_size)
-    # The last step is always evaluated, so that every run needs both.
-    inputs.open("train", "validation")
+    for path in config.data.store_weights:
+        open_store(path)  # what is most often wrong, before anything that takes time
     mesh = make_mesh(config.mesh)
     program = program_of(config, mesh)
+    train_step = None
+    if max(complete_steps(folder / "checkpoints"), default=0) < config.train.num_steps:
+        data = config.data
+        train_step = compile_in_background(program, data.batch_size, data.sequence_length, mesh)
+
+    from glm_jax.data.batches.inputs import open_inputs  # which imports TensorFlow
+
+    inputs = open_inputs(
+        config.data, config.blanks, config.model.vocab_size, config.evaluation_blanks
+    )
+    # The last step is always evaluated, so that every run needs both.
+    inputs.open("train", "validation")
     steps_done = check_saved_run(folder, config, inputs.tokenizer.fingerprint)
     if profile_steps:
         check_profile_steps(profile_steps, steps_done or 0, config.train.num_steps)
     weights = None
     if steps_done is None and config.train.initial_weights:
         weights = initial_weights(config.train.initial_weights, config.model, mesh)
-    return PreparedRun(mesh, inputs, program, weights)
+    return PreparedRun(mesh, inputs, program, train_step, weights)
 
 
 def check_evaluation(config: RunConfig, folder: epath.Path, split: str) -> tuple[Inputs, Mesh]:
@@ -81,7 +103,9 @@ def check_evaluation(config: RunConfig, folder: epath.Path, split: str) -> tuple
       UsageError: stores, split, tokenizer, sequences, batches or mesh do not fit together.
       RunError: a store is damaged.
     """
-    inputs = open_inputs(config.data, config.blanks, config.model.vocab_size)
+    from glm_jax.data.batches.inputs import open_inputs
+
+    inputs = open_inputs(config.data, config.evaluation_blanks, config.model.vocab_size)
     if load_tokenizer(str(folder)).fingerprint != inputs.tokenizer.fingerprint:
         raise UsageError(
             f"the store {config.data.main_store} was built with another tokenizer "

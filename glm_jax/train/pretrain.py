@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from etils import epath
@@ -18,7 +18,6 @@ from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cluster.heartbeat import Heartbeat
 from glm_jax.cluster.preemption import StopRequest
 from glm_jax.cluster.run_lock import RunLock
-from glm_jax.data.batches.inputs import Inputs
 from glm_jax.data.batches.position import continued, recorded_position
 from glm_jax.io.paths import resolve_path
 from glm_jax.parallel.batches import Batch
@@ -33,6 +32,9 @@ from glm_jax.train.resume import check_same_run, describe_changes, run_record
 from glm_jax.train.run_folder import write_configuration
 from glm_jax.train.step import Metrics, TrainState, settings_on_devices
 from glm_jax.train.summary import describe, notes
+
+if TYPE_CHECKING:
+    from glm_jax.data.batches.inputs import Inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +89,7 @@ def pretrain(
         enter(line)
         for text in (describe(config, ready, first_step), *notes(config)):
             line.say(text)
+        batches = inputs.read("train", ready.mesh)  # the first ones are made from here on
         state = restore_or_initialize(ready, checkpoints, first_step)
         skipped = int(jax.device_get(state.skipped))
         if process == 0:
@@ -99,7 +102,7 @@ def pretrain(
         run = Run(
             config=loop_config(config),
             train_step=step_of(ready),
-            batches=inputs.read("train", ready.mesh),
+            batches=batches,
             evaluate=validate,
             checkpoints=checkpoints,
             record=partial(record_at, config, inputs, first_step),
@@ -169,10 +172,11 @@ def restore_or_initialize(
 
 
 def step_of(ready: PreparedRun) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The train step with the run's settings, which are put on the devices once."""
-    program = ready.program
-    settings = settings_on_devices(program.settings, ready.mesh)
-    return lambda state, batch: program.train_step(state, batch, settings)
+    """The compiled train step with the run's settings, which are put on the devices once."""
+    settings = settings_on_devices(ready.program.settings, ready.mesh)
+    # Compiled at its first call, where damaged checkpoints have sent the run back.
+    train_step = ready.train_step.result() if ready.train_step else ready.program.train_step
+    return lambda state, batch: train_step(state, batch, settings)
 
 
 def evaluate_state(

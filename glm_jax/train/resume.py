@@ -9,7 +9,6 @@ from typing import Any
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from glm_jax.convert.load import load
 from glm_jax.data.batches.position import DataPosition, recorded_position, same_stores
 from glm_jax.errors import UsageError
 from glm_jax.model import GLMConfig
@@ -166,6 +165,8 @@ def initial_weights(path: str, model: GLMConfig, mesh: Mesh) -> PyTree:
     Raises:
       UsageError: no checkpoint there, or one of other dimensions.
     """
+    from glm_jax.convert.load import load
+
     other, params = load(path, num_attention_heads=model.num_attention_heads, mesh=mesh)
     saved = {name: getattr(other.config, name, None) for name in SHAPE_FIELDS}
     for name, found in _other_dimensions(saved, model):

@@ -1,9 +1,22 @@
 """Held-out sentences are real ones, with the words of their blank remembered."""
 
+from functools import partial
+
+import flax.linen as nn
+import jax
 import numpy as np
 
-from glm_jax.cli.example_blanks import held_out_blanks, plain_sentences, with_blank
+from glm_jax.cli.example_blanks import (
+    guesses,
+    held_out_blanks,
+    plain_sentences,
+    shown_share,
+    with_blank,
+)
 from glm_jax.data.store.store import open_store
+from glm_jax.generate.fill import Filler
+from glm_jax.model import GLM, GLMConfig
+from glm_jax.model.initial import initial_params
 from glm_jax.tokenizer import load_tokenizer
 
 
@@ -33,6 +46,34 @@ def test_code_and_lists_are_no_plain_sentences():
     ]
 
 
-def test_the_blank_takes_the_middle_words():
+def test_the_blank_takes_the_middle_word():
     blank = with_blank("One two three four five six.")
-    assert blank.text == "One two [MASK] five six." and blank.answer == "three four"
+    assert blank.text == "One two [MASK] four five six." and blank.answer == "three"
+
+
+def test_answers_come_with_their_probabilities_beside_that_of_the_truth(tiny_store):
+    tokenizer = load_tokenizer(tiny_store)
+    config = GLMConfig(
+        vocab_size=512,
+        num_layers=1,
+        hidden_size=16,
+        num_attention_heads=2,
+        max_sequence_length=64,
+    )
+    model = GLM(config)
+    params = nn.unbox(jax.jit(partial(initial_params, model))(jax.random.key(0)))
+    filler = Filler(model, params, tokenizer)
+    blanks = held_out_blanks(open_store(tiny_store).split("validation"), tokenizer, 2, 60)
+    found = guesses(filler, blanks)
+    for blank, guess in zip(blanks, found, strict=True):
+        texts = [text for text, _ in guess.answers]
+        assert 1 <= len(texts) == len(set(texts)) <= 3 and "" not in texts
+        shares = [share for _, share in guess.answers]
+        assert shares == sorted(shares, reverse=True)
+        scores = filler.score([blank.text], [[blank.answer]])[0]
+        assert 0 < np.exp(scores[0].log_prob) <= guess.truth * (1 + 1e-5)
+
+
+def test_probabilities_are_shown_with_one_or_two_digits():
+    shares = {0.234: "23%", 0.0996: "10%", 0.0141: "1.4%", 0.00021: "0.02%", 1e-6: "below 0.01%"}
+    assert {share: shown_share(share) for share in shares} == shares

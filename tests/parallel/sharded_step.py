@@ -52,7 +52,7 @@ def run(case: dict) -> dict:
     layout = LayoutConfig(**{name: tuple(axes) for name, axes in case.get("layout", {}).items()})
     program = make_program(
         dataclasses.replace(CONFIG, **case.get("model", {})),
-        OPTIMIZER,
+        dataclasses.replace(OPTIMIZER, **case.get("optimizer", {})),
         mesh,
         seed=0,
         layout=layout,

@@ -76,6 +76,12 @@ CASES: dict[str, dict] = {
         "mesh": {"data": 1, "fsdp": 2, "context": 2, "tensor": 2},
         "step": {"accumulation_steps": 4, "accumulation": "clipped_means"},
     },
+    # Against the loop over layers on one device.
+    "muon, one layer after another": {
+        "mesh": {"data": 1, "fsdp": 2, "context": 2, "tensor": 2},
+        "model": {"scan_layers": False},
+        "optimizer": {"name": "muon"},
+    },
 }
 REFERENCES: dict[str, dict] = {
     "plain": {"devices": 1},
@@ -85,6 +91,7 @@ REFERENCES: dict[str, dict] = {
         "devices": 1,
         "step": {"accumulation_steps": 4, "accumulation": "clipped_means"},
     },
+    "muon, one layer after another": {"devices": 1, "optimizer": {"name": "muon"}},
 }
 OTHERS: dict[str, dict] = {
     "too few places": {

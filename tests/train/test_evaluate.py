@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.errors import RunError
-from glm_jax.train.evaluate import entropy, evaluate, make_evaluation_step
+from glm_jax.errors import RunError, UsageError
+from glm_jax.train.evaluate import EvaluationConfig, entropy, evaluate, make_evaluation_step
 
 
 class Certain(nn.Module):
@@ -65,3 +65,16 @@ def test_entropy_of_a_uniform_distribution():
 def test_nothing_to_evaluate_is_said(batches):
     with pytest.raises(RunError, match="no target token"):
         evaluate(make_evaluation_step(Certain()), {}, batches)
+
+
+@pytest.mark.parametrize(
+    ("proportions", "message"),
+    [
+        ({"tokens": 1.0}, "evaluation.proportions gives tokens 1.0; expected at least 0 for each"),
+        ({"token": -1.0}, "evaluation.proportions gives token -1.0; expected at least 0 for each"),
+        ({"token": 0.0}, "evaluation.proportions are all 0; expected one above 0"),
+    ],
+)
+def test_impossible_proportions_are_refused(proportions, message):
+    with pytest.raises(UsageError, match=message):
+        EvaluationConfig(proportions=proportions)

@@ -31,6 +31,21 @@ def test_training_imports_neither_torch_nor_keras(process_environment, tmp_path)
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_what_is_needed_later_is_imported_while_the_step_is_compiled(process_environment):
+    program = """
+import sys
+import glm_jax.configure, glm_jax.train.pretrain
+print(sorted({"tensorflow", "matplotlib", "scipy"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=process_environment(1),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_commands_leave_keras_out_unless_a_variable_says_otherwise(monkeypatch, capsys):
     monkeypatch.delenv("TF_USE_LEGACY_KERAS", raising=False)
     assert main(["nothing"]) == 2

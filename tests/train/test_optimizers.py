@@ -19,7 +19,7 @@ from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.initial import initial_params
 from glm_jax.parallel.layout import abstract_with_shardings
 from glm_jax.train.optimizer import OptimizerConfig, make_optimizer
-from glm_jax.train.optimizers import OPTIMIZERS, AdamSettings, muon
+from glm_jax.train.optimizers import OPTIMIZERS
 from glm_jax.train.resume import check_same_run
 from glm_jax.train.step import TrainState, initial_state
 from tests.train.sharded import sharded_optimizers
@@ -127,44 +127,6 @@ def test_decay_is_shared_and_spares_layernorms_and_biases(name):
     np.testing.assert_allclose(new["table"], 0.95, rtol=1e-6)
     np.testing.assert_array_equal(new["dense"]["bias"], 1.0)
     np.testing.assert_array_equal(new["layernorm"]["scale"], 1.0)
-
-
-def test_muon_takes_every_matrix_of_every_layer_by_itself_and_adam_for_the_rest():
-    draw = np.random.default_rng(0)
-    params = {
-        "table": jnp.array(draw.normal(size=(6, 4))),
-        "layers": {
-            "fused": {"kernel": jnp.array(draw.normal(size=(2, 4, 3, 4)))},
-            "wide": {"kernel": jnp.array(draw.normal(size=(2, 4, 16)))},
-        },
-    }
-    adam = AdamSettings(beta1=0.9, beta2=0.98, epsilon=1e-6)
-    optimizer = muon(adam)
-    updates, _ = optimizer.update(params, optimizer.init(params), params)
-
-    def alone(matrix):
-        single = {"kernel": matrix}
-        updates: Any = optimizer.update(single, optimizer.init(single), single)[0]
-        return updates["kernel"]
-
-    layers: Any = params["layers"]
-    found: Any = updates
-    for layer in range(2):
-        for part in range(3):
-            matrix = alone(layers["fused"]["kernel"][layer, :, part])
-            ours = found["layers"]["fused"]["kernel"][layer, :, part]
-            np.testing.assert_allclose(ours, matrix, rtol=1e-4, atol=1e-6)
-            # All singular values are near one another.
-            values = np.linalg.svd(ours, compute_uv=False)
-            assert values.max() / values.min() < 3
-        wide = alone(layers["wide"]["kernel"][layer])
-        np.testing.assert_allclose(
-            found["layers"]["wide"]["kernel"][layer], wide, rtol=1e-4, atol=1e-6
-        )
-    plain = optax.scale_by_adam(adam.beta1, adam.beta2, adam.epsilon)
-    table = {"table": params["table"]}
-    expected: Any = plain.update(table, plain.init(table))[0]
-    np.testing.assert_array_equal(found["table"], expected["table"])
 
 
 def test_clipping_is_shared_and_0_turns_it_off():

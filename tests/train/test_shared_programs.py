@@ -8,9 +8,9 @@ import pytest
 from jax.sharding import Mesh
 from rich.console import Console
 
-from glm_jax.compile.step import lower_step
 from glm_jax.configure import read_configuration
 from glm_jax.parallel.mesh import make_mesh
+from glm_jax.train.compile_ahead import lower_step
 from glm_jax.train.pretrain import pretrain
 from glm_jax.train.program import program_of
 from glm_jax.train.step import step_settings

@@ -38,7 +38,8 @@ class Inputs:
       stores: the stores.
       tokenizer: of all of them.
       data: the shape of batches.
-      blanks: how blanks are sampled.
+      blanks: how blanks are sampled in training.
+      held_out_blanks: and in all other splits.
       position: where training starts or resumes.
       opened: what has been opened so far, by what it is.
     """
@@ -47,6 +48,7 @@ class Inputs:
     tokenizer: Tokenizer
     data: DataConfig
     blanks: BlankConfig
+    held_out_blanks: BlankConfig
     position: DataPosition
     opened: dict[Hashable, Any] = dataclasses.field(default_factory=dict, repr=False)
 
@@ -98,13 +100,16 @@ class Inputs:
     def _row_maker(self, split: str) -> RowMaker:
         return RowMaker(
             self._texts(split),
-            self.blanks,
+            self._blanks_of(split),
             self.tokenizer.special,
             self.tokenizer.sentence_end,
             self.data.sequence_length,
             self.data.seed,
             self._supervised() if split == "train" else None,
         )
+
+    def _blanks_of(self, split: str) -> BlankConfig:
+        return self.blanks if split == "train" else self.held_out_blanks
 
     def _supervised(self) -> MixedIn | None:
         if not self.data.supervised_share:
@@ -158,13 +163,14 @@ class Inputs:
     def _texts_of(self, store: TokenStore, split_name: str, seed: int) -> TextSource:
         split = store.split(split_name)
         special, length = self.tokenizer.special, self.data.sequence_length
+        blanks = self._blanks_of(split_name)
         try:
             if self.data.order == "epochs":
-                order = EpochOrder(split.num_tokens, self.blanks, sequence_length=length, seed=seed)
+                order = EpochOrder(split.num_tokens, blanks, sequence_length=length, seed=seed)
                 return EpochTexts(split, order, enc=special["ENC"])
             return DocumentTexts(
                 split,
-                self.blanks,
+                blanks,
                 enc=special["ENC"],
                 sentence_end=self.tokenizer.sentence_end,
                 sequence_length=length,
@@ -179,8 +185,19 @@ def data_threads() -> int:
     return min(max((os.cpu_count() or 1) // 4, 1), 8)
 
 
-def open_inputs(data: DataConfig, blanks: BlankConfig, vocab_size: int) -> Inputs:
+def open_inputs(
+    data: DataConfig,
+    blanks: BlankConfig,
+    vocab_size: int,
+    held_out_blanks: BlankConfig | None = None,
+) -> Inputs:
     """Opens the configured stores for a model with `vocab_size` rows in its word embedding.
+
+    Args:
+      data: the stores, and the shape of batches.
+      blanks: how blanks are sampled.
+      vocab_size: rows of the word embedding.
+      held_out_blanks: how they are sampled in other splits than "train", if not in the same way.
 
     Raises:
       UsageError: no store there, its tokenizer is another one than it was written with or than
@@ -207,4 +224,5 @@ def open_inputs(data: DataConfig, blanks: BlankConfig, vocab_size: int) -> Input
             f"the store {data.main_store} has a vocabulary of {first.vocab_size} tokens, more "
             f"than model.vocab_size = {vocab_size}"
         )
-    return Inputs(stores, tokenizer, data, blanks, first_position(stores, data))
+    position = first_position(stores, data)
+    return Inputs(stores, tokenizer, data, blanks, held_out_blanks or blanks, position)

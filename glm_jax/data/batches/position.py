@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from glm_jax.data.config import DataConfig
-from glm_jax.data.order.mixture import num_assigned
+from glm_jax.data.order.shares import num_assigned
 from glm_jax.data.store.store import TokenStore
 from glm_jax.io.paths import resolve_path
 

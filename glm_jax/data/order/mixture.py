@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 from jaxtyping import Int32, Int64
 
+from glm_jax.data.order.shares import UNIT
 from glm_jax.data.order.texts import PythonCalls, Texts, TextSource
-
-_UNIT = 1 << 30  # shares are integer multiples of 1 / _UNIT; products with it fit into int64
 
 
 def assign_streams(
@@ -30,23 +29,13 @@ def assign_streams(
     is_left = tf.ones_like(example, tf.bool)
     stream = tf.fill(tf.shape(example), len(weights) - 1)
     for number, weight in enumerate(weights[:-1]):
-        share = round(weight / sum(weights[number:]) * _UNIT)
+        share = round(weight / sum(weights[number:]) * UNIT)
         before = _num_assigned(left, share)
         takes = is_left & (_num_assigned(left + 1, share) > before)
         stream = tf.where(takes, number, stream)
         left = tf.where(takes, before, tf.where(is_left, left - before, left))
         is_left &= tf.logical_not(takes)
     return stream, left
-
-
-def num_assigned(count: int, weights: Sequence[float]) -> list[int]:
-    """How many of the first `count` examples `assign_streams` gives to each stream."""
-    numbers, left = [], count
-    for number, weight in enumerate(weights[:-1]):
-        taken = left * round(weight / sum(weights[number:]) * _UNIT) // _UNIT
-        numbers.append(taken)
-        left -= taken
-    return [*numbers, left]
 
 
 def rows_of(number: int, stream: Int32[tf.Tensor, "B"]) -> Int32[tf.Tensor, "rows"]:
@@ -87,6 +76,6 @@ class MixedTexts:
 
 
 def _num_assigned(count: tf.Tensor, share: int) -> tf.Tensor:
-    """floor(count x share / _UNIT), for counts as large as int64 holds."""
-    quotient, rest = count // _UNIT, tf.math.floormod(count, _UNIT)
-    return quotient * share + rest * share // _UNIT
+    """floor(count x share / UNIT), for counts as large as int64 holds."""
+    quotient, rest = count // UNIT, tf.math.floormod(count, UNIT)
+    return quotient * share + rest * share // UNIT

@@ -57,6 +57,25 @@ def test_orders_differ(tiny_run, order):
     assert (one["tokens"] != different["tokens"]).any(axis=1).all()
 
 
+def test_held_out_texts_have_the_proportions_of_evaluation(tiny_run):
+    inputs = open_with(tiny_run)
+    config = read_configuration([tiny_run], ["evaluation.proportions={'document': 2.0}"])
+    ours = open_inputs(config.data, config.blanks, 512, config.evaluation_blanks)
+    rows = range(8)
+    training = [opened.read_rows("train", 0, rows) for opened in (inputs, ours)]
+    for name, values in training[0].items():
+        np.testing.assert_array_equal(training[1][name], values)
+    assert set(ours.read_rows("validation", 0, rows)["objective"]) == {Objective.DOCUMENT}
+    # So a run on another mixture is evaluated on the same examples.
+    mixture = ["blanks.token=0", "blanks.sentence=0", "blanks.document=1"]
+    same = "evaluation.proportions={'token': 0.5, 'sentence': 0.3, 'document': 0.2}"
+    config = read_configuration([tiny_run], [*mixture, same])
+    other = open_inputs(config.data, config.blanks, 512, config.evaluation_blanks)
+    expected = inputs.read_rows("validation", 1, rows)
+    for name, values in other.read_rows("validation", 1, rows).items():
+        np.testing.assert_array_equal(values, expected[name])
+
+
 def test_supervised_examples_are_mixed_into_training_only(tiny_run, tmp_path):
     lines = [{"context": f"Number {i} is [MASK] .", "answer": "small"} for i in range(20)]
     path = tmp_path / "tasks.jsonl"

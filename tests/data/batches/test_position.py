@@ -18,7 +18,8 @@ from glm_jax.data.batches.position import (
     continued,
     recorded_position,
 )
-from glm_jax.data.order.mixture import assign_streams, num_assigned
+from glm_jax.data.order.mixture import assign_streams
+from glm_jax.data.order.shares import num_assigned
 
 
 def position(example: int, weights: dict[str, float], **values) -> DataPosition:
