@@ -18,7 +18,7 @@ from glm_jax.convert.layouts.chatglm_config import MODEL_TYPE
 from glm_jax.convert.layouts.chatglm_names import is_chatglm
 from glm_jax.convert.layouts.chatglm_prefix import PrefixedSource, is_prefix_only
 from glm_jax.convert.layouts.huggingface import HuggingFaceSource
-from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE
+from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE, GLM_MODEL_TYPE
 from glm_jax.convert.layouts.huggingface_files import SAFETENSORS_SUFFIX, HuggingFaceFiles
 from glm_jax.convert.layouts.native import NativeSource
 from glm_jax.convert.layouts.original import OriginalSource
@@ -42,7 +42,8 @@ def open_source(
       path: a run folder, its checkpoints/ or one checkpoint in it; an original checkpoint folder,
         one of its tags or a file of it; a Hugging Face folder, or one file with its weights.
       num_attention_heads: H, where the checkpoint doesn't record it.
-      ignore_extra: leaves out tensors that GLM doesn't have, which are refused otherwise.
+      ignore_extra: leaves out tensors that GLM doesn't have, which are refused otherwise. Those of
+        Hugging Face folders of GLM, which have heads, always are left out.
       base: the network that the prefix of P-tuning v2 at `path` was trained for.
 
     Raises:
@@ -86,7 +87,9 @@ def _open(
             f"(one of its checkpoints), no {' or '.join(TRACKERS)} or {rank_file_name(0)} (the "
             f"original code's), and no {CONFIG_FILE} (Hugging Face)"
         )
-    source = _huggingface_kind(local) if huggingface else OriginalSource
+    if huggingface and not _is_chatglm(local):
+        return HuggingFaceSource(local, num_attention_heads)
+    source = ChatGLMSource if huggingface else OriginalSource
     return source(local, num_attention_heads, ignore_extra=ignore_extra)
 
 
@@ -143,16 +146,16 @@ def needs_base(path: str | os.PathLike[str]) -> bool:
     return is_prefix_only(files.tensors)
 
 
-def _huggingface_kind(path: Path) -> type[HuggingFaceSource | ChatGLMSource]:
-    """Whose checkpoint a Hugging Face folder or file is.
+def _is_chatglm(path: Path) -> bool:
+    """Whether a Hugging Face folder or file is of ChatGLM, and not of GLM.
 
     Raises:
       UsageError: a file of it is missing or damaged.
     """
     files = HuggingFaceFiles(path)
     files.close()
-    named = (files.config or {}).get("model_type") == MODEL_TYPE
-    return ChatGLMSource if named or is_chatglm(files.tensors) else HuggingFaceSource
+    named = (files.config or {}).get("model_type")
+    return named == MODEL_TYPE or (named != GLM_MODEL_TYPE and is_chatglm(files.tensors))
 
 
 def _is_huggingface_file(file: Path) -> bool:
