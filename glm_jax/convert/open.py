@@ -26,6 +26,7 @@ from glm_jax.convert.layouts.rank_files import TRACKERS, rank_file_name
 from glm_jax.convert.weights import WeightSource
 from glm_jax.errors import UsageError
 from glm_jax.io.files import local_copy
+from glm_jax.io.hub import checkpoint_path
 from glm_jax.io.paths import is_tensorstore_location, is_url, local_path, resolve_path
 
 
@@ -40,7 +41,8 @@ def open_source(
 
     Args:
       path: a run folder, its checkpoints/ or one checkpoint in it; an original checkpoint folder,
-        one of its tags or a file of it; a Hugging Face folder, or one file with its weights.
+        one of its tags or a file of it; a Hugging Face folder, or one file with its weights; or
+        what `checkpoint_path` takes.
       num_attention_heads: H, where the checkpoint doesn't record it.
       ignore_extra: leaves out tensors that GLM doesn't have, which are refused otherwise. Those of
         Hugging Face folders of GLM, which have heads, always are left out.
@@ -50,7 +52,7 @@ def open_source(
       UsageError: nothing of these is there, it is damaged, records another number of heads, or has
         extra tensors.
     """
-    resolved = resolve_path(path, "the checkpoint")
+    resolved = checkpoint_path(path)
     if base is None:
         source = _open(resolved, path, num_attention_heads, ignore_extra)
     else:
@@ -82,10 +84,12 @@ def _open(
     elif (local / CONFIG_FILE).is_file():
         huggingface = True
     else:
+        inner = sorted(file.parent.name for file in local.glob(f"*/{CONFIG_FILE}"))
         raise UsageError(
             f"{given} is no checkpoint: it has no checkpoints/ (a run folder), no {STATE_ITEM}/ "
             f"(one of its checkpoints), no {' or '.join(TRACKERS)} or {rank_file_name(0)} (the "
             f"original code's), and no {CONFIG_FILE} (Hugging Face)"
+            + (f", which its sub-folders {', '.join(inner[:5])} have" if inner else "")
         )
     if huggingface and not _is_chatglm(local):
         return HuggingFaceSource(local, num_attention_heads)
@@ -103,7 +107,7 @@ def _open_prefixed(
     if not path.exists():
         raise UsageError(f"there is no checkpoint at {path}: no such file or folder")
     local = local_path(path, "a folder of P-tuning v2")
-    resolved = resolve_path(base, "the base weights")
+    resolved = checkpoint_path(base, "the base weights")
     opened = _open(resolved, base, num_attention_heads, ignore_extra)
     try:
         return PrefixedSource(local, opened)
@@ -181,7 +185,7 @@ def readable_checkpoint(path: str | os.PathLike[str]) -> Iterator[epath.Path]:
     Raises:
       UsageError: there is nothing at the URL, or it can't be read.
     """
-    resolved = resolve_path(path, "the checkpoint")
+    resolved = checkpoint_path(path)
     if not is_url(resolved):
         yield resolved
         return

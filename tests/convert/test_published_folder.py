@@ -13,6 +13,7 @@ import glm_jax
 from glm_jax.cli.main import main
 from glm_jax.convert.layouts.head_tensors import HEAD, find_head
 from glm_jax.convert.layouts.huggingface import HuggingFaceSource
+from glm_jax.convert.load import load_glm
 from glm_jax.finetune.initial_head import initial_head
 from glm_jax.finetune.trainable import from_paths
 from tests.convert.tiny import zip_checkpoint
@@ -100,7 +101,7 @@ def test_it_fills(tmp_path, capsys):
     printed = capsys.readouterr()
     start = f"glm-jax: {folder} has 4 tensors that GLM doesn't have, left out here: 'dense.weight'"
     assert printed.err.startswith(start) and printed.err.count("\n") == 1
-    model, params = glm_jax.load(folder, ignore_extra=True)
+    model, params = load_glm(folder, ignore_extra=True)
     sampling = glm_jax.Sampling(max_blank_length=6)
     (filled,) = glm_jax.fill(model, params, byte_tokenizer(), ["the [MASK] left"], sampling)
     assert printed.out.strip() == filled.text.strip()
