@@ -22,6 +22,8 @@ SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 CLASS = "GLMTokenizer"
 # The names that transformers has for special tokens, and ours.
 _ROLES = {
+    # A text starts with it; without this name, lm-evaluation-harness would add a second one.
+    "bos_token": "ENC",
     "cls_token": "ENC",
     "eos_token": "eos",
     "pad_token": "pad",
@@ -52,6 +54,7 @@ def huggingface_files(tokenizer: GLMTokenizer, model_max_length: int) -> dict[st
         "auto_map": {"AutoTokenizer": [None, f"tokenization_glm.{CLASS}"]},
         **{role: _serialized(by_text[text]) for role, text in roles.items()},
         "additional_special_tokens": others,
+        "chat_template": chat_template(tokenizer),
         "aliases": {text: shown[id] for text, id in texts.items() if shown[id] != text},
         "model_max_length": model_max_length,
         "padding_side": "right",
@@ -73,6 +76,21 @@ def huggingface_files(tokenizer: GLMTokenizer, model_max_length: int) -> dict[st
         TOKENIZER_CONFIG_FILE: _json(config, indent=2),
         SPECIAL_TOKENS_FILE: _json(special, indent=2),
     }
+
+
+def chat_template(tokenizer: GLMTokenizer) -> str:
+    """A Jinja template whose prompt ends where a blank that continues the messages starts.
+
+    It is how programs that know of causal models only, such as lm-evaluation-harness, ask GLM.
+    """
+    shown, special = tokenizer.table.id_to_text(), tokenizer.special
+    end = [special["gMASK"]] if "gMASK" in special else [special["MASK"], special["eos"]]
+    prompt = "".join(shown[id] for id in (*end, special["sop"]))
+    return (
+        f"{shown[special['ENC']]}{{% for message in messages %}}{{{{ message['content'] }}}}"
+        "{% if not loop.last %}{{ '\n\n' }}{% endif %}{% endfor %}"
+        f"{{% if add_generation_prompt %}}{prompt}{{% endif %}}"
+    )
 
 
 def _json(value: Any, indent: int | None = None) -> bytes:
