@@ -10,6 +10,7 @@ from glm_jax.errors import UsageError
 from glm_jax.tokenizer.byte_pair import BytePairModel
 from glm_jax.tokenizer.glm_tokenizer import GLMTokenizer
 from glm_jax.tokenizer.hugging_face import HuggingFaceModel
+from glm_jax.tokenizer.huggingface_parts import described_parts
 from glm_jax.tokenizer.sentence_piece import SentencePieceModel
 from glm_jax.tokenizer.sentence_piece_json import sentence_piece_parts
 from glm_jax.tokenizer.special import TEXT_OF_SPECIAL_TOKEN
@@ -159,7 +160,7 @@ def _parts(tokenizer: GLMTokenizer) -> dict[str, Any]:
         case SentencePieceModel():
             return sentence_piece_parts(next(iter(model.files.values())))
         case HuggingFaceModel():
-            return _described(model)
+            return described_parts(model, shown.values())
     raise UsageError(f"a tokenizer of type {type(model).__name__} has no tokenizer.json")
 
 
@@ -203,13 +204,3 @@ def _byte_pair(model: BytePairModel, shown: Mapping[int, str]) -> dict[str, Any]
         },
         "decoder": {**byte_level, "use_regex": True},
     }
-
-
-def _described(model: HuggingFaceModel) -> dict[str, Any]:
-    """The parts of the tokenizer.json that the vocabulary was made of.
-
-    Its special tokens are no tokens of GLM, so they get texts that no text has.
-    """
-    description = json.loads(next(iter(model.files.values())))
-    names = ("normalizer", "pre_tokenizer", "model", "decoder")
-    return {name: description.get(name) for name in names}
