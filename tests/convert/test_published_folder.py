@@ -13,7 +13,7 @@ import glm_jax
 from glm_jax.cli.main import main
 from glm_jax.convert.layouts.head_tensors import HEAD, find_head
 from glm_jax.convert.layouts.huggingface import HuggingFaceSource
-from glm_jax.convert.load import load_glm
+from glm_jax.convert.load import extra_sentence, load_glm
 from glm_jax.finetune.initial_head import initial_head
 from glm_jax.finetune.trainable import from_paths
 from tests.convert.tiny import zip_checkpoint
@@ -92,6 +92,11 @@ def test_it_loads_and_names_what_it_leaves_out(prefix, tmp_path, caplog):
     sentence = f"{folder} has 4 tensors that GLM doesn't have, left out here: {names}"
     assert caplog.messages == [sentence]
     assert glm_jax.load_tokenizer(folder).special == byte_tokenizer().special
+
+
+def test_names_of_what_is_left_out_are_shown_on_one_line():
+    note = extra_sentence("glm-2b", ["a\nb\x1b[31m\ud800", "c", "d", "e"])
+    assert note.endswith("'c', 'd' and 1 more") and note.isprintable() and note.encode()
 
 
 def test_it_fills(tmp_path, capsys):

@@ -11,9 +11,10 @@ from glm_jax.convert.dimensions import WORD_EMBEDDING, measure
 from glm_jax.convert.layouts.head_tensors import find_head
 from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE, check_config
 from glm_jax.convert.layouts.huggingface_files import HuggingFaceFiles
-from glm_jax.convert.layouts.state_dict import HUGGINGFACE_PREFIX, find_parameters
+from glm_jax.convert.layouts.state_dict import HUGGINGFACE_PREFIX, find_parameters, name_some
 from glm_jax.convert.tensors import require_finite
 from glm_jax.convert.weights import SourceMetadata
+from glm_jax.errors import UsageError
 
 
 class HuggingFaceSource:
@@ -41,6 +42,11 @@ class HuggingFaceSource:
             self._names = found.names
             self.extra = (*found.extra, *files.others)
             self.head = find_head(found.extra)
+            if WORD_EMBEDDING not in found.names and self.extra:
+                raise UsageError(
+                    f"{self.path} has no tensor {WORD_EMBEDDING}, but {len(self.extra)} which GLM "
+                    f"doesn't have: {name_some(self.extra)}"
+                )
             plain = {name: files.tensors[full] for name, full in self._names.items()}
             dimensions = measure(plain, str(self.path), self.where)
             self.tensors = {name: plain[name] for name in dimensions.shapes()}
