@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -151,6 +152,50 @@ def test_finetuning_a_head_starts_from_that_of_the_folder(tmp_path, capsys):
         kernel, bias = found[f"{HEAD}/{layer}/kernel"], found[f"{HEAD}/{layer}/bias"]
         np.testing.assert_allclose(kernel, expected[f"{name}.weight"].T, atol=1e-5)
         np.testing.assert_allclose(bias, expected[f"{name}.bias"], atol=1e-5)
+
+
+@pytest.mark.parametrize("flags", [[], ["--published", "--dtype=float16"]], ids=str)
+def test_a_trained_head_is_exported(flags, tmp_path, capsys):
+    finetune(write_published(tmp_path / "glm-2b"), tmp_path, capsys)
+    out = tmp_path / "exported"
+    command = ["convert", str(tmp_path / "run"), str(out), "--to=huggingface", *flags]
+    assert main(command) == 0
+    assert "the run's head is in dense and out_proj" in capsys.readouterr().out
+    with HuggingFaceSource(out) as source:
+        head = source.read_head()
+    trained = trained_head(tmp_path)
+    assert head.keys() == trained.keys()
+    for path, tensor in trained.items():
+        rounded = tensor.astype(np.float16) if flags else tensor
+        np.testing.assert_array_equal(head[path], rounded.astype(np.float32))
+    fields = json.loads((out / "config.json").read_text())
+    assert fields["architectures"] == ["GLMForSequenceClassification"]
+    assert fields["id2label"] == {"0": "LABEL_0", "1": "LABEL_1"} and fields["pool_token"] == "cls"
+    if not flags:
+        assert_classifies_alike(out, head)
+
+
+def assert_classifies_alike(folder: Path, head: dict[str, np.ndarray]) -> None:
+    """Our head, on our network, gives the scores of the class of transformers."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from glm_jax.convert.huggingface_code.modeling_glm import GLMForSequenceClassification
+    from glm_jax.finetune.heads import ClassificationHead, pooled
+
+    special = byte_tokenizer().special
+    ids = np.array([[special["ENC"], *b"xab", special["eos"]]])
+    theirs: Any = GLMForSequenceClassification.from_pretrained(str(folder))
+    with torch.no_grad():
+        expected = theirs.eval()(torch.tensor(ids)).logits.numpy()
+    model, params = load_glm(folder, ignore_extra=True)
+    length = jnp.array([ids.shape[1]])
+    positions = jnp.stack([jnp.arange(ids.shape[1]), jnp.zeros(ids.shape[1], jnp.int32)])[None]
+    hidden: Any = model.apply(
+        {"params": params}, jnp.asarray(ids), positions, length, method="hidden_states"
+    )
+    layers = from_paths((path.removeprefix(f"{HEAD}/"), tensor) for path, tensor in head.items())
+    ours = ClassificationHead(2, SIZE).apply({"params": layers}, pooled(hidden, length, "cls"))
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
 def test_a_layer_of_another_size_is_new(tmp_path, capsys):
