@@ -175,6 +175,23 @@ def test_a_trained_head_is_exported(flags, tmp_path, capsys):
         assert_classifies_alike(out, head)
 
 
+@pytest.mark.parametrize(
+    ("settings", "note"),
+    [
+        (["task.pool='start'"], "left out is the run's head: with task.pool 'start', transformers"),
+        (["task.cloze=True", "prompt.prefix=2"], "left out are the run's continuous prompts"),
+    ],
+    ids=["start", "prompts"],
+)
+def test_what_transformers_has_no_class_for_is_left_out(settings, note, tmp_path, capsys):
+    finetune(write_published(tmp_path / "glm-2b"), tmp_path, capsys, *settings)
+    out = tmp_path / "exported"
+    assert main(["convert", str(tmp_path / "run"), str(out), "--to=huggingface"]) == 0
+    assert f"note         {note}" in capsys.readouterr().out
+    with HuggingFaceSource(out) as source:
+        assert not source.extra
+
+
 def assert_classifies_alike(folder: Path, head: dict[str, np.ndarray]) -> None:
     """Our head, on our network, gives the scores of the class of transformers."""
     torch = pytest.importorskip("torch")
