@@ -41,7 +41,7 @@ from glm_jax.cli.evaluate_task import (
 )
 from glm_jax.cli.show import write_json
 from glm_jax.errors import UsageError
-from glm_jax.io.paths import resolve_path
+from glm_jax.io.hub import checkpoint_path
 
 HELP = "loss and accuracy of a run's newest checkpoint on held-out text"
 TAKES_GIN = True
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run_folder",
         metavar="CHECKPOINT",
-        type=partial(resolve_path, name="CHECKPOINT"),
+        type=partial(checkpoint_path, name="CHECKPOINT"),
         help="a run folder; with --task any kind of checkpoint",
     )
     parser.add_argument(

@@ -23,6 +23,7 @@ from glm_jax.cli.evaluate_task import (
 from glm_jax.cli.found_tasks import FoundTasks, find_tasks
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.files import write_file
+from glm_jax.io.hub import checkpoint_name
 from glm_jax.io.paths import resolve_path
 
 RESULTS_FILE, TABLE_FILE = "results.json", "results.md"
@@ -50,7 +51,7 @@ def run_all(arguments: argparse.Namespace) -> int:
     weights = best_checkpoint(checkpoint)
     check_sections(arguments.bindings)
     found = find_tasks(resolve_path(arguments.data, "--data"), arguments.split or "dev")
-    folder = resolve_path(arguments.outputs or f"{checkpoint.name}_all", "--outputs")
+    folder = resolve_path(arguments.outputs or f"{checkpoint_name(checkpoint)}_all", "--outputs")
     settings = {
         "checkpoint": _identity(weights),
         "split": arguments.split or "dev",

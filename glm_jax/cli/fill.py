@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from glm_jax.cli.tokenizer_flags import TOKENIZER_HELP, add_kind_arguments, find_tokenizer
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.encodings import LONE_SURROGATE, decode_text, text_lines
+from glm_jax.io.hub import checkpoint_path
 from glm_jax.io.paths import resolve_path
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        type=partial(resolve_path, name="CHECKPOINT"),
-        help="a run folder, a checkpoint of the original code, or a Hugging Face folder",
+        type=partial(checkpoint_path, name="CHECKPOINT"),
+        help="a run folder, a checkpoint of the original code, a Hugging Face folder, or a "
+        "repository of the Hub, hf:OWNER/NAME",
     )
     checkpoint = parser.add_argument_group("what a checkpoint of other software does not record")
     checkpoint.add_argument("--tokenizer", metavar="T", help=TOKENIZER_HELP)

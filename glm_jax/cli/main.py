@@ -6,9 +6,10 @@ import argparse
 import contextlib
 import errno
 import io
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn, TextIO
 
 from glm_jax import environment
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             parsed = parse(sys.argv[1:] if arguments is None else arguments)
-            return parsed.run(parsed)
+            with _showing_notes():
+                return parsed.run(parsed)
         finally:
             # Here, where a full disk or a reader that has gone is still reported.
             sys.stdout.flush()
@@ -110,6 +112,21 @@ def _set_streams() -> None:
         sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _showing_notes() -> Iterator[None]:
+    """Shows what is logged on a checkpoint, as a line on standard error like those of errors."""
+    logger = logging.getLogger("glm_jax.convert")
+    handler, propagate = logging.StreamHandler(sys.stderr), logger.propagate
+    handler.setFormatter(logging.Formatter("glm-jax: %(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
 
 
 def _describe(error: OSError) -> str:

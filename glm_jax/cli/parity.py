@@ -19,6 +19,7 @@ import math
 from functools import partial
 
 from glm_jax.errors import RunError, UsageError
+from glm_jax.io.hub import checkpoint_path
 from glm_jax.io.paths import resolve_path
 
 HELP = "compare what two checkpoints compute, layer by layer"
@@ -34,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("second", "B", "another one, of any kind"),
         ("--inputs", "NPZ", "a batch (random tokens)"),
     ):
-        path = partial(resolve_path, name=name if name.startswith("--") else metavar)
+        path = partial(resolve_path, name=name)
+        if not name.startswith("--"):
+            path = partial(checkpoint_path, name=metavar)
         parser.add_argument(name, metavar=metavar, type=path, help=described)
     parser.add_argument("--seed", type=int, metavar="S", help="of random tokens (0)")
     parser.add_argument(

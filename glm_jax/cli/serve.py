@@ -22,6 +22,7 @@ from etils import epath
 
 from glm_jax.cli.fill import add_checkpoint_arguments, load_filler
 from glm_jax.errors import UsageError
+from glm_jax.io.hub import checkpoint_name
 from glm_jax.io.paths import resolve_path
 
 HELP = "fill blanks, score answers and chat over HTTP, with pages for browsers"
@@ -99,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     metrics = Metrics()
     worker = Worker(filler, settings, metrics)
     worker.start()
-    name = arguments.checkpoint.name
+    name = checkpoint_name(arguments.checkpoint)
     endpoints = Endpoints(filler, worker, metrics, settings, name)
     app = make_app(endpoints, metrics, token=token, local_only=local and token is None)
     facts = endpoints.facts

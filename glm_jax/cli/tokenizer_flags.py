@@ -32,7 +32,7 @@ def find_tokenizer(arguments: argparse.Namespace):
 
     A .model file by itself gets all mask tokens.
     """
-    from glm_jax.io.paths import resolve_path
+    from glm_jax.io.hub import checkpoint_path
     from glm_jax.tokenizer import load_tokenizer
     from glm_jax.tokenizer.load import KINDS
 
@@ -55,7 +55,7 @@ def find_tokenizer(arguments: argparse.Namespace):
         raise UsageError(f"{flags} needs --tokenizer to be one of the kinds {', '.join(KINDS)}")
     if name is None:
         return None
-    path = resolve_path(name, "--tokenizer")
+    path = checkpoint_path(name, "--tokenizer")
     if path.is_dir():
         return load_tokenizer(path)
     if not path.is_file():

@@ -190,6 +190,7 @@ def _new_destination(folder: Path, plan: Plan, checksums: Mapping[str, int]) -> 
         file_format=plan.form.file_format,
         max_shard_bytes=plan.form.max_shard_bytes,
         fields=plan.huggingface.fields,
+        head=plan.huggingface.head,
     )
 
 

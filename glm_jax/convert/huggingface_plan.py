@@ -7,8 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from glm_jax.convert.dimensions import WORD_EMBEDDING
-from glm_jax.convert.layouts.huggingface_fields import our_fields, published_fields
+from glm_jax.convert.layouts.head_tensors import has_native_prompts, read_native_head
+from glm_jax.convert.layouts.huggingface_fields import (
+    POOL_TOKENS,
+    head_fields,
+    our_fields,
+    published_fields,
+)
 from glm_jax.convert.layouts.huggingface_folder import write_folder_files
 from glm_jax.convert.layouts.native import NativeCheckpoint
 from glm_jax.convert.model_card import ModelCard, run_scores
@@ -30,6 +38,7 @@ class HuggingFacePlan:
       tokenizer: to be written.
       card: None for the published layout, which has no files of ours.
       notes: for the report.
+      head: of a classifier, by its published names.
     """
 
     fields: Mapping[str, Any]
@@ -37,6 +46,7 @@ class HuggingFacePlan:
     tokenizer: GLMTokenizer | None
     card: ModelCard | None
     notes: tuple[str, ...] = ()
+    head: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Writes code, tokenizer and model card, where the layout has them."""
@@ -74,9 +84,10 @@ def plan_huggingface(
             f"{opened.path} has quantized matrices, which the PyTorch network can't read; "
             "--quantize=none expands them"
         )
+    head, head_fields, notes = _head(opened, changed.tensors[WORD_EMBEDDING].dtype)
     if published:
-        fields = published_fields(config, opened.metadata.huggingface_config)
-        return HuggingFacePlan(fields, config, None, None)
+        fields = published_fields(config, opened.metadata.huggingface_config) | head_fields
+        return HuggingFacePlan(fields, config, None, None, notes, head)
     found, note = _tokenizer(opened, tokenizer, config)
     card = ModelCard(
         name="",
@@ -90,7 +101,28 @@ def plan_huggingface(
         scores=run_scores(folder_of(opened)) if isinstance(opened, NativeCheckpoint) else {},
         has_tokenizer=found is not None,
     )
-    return HuggingFacePlan(our_fields(config, found), config, found, card, note)
+    fields = our_fields(config, found) | head_fields
+    return HuggingFacePlan(fields, config, found, card, (*note, *notes), head)
+
+
+def _head(
+    opened: WeightSource, dtype: np.dtype
+) -> tuple[dict[str, np.ndarray], dict[str, Any], tuple[str, ...]]:
+    """The head that a finetuning run has trained, the fields that go with it, and notes."""
+    if not isinstance(opened, NativeCheckpoint):
+        return {}, {}, ()
+    if has_native_prompts(opened.step_folder):
+        return {}, {}, ("left out are the run's continuous prompts: transformers has none",)
+    head = read_native_head(opened.step_folder, dtype)
+    if not head:
+        return {}, {}, ()
+    pool = opened.record.get("configuration", {}).get("task", {}).get("pool", "cls")
+    if pool not in POOL_TOKENS:
+        note = f"left out is the run's head: with task.pool {pool!r}, transformers has no class"
+        return {}, {}, (f"{note} for it",)
+    fields = head_fields(len(head["out_proj.bias"]), pool)
+    note = "the run's head is in dense and out_proj, for AutoModelForSequenceClassification"
+    return head, fields, (note,)
 
 
 def _tokenizer(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import flax.linen as nn
@@ -17,8 +20,10 @@ from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.convert.array_layouts import to_native
 from glm_jax.convert.dimensions import WORD_EMBEDDING
 from glm_jax.convert.infer_config import infer_config
+from glm_jax.convert.layouts.huggingface import HuggingFaceSource
 from glm_jax.convert.layouts.native import NativeCheckpoint, NativeSource
 from glm_jax.convert.layouts.native_record import model_config
+from glm_jax.convert.layouts.state_dict import name_some
 from glm_jax.convert.names import by_native
 from glm_jax.convert.open import open_source, readable_checkpoint
 from glm_jax.convert.quantize import ExpandedSource, scale_name
@@ -30,6 +35,25 @@ from glm_jax.model.initial import abstract_params
 from glm_jax.model.relative import RelativeGLM, RelativeGLMConfig
 from glm_jax.parallel.layout import abstract_with_shardings, parameter_shardings
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialWeights:
+    """What finetuning starts from.
+
+    Attributes:
+      model: the network.
+      params: its parameters.
+      head: those of a classifier's head, float32, by their paths; empty where there is none.
+      left_out: a sentence on tensors that are neither; "" where there are none.
+    """
+
+    model: GLM
+    params: PyTree
+    head: Mapping[str, np.ndarray]
+    left_out: str
 
 
 def load(
@@ -56,7 +80,7 @@ def load(
       dtype: of the parameters. What the network computes in is its configuration's compute_dtype.
       mesh: where the parameters go; replicated over all devices by default.
       ignore_extra: leaves out tensors that GLM doesn't have, such as heads of a task, which are
-        refused otherwise.
+        refused otherwise. Those of Hugging Face folders are left out with a line in the log.
       base: where `path` holds a prefix of P-tuning v2, the ChatGLM network that it belongs to.
 
     Returns:
@@ -68,25 +92,49 @@ def load(
       RunError: the checkpoint of a run is damaged.
     """
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
+    with _opened(path, num_attention_heads, ignore_extra=ignore_extra, base=base) as source:
+        if source.extra and not ignore_extra and jax.process_index() == 0:
+            logger.warning("%s", extra_sentence(path, source.extra))
+        return _load_source(source, mesh, dtype)
+
+
+@contextmanager
+def _opened(
+    path: str | os.PathLike[str], num_attention_heads: int | None, **options: Any
+) -> Iterator[WeightSource]:
+    """An open checkpoint, which may be at a URL."""
     with (
         readable_checkpoint(path) as readable,
-        open_source(readable, num_attention_heads, ignore_extra=ignore_extra, base=base) as source,
+        open_source(readable, num_attention_heads, **options) as source,
     ):
-        model = _model(_config(source))
-        if scale_name(WORD_EMBEDDING) in source.tensors:
-            source = ExpandedSource(source, np.dtype(dtype), only_words=True)
-        abstract = _abstract(model, mesh, dtype)
-        if isinstance(source, NativeSource) and not source.converted:
-            step = source.step_folder
-            if not step.name.isdecimal():
-                raise UsageError(f"{step} is not named as a checkpoint of a run, by its step")
-            with Checkpoints(step.parent) as checkpoints:
-                restored = checkpoints.restore(int(step.name), {"params": abstract})
-            return model, restored["params"]
-        params = jax.tree_util.tree_map_with_path(
-            lambda keys, leaf: _assemble(source, "/".join(key.key for key in keys), leaf), abstract
-        )
-        return model, params
+        yield source
+
+
+def _load_source(
+    source: WeightSource, mesh: jax.sharding.Mesh, dtype: DTypeLike
+) -> tuple[GLM | RelativeGLM, PyTree]:
+    """The model and its parameters, from an open checkpoint."""
+    model = _model(_config(source))
+    if scale_name(WORD_EMBEDDING) in source.tensors:
+        source = ExpandedSource(source, np.dtype(dtype), only_words=True)
+    abstract = _abstract(model, mesh, dtype)
+    if isinstance(source, NativeSource) and not source.converted:
+        step = source.step_folder
+        if not step.name.isdecimal():
+            raise UsageError(f"{step} is not named as a checkpoint of a run, by its step")
+        with Checkpoints(step.parent) as checkpoints:
+            restored = checkpoints.restore(int(step.name), {"params": abstract})
+        return model, restored["params"]
+    params = jax.tree_util.tree_map_with_path(
+        lambda keys, leaf: _assemble(source, "/".join(key.key for key in keys), leaf), abstract
+    )
+    return model, params
+
+
+def extra_sentence(path: str | os.PathLike[str], extra: Sequence[str]) -> str:
+    """What is said of tensors that are left out."""
+    what = "a tensor" if len(extra) == 1 else f"{len(extra)} tensors"
+    return f"{path} has {what} that GLM doesn't have, left out here: {name_some(extra)}"
 
 
 def load_glm(
@@ -104,9 +152,31 @@ def load_glm(
     model, params = load(
         path, num_attention_heads=num_attention_heads, mesh=mesh, ignore_extra=ignore_extra
     )
+    return _check_glm(model, path), params
+
+
+def load_for_finetuning(
+    path: str | os.PathLike[str], *, num_attention_heads: int | None, mesh: jax.sharding.Mesh
+) -> InitialWeights:
+    """`load_glm`, with the head of a classifier where a Hugging Face folder has one.
+
+    Raises:
+      UsageError: as `load_glm`.
+    """
+    with _opened(path, num_attention_heads, ignore_extra=True) as source:
+        model, params = _load_source(source, mesh, jnp.float32)
+        head, extra = {}, ()
+        if isinstance(source, HuggingFaceSource):
+            head = source.read_head()
+            extra = [name for name in source.extra if name not in source.head.values()]
+        left_out = extra_sentence(path, extra) if extra else ""
+        return InitialWeights(_check_glm(model, path), params, head, left_out)
+
+
+def _check_glm(model: GLM | RelativeGLM, path: str | os.PathLike[str]) -> GLM:
     if not isinstance(model, GLM):
         raise UsageError(f"{path} is of the relative-position variant, which fills no blanks")
-    return model, params
+    return model
 
 
 def _config(source: WeightSource) -> GLMConfig | RelativeGLMConfig:

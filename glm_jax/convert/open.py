@@ -18,7 +18,7 @@ from glm_jax.convert.layouts.chatglm_config import MODEL_TYPE
 from glm_jax.convert.layouts.chatglm_names import is_chatglm
 from glm_jax.convert.layouts.chatglm_prefix import PrefixedSource, is_prefix_only
 from glm_jax.convert.layouts.huggingface import HuggingFaceSource
-from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE
+from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE, GLM_MODEL_TYPE
 from glm_jax.convert.layouts.huggingface_files import SAFETENSORS_SUFFIX, HuggingFaceFiles
 from glm_jax.convert.layouts.native import NativeSource
 from glm_jax.convert.layouts.original import OriginalSource
@@ -26,6 +26,7 @@ from glm_jax.convert.layouts.rank_files import TRACKERS, rank_file_name
 from glm_jax.convert.weights import WeightSource
 from glm_jax.errors import UsageError
 from glm_jax.io.files import local_copy
+from glm_jax.io.hub import checkpoint_path
 from glm_jax.io.paths import is_tensorstore_location, is_url, local_path, resolve_path
 
 
@@ -40,16 +41,18 @@ def open_source(
 
     Args:
       path: a run folder, its checkpoints/ or one checkpoint in it; an original checkpoint folder,
-        one of its tags or a file of it; a Hugging Face folder, or one file with its weights.
+        one of its tags or a file of it; a Hugging Face folder, or one file with its weights; or
+        what `checkpoint_path` takes.
       num_attention_heads: H, where the checkpoint doesn't record it.
-      ignore_extra: leaves out tensors that GLM doesn't have, which are refused otherwise.
+      ignore_extra: leaves out tensors that GLM doesn't have, which are refused otherwise. Those of
+        Hugging Face folders of GLM, which have heads, always are left out.
       base: the network that the prefix of P-tuning v2 at `path` was trained for.
 
     Raises:
       UsageError: nothing of these is there, it is damaged, records another number of heads, or has
         extra tensors.
     """
-    resolved = resolve_path(path, "the checkpoint")
+    resolved = checkpoint_path(path)
     if base is None:
         source = _open(resolved, path, num_attention_heads, ignore_extra)
     else:
@@ -81,12 +84,16 @@ def _open(
     elif (local / CONFIG_FILE).is_file():
         huggingface = True
     else:
+        inner = sorted(file.parent.name for file in local.glob(f"*/{CONFIG_FILE}"))
         raise UsageError(
             f"{given} is no checkpoint: it has no checkpoints/ (a run folder), no {STATE_ITEM}/ "
             f"(one of its checkpoints), no {' or '.join(TRACKERS)} or {rank_file_name(0)} (the "
             f"original code's), and no {CONFIG_FILE} (Hugging Face)"
+            + (f", which its sub-folders {', '.join(inner[:5])} have" if inner else "")
         )
-    source = _huggingface_kind(local) if huggingface else OriginalSource
+    if huggingface and not _is_chatglm(local):
+        return HuggingFaceSource(local, num_attention_heads)
+    source = ChatGLMSource if huggingface else OriginalSource
     return source(local, num_attention_heads, ignore_extra=ignore_extra)
 
 
@@ -100,7 +107,7 @@ def _open_prefixed(
     if not path.exists():
         raise UsageError(f"there is no checkpoint at {path}: no such file or folder")
     local = local_path(path, "a folder of P-tuning v2")
-    resolved = resolve_path(base, "the base weights")
+    resolved = checkpoint_path(base, "the base weights")
     opened = _open(resolved, base, num_attention_heads, ignore_extra)
     try:
         return PrefixedSource(local, opened)
@@ -143,16 +150,16 @@ def needs_base(path: str | os.PathLike[str]) -> bool:
     return is_prefix_only(files.tensors)
 
 
-def _huggingface_kind(path: Path) -> type[HuggingFaceSource | ChatGLMSource]:
-    """Whose checkpoint a Hugging Face folder or file is.
+def _is_chatglm(path: Path) -> bool:
+    """Whether a Hugging Face folder or file is of ChatGLM, and not of GLM.
 
     Raises:
       UsageError: a file of it is missing or damaged.
     """
     files = HuggingFaceFiles(path)
     files.close()
-    named = (files.config or {}).get("model_type") == MODEL_TYPE
-    return ChatGLMSource if named or is_chatglm(files.tensors) else HuggingFaceSource
+    named = (files.config or {}).get("model_type")
+    return named == MODEL_TYPE or (named != GLM_MODEL_TYPE and is_chatglm(files.tensors))
 
 
 def _is_huggingface_file(file: Path) -> bool:
@@ -178,7 +185,7 @@ def readable_checkpoint(path: str | os.PathLike[str]) -> Iterator[epath.Path]:
     Raises:
       UsageError: there is nothing at the URL, or it can't be read.
     """
-    resolved = resolve_path(path, "the checkpoint")
+    resolved = checkpoint_path(path)
     if not is_url(resolved):
         yield resolved
         return

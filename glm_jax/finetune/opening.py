@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from glm_jax.convert.base_weights import BaseWeights
-from glm_jax.convert.load import load_glm
+from glm_jax.convert.load import load_for_finetuning
 from glm_jax.errors import UsageError
 from glm_jax.finetune.batches import steps_per_epoch
 from glm_jax.finetune.config import FinetuneBaseConfig
@@ -33,12 +35,16 @@ class Network:
       params: as they were loaded, with one stack of layers.
       num_separate_layers: how many first layers are to be a stack of their own.
       is_trained: which parameters are trained.
+      head: of a classifier, where the weights came with one, by paths of parameters.
+      notes: lines on what the checkpoint has besides.
     """
 
     config: GLMConfig
     params: PyTree
     num_separate_layers: int
     is_trained: TrainedParameters
+    head: Mapping[str, np.ndarray]
+    notes: tuple[str, ...]
 
     def divide(
         self, config: FinetuneBaseConfig, program: FinetuneProgram
@@ -86,19 +92,19 @@ def open_network(config: FinetuneBaseConfig, mesh: Mesh, tokenizer: Tokenizer) -
         positions or layers.
     """
     settings = config.finetune
-    loaded, params = load_glm(
+    loaded = load_for_finetuning(
         settings.initial_weights,
         num_attention_heads=settings.num_attention_heads or None,
         mesh=mesh,
-        ignore_extra=True,
     )
-    extended, params = extend_network(config, loaded.config, params, mesh)
+    extended, params = extend_network(config, loaded.model.config, loaded.params, mesh)
     initial = f"finetune.initial_weights {settings.initial_weights}"
     check_vocabulary(tokenizer, extended.vocab_size, initial)
     model = with_settings(config, extended, mesh)
     check_numbers(config, model)
     separate, is_trained = trained_parameters(config, model)
-    return Network(model, params, separate, is_trained)
+    notes = (loaded.left_out,) if loaded.left_out else ()
+    return Network(model, params, separate, is_trained, loaded.head, notes)
 
 
 def check_numbers(config: FinetuneBaseConfig, network: GLMConfig) -> None:

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from glm_jax.convert.base_weights import BaseWeights
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.heads import ClassificationHead
+from glm_jax.finetune.initial_head import initial_head
 from glm_jax.finetune.lora import linear_kind
 from glm_jax.finetune.model_scores import Scorer
 from glm_jax.finetune.opening import open_devices, open_network, optimizer_of, steps_of
@@ -53,6 +54,7 @@ class PreparedFinetuning:
       num_steps: of all epochs.
       steps_per_epoch: of one.
       priming: texts of the pretraining objective.
+      notes: lines on what the initial weights have besides the network.
     """
 
     name: str
@@ -70,6 +72,7 @@ class PreparedFinetuning:
     num_steps: int
     steps_per_epoch: int
     priming: PrimingTexts | None = None
+    notes: tuple[str, ...] = ()
 
 
 def prepare_finetuning(
@@ -102,6 +105,8 @@ def prepare_finetuning(
     is_trained = network.is_trained
     program = make_program(config, scorer, extras, mesh, is_trained, num_steps, smoothing)
     start, frozen, base = network.divide(config, program)
+    initial = settings.initial_weights
+    head, notes = initial_head(network.head, program.abstract_state.params, initial)
     table = network.params["word_embedding"]
     add_prompts = partial(initial_prompts, config, task, tokenizer, table)
     return PreparedFinetuning(
@@ -114,12 +119,13 @@ def prepare_finetuning(
         mesh=mesh,
         program=program,
         predict=partial(predict_split, task, splits, program, mesh, settings.evaluation_batch_size),
-        params_of=lambda seed: join(start, add_prompts(seed)),
+        params_of=lambda seed: join(start, head, add_prompts(seed)),
         frozen=frozen,
         base=base,
         num_steps=num_steps,
         steps_per_epoch=per_epoch,
         priming=priming_texts(config, task, first, tokenizer) if names[0] == "train" else None,
+        notes=(*network.notes, *notes),
     )
 
 

@@ -89,6 +89,8 @@ def finetune_task(
         ready = prepare(config)
         with jax.set_mesh(ready.mesh), line:
             line.say(describe_network(config, ready))
+            for note in () if config.finetune.random_weights else ready.notes:
+                line.say(note)
             run = partial(finetune_prepared, stop=stop, line=line, profile_steps=profile_steps)
             if config.finetune.seeds:
                 return finetune_seeds(config, ready, run, line.say)

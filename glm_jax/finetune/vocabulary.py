@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import TokenizerConfig
-from glm_jax.io.paths import resolve_path
+from glm_jax.io.hub import checkpoint_path
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
 
 # The original pads the word embedding to a multiple of 128 for each of its model-parallel ranks.
@@ -40,7 +40,7 @@ def _check_recorded(named: TokenizerConfig, checkpoint: str, tokenizer: Tokenize
     Raises:
       UsageError: the configuration names another one.
     """
-    folder = resolve_path(checkpoint, "the checkpoint") / "tokenizer"
+    folder = checkpoint_path(checkpoint) / "tokenizer"
     if folder.is_dir() and load_tokenizer(folder).fingerprint != tokenizer.fingerprint:
         raise UsageError(
             f"{checkpoint} has a tokenizer with it, which is another one than tokenizer.kind = "

@@ -28,7 +28,7 @@ from glm_jax.finetune.trainable import (
     partition,
     separate_layers,
 )
-from glm_jax.io.paths import resolve_path
+from glm_jax.io.hub import checkpoint_path
 from glm_jax.tasks import Task
 from glm_jax.tokenizer import Tokenizer
 from glm_jax.train.step import TrainState
@@ -84,7 +84,7 @@ def describe_base(
       params: of the network, loaded as float32.
       num_attention_heads: H.
     """
-    path = base_path(resolve_path(config.finetune.initial_weights, "finetune.initial_weights"))
+    path = base_path(checkpoint_path(config.finetune.initial_weights, "finetune.initial_weights"))
     return BaseWeights(
         path=os.fspath(path),
         relative_path="",

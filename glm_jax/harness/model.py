@@ -74,6 +74,20 @@ class GLMHarnessModel(LM):
         self._stride = stride or max(length // 4, 1)
         self._filler: Filler | None = None
 
+    @property
+    def tokenizer_name(self) -> str:
+        """What requests that depend on the tokenizer are stored under."""
+        return self._tokenizer.fingerprint
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The messages as one context, as the chat template of an exported folder has them.
+
+        The template of this model, and not the text, says where the blank is.
+        """
+        return "\n\n".join(message["content"] for message in chat_history)
+
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """(log-probability of the continuation, whether greedy decoding writes it) of each."""
         rows = [

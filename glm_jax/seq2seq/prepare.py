@@ -65,6 +65,7 @@ def prepare_seq2seq(config: Seq2SeqRunConfig) -> PreparedFinetuning:
         base=base,
         num_steps=num_steps,
         steps_per_epoch=per_epoch,
+        notes=opened.notes,
     )
 
 

@@ -10,6 +10,7 @@ from glm_jax.errors import UsageError
 from glm_jax.tokenizer.byte_pair import BytePairModel
 from glm_jax.tokenizer.glm_tokenizer import GLMTokenizer
 from glm_jax.tokenizer.hugging_face import HuggingFaceModel
+from glm_jax.tokenizer.huggingface_parts import described_parts
 from glm_jax.tokenizer.sentence_piece import SentencePieceModel
 from glm_jax.tokenizer.sentence_piece_json import sentence_piece_parts
 from glm_jax.tokenizer.special import TEXT_OF_SPECIAL_TOKEN
@@ -22,6 +23,8 @@ SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 CLASS = "GLMTokenizer"
 # The names that transformers has for special tokens, and ours.
 _ROLES = {
+    # A text starts with it; without this name, lm-evaluation-harness would add a second one.
+    "bos_token": "ENC",
     "cls_token": "ENC",
     "eos_token": "eos",
     "pad_token": "pad",
@@ -52,6 +55,7 @@ def huggingface_files(tokenizer: GLMTokenizer, model_max_length: int) -> dict[st
         "auto_map": {"AutoTokenizer": [None, f"tokenization_glm.{CLASS}"]},
         **{role: _serialized(by_text[text]) for role, text in roles.items()},
         "additional_special_tokens": others,
+        "chat_template": chat_template(tokenizer),
         "aliases": {text: shown[id] for text, id in texts.items() if shown[id] != text},
         "model_max_length": model_max_length,
         "padding_side": "right",
@@ -73,6 +77,21 @@ def huggingface_files(tokenizer: GLMTokenizer, model_max_length: int) -> dict[st
         TOKENIZER_CONFIG_FILE: _json(config, indent=2),
         SPECIAL_TOKENS_FILE: _json(special, indent=2),
     }
+
+
+def chat_template(tokenizer: GLMTokenizer) -> str:
+    """A Jinja template whose prompt ends where a blank that continues the messages starts.
+
+    It is how programs that know of causal models only, such as lm-evaluation-harness, ask GLM.
+    """
+    shown, special = tokenizer.table.id_to_text(), tokenizer.special
+    end = [special["gMASK"]] if "gMASK" in special else [special["MASK"], special["eos"]]
+    prompt = "".join(shown[id] for id in (*end, special["sop"]))
+    return (
+        f"{shown[special['ENC']]}{{% for message in messages %}}{{{{ message['content'] }}}}"
+        "{% if not loop.last %}{{ '\n\n' }}{% endif %}{% endfor %}"
+        f"{{% if add_generation_prompt %}}{prompt}{{% endif %}}"
+    )
 
 
 def _json(value: Any, indent: int | None = None) -> bytes:
@@ -141,7 +160,7 @@ def _parts(tokenizer: GLMTokenizer) -> dict[str, Any]:
         case SentencePieceModel():
             return sentence_piece_parts(next(iter(model.files.values())))
         case HuggingFaceModel():
-            return _described(model)
+            return described_parts(model, shown.values())
     raise UsageError(f"a tokenizer of type {type(model).__name__} has no tokenizer.json")
 
 
@@ -185,13 +204,3 @@ def _byte_pair(model: BytePairModel, shown: Mapping[int, str]) -> dict[str, Any]
         },
         "decoder": {**byte_level, "use_regex": True},
     }
-
-
-def _described(model: HuggingFaceModel) -> dict[str, Any]:
-    """The parts of the tokenizer.json that the vocabulary was made of.
-
-    Its special tokens are no tokens of GLM, so they get texts that no text has.
-    """
-    description = json.loads(next(iter(model.files.values())))
-    names = ("normalizer", "pre_tokenizer", "model", "decoder")
-    return {name: description.get(name) for name in names}

@@ -12,6 +12,7 @@ from pathlib import Path
 from etils import epath
 
 from glm_jax.errors import RunError, UsageError
+from glm_jax.io.hub import checkpoint_path
 from glm_jax.io.paths import resolve_path
 from glm_jax.tokenizer.byte_pair import BytePairModel
 from glm_jax.tokenizer.chatglm import KIND as CHATGLM
@@ -155,7 +156,7 @@ def load_tokenizer(
                 f"tokenizer {str(kind)!r} is not one of the kinds {', '.join(KINDS)}, "
                 "and a saved tokenizer takes no files or options"
             )
-        return _load_from_folder(resolve_path(kind, "the tokenizer"))
+        return _load_from_folder(checkpoint_path(kind, "the tokenizer"))
     files = _find_files(str(kind), [resolve_path(path, "a tokenizer file") for path in paths])
     contents = [file.read_bytes() for file in files]
     if kind == CHATGLM:

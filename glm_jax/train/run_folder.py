@@ -16,6 +16,7 @@ from etils import epath
 
 from glm_jax.errors import UsageError
 from glm_jax.io.files import write_files
+from glm_jax.io.hub import is_hub_name
 from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.tokenizer import Tokenizer
 
@@ -99,6 +100,8 @@ def _same_folder(one: str, other: epath.Path) -> bool:
 
 def _moved(path: str, old: str, new: epath.Path) -> str:
     """`path`, with the folder `new` in place of `old` where it lies inside of that."""
+    if is_hub_name(path):
+        return path
     try:
         inside = resolve_path(path).relative_to(resolve_path(old))
     except (UsageError, ValueError):

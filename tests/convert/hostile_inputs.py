@@ -46,7 +46,7 @@ class HostileInput:
       name: what is wrong, unique.
       kind: "original" or "huggingface".
       make: fills an empty folder.
-      may_read: whether the damage may lie in bytes that carry nothing.
+      may_read: whether the damage may lie in bytes that carry nothing, or in what is left out.
       number: among the random damages of its kind; 0 for others.
     """
 
@@ -69,7 +69,10 @@ def hostile_inputs(seed: int = 0) -> list[HostileInput]:
         *_pickles(),
         *(HostileInput(f"archive: {n}", "original", m) for n, m in hostile_archives.makers()),
         *(HostileInput(f"ranks: {n}", "original", m) for n, m in hostile_ranks.makers()),
-        *(HostileInput(f"folder: {n}", "huggingface", m) for n, m in hostile_headers.makers()),
+        *(
+            HostileInput(f"folder: {n}", "huggingface", m, n in hostile_headers.EXTRA)
+            for n, m in hostile_headers.makers()
+        ),
     ]
     if len({one.name for one in inputs}) != len(inputs):
         raise ValueError("two inputs have one name")

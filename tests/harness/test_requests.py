@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ import pytest
 import glm_jax
 from glm_jax.errors import UsageError
 from glm_jax.harness.requests import make_template, stop_at
+from tests.harness.local_tasks import ROWS, write_tasks
 from tests.serve.tiny_checkpoint import byte_tokenizer, write_checkpoint
 
 TOKENIZER = byte_tokenizer()
@@ -66,49 +66,6 @@ def test_generations_end_at_the_first_stop_string():
     assert stop_at("one", ["."]) == "one"
 
 
-TASKS = {
-    "local_choice": """
-output_type: multiple_choice
-doc_to_text: "{{question}}"
-doc_to_target: "{{label}}"
-doc_to_choice: "{{choices}}"
-metric_list:
-  - metric: acc
-""",
-    "local_word": """
-output_type: loglikelihood
-doc_to_text: "{{question}}"
-doc_to_target: " {{answer}}"
-metric_list:
-  - metric: perplexity
-  - metric: acc
-""",
-    "local_text": """
-output_type: loglikelihood_rolling
-doc_to_text: ""
-doc_to_target: "{{question}}"
-metric_list:
-  - metric: word_perplexity
-  - metric: byte_perplexity
-""",
-    "local_write": """
-output_type: generate_until
-doc_to_text: "{{question}}"
-doc_to_target: "{{answer}}"
-generation_kwargs:
-  until: ["z"]
-  max_gen_toks: 8
-  do_sample: false
-metric_list:
-  - metric: exact_match
-""",
-}
-ROWS = [
-    {"question": "the ferry left at", "choices": ["dawn", "noon"], "label": 0, "answer": "dawn"},
-    {"question": "rain fell all", "choices": ["day", "night"], "label": 1, "answer": "night"},
-]
-
-
 @pytest.mark.slow
 def test_the_harness_runs_local_tasks(tmp_path):
     """Imports of lm_eval alone take seconds."""
@@ -118,21 +75,16 @@ def test_the_harness_runs_local_tasks(tmp_path):
     from glm_jax.harness.model import GLMHarnessModel
 
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
-    data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    for name, body in TASKS.items():
-        head = f"task: {name}\ndataset_path: json\ntest_split: train\n"
-        files = f"dataset_kwargs:\n  data_files: {data}\n"
-        (tmp_path / f"{name}.yaml").write_text(head + files + body)
+    tasks = write_tasks(tmp_path, ROWS)
     make: Any = GLMHarnessModel
     model = make(str(checkpoint), batch_size=2)
     found = lm_eval.simple_evaluate(
         model=model,
-        tasks=list(TASKS),
+        tasks=tasks,
         task_manager=TaskManager(include_path=str(tmp_path)),
         log_samples=True,
     )
-    assert set(found["results"]) == set(TASKS)
+    assert set(found["results"]) == set(tasks)
     samples = sorted(found["samples"]["local_choice"], key=lambda sample: sample["doc_id"])
     network: Any
     network, params = glm_jax.load(checkpoint)

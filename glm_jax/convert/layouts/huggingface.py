@@ -8,34 +8,32 @@ from pathlib import Path
 import numpy as np
 
 from glm_jax.convert.dimensions import WORD_EMBEDDING, measure
+from glm_jax.convert.layouts.head_tensors import find_head
 from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE, check_config
 from glm_jax.convert.layouts.huggingface_files import HuggingFaceFiles
-from glm_jax.convert.layouts.state_dict import HUGGINGFACE_PREFIX, find_parameters, refuse_extra
+from glm_jax.convert.layouts.state_dict import HUGGINGFACE_PREFIX, find_parameters, name_some
 from glm_jax.convert.tensors import require_finite
 from glm_jax.convert.weights import SourceMetadata
+from glm_jax.errors import UsageError
 
 
 class HuggingFaceSource:
     """A Hugging Face folder, or one file with all of its weights.
 
+    What GLM doesn't have is no reason for a refusal here: published folders have heads.
+
     Attributes:
       folder: where config.json and the other side files are.
       extra: the names of what the files hold that GLM doesn't have.
+      head: the names of those that are a classifier's head, see `find_head`.
 
     Raises:
-      UsageError: a file is missing, damaged or not GLM's, or config.json contradicts the tensors;
-        or there are extra tensors, and they are not to be ignored.
+      UsageError: a file is missing, damaged or not GLM's, or config.json contradicts the tensors.
     """
 
     kind = "huggingface"
 
-    def __init__(
-        self,
-        path: str | Path,
-        num_attention_heads: int | None = None,
-        *,
-        ignore_extra: bool = False,
-    ) -> None:
+    def __init__(self, path: str | Path, num_attention_heads: int | None = None) -> None:
         self._files = files = HuggingFaceFiles(path)
         self.path, self.folder = files.path, files.folder
         with contextlib.ExitStack() as stack:
@@ -43,9 +41,12 @@ class HuggingFaceSource:
             found = find_parameters(files.tensors, files.where)
             self._names = found.names
             self.extra = (*found.extra, *files.others)
-            if not ignore_extra:
-                extra = {name: files.where(name) for name in found.extra}
-                refuse_extra(extra | files.others, self.path)
+            self.head = find_head(found.extra)
+            if WORD_EMBEDDING not in found.names and self.extra:
+                raise UsageError(
+                    f"{self.path} has no tensor {WORD_EMBEDDING}, but {len(self.extra)} which GLM "
+                    f"doesn't have: {name_some(self.extra)}"
+                )
             plain = {name: files.tensors[full] for name, full in self._names.items()}
             dimensions = measure(plain, str(self.path), self.where)
             self.tensors = {name: plain[name] for name in dimensions.shapes()}
@@ -78,3 +79,16 @@ class HuggingFaceSource:
         tensor = self._files.read(self._names[name])
         require_finite(tensor, name, self.where(name))
         return tensor
+
+    def read_head(self) -> dict[str, np.ndarray]:
+        """The tensors of a classifier's head as our tree has them, by their paths; float32.
+
+        Raises:
+          UsageError: the bytes are damaged, or a number isn't finite.
+        """
+        read = {}
+        for path, name in self.head.items():
+            tensor = self._files.read(name).astype(np.float32)
+            require_finite(tensor, name, self._files.where(name))
+            read[path] = tensor.T
+        return read

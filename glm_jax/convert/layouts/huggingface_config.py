@@ -13,6 +13,7 @@ from glm_jax.convert.weights import TensorInfo
 from glm_jax.errors import RunError, UsageError
 
 CONFIG_FILE = "config.json"
+GLM_MODEL_TYPE = "glm"
 _MAX_JSON_BYTES = 16 << 20
 
 _AUTO_CLASSES = {
@@ -32,7 +33,7 @@ _CONSTANTS: dict[str, Any] = {
     "checkpoint_num_layers": 1,
     "embedding_dropout_prob": 0.1,
     "initializer_range": 0.02,
-    "model_type": "glm",
+    "model_type": GLM_MODEL_TYPE,
     "output_dropout_prob": 0.1,
     "output_predict": True,
     "parallel_output": True,

@@ -17,6 +17,8 @@ _DROPOUT = {
     "output_dropout_prob": "hidden_dropout",
     "attention_dropout_prob": "attention_dropout",
 }
+# What the classes of transformers can classify by, under the names of `TaskConfig.pool`.
+POOL_TOKENS = ("cls", "pad")
 _GENERATION = "modeling_glm.GLMForConditionalGeneration"
 _CLASSES = {
     "AutoConfig": "configuration_glm.GLMConfig",
@@ -52,6 +54,17 @@ def our_fields(config: GLMConfig, tokenizer: GLMTokenizer | None) -> dict[str, A
         "layernorm_epsilon": config.layernorm_epsilon,
         **_dropout(config),
         **token_fields(tokenizer),
+    }
+
+
+def head_fields(num_labels: int, pool_token: str) -> dict[str, Any]:
+    """The fields that a classifier's head adds."""
+    labels = [f"LABEL_{label}" for label in range(num_labels)]
+    return {
+        "architectures": ["GLMForSequenceClassification"],
+        "pool_token": pool_token,
+        "id2label": {str(label): name for label, name in enumerate(labels)},
+        "label2id": {name: label for label, name in enumerate(labels)},
     }
 
 

@@ -27,6 +27,7 @@ class HuggingFaceDestination:
       file_format: one of `FILE_FORMATS`.
       max_shard_bytes: a larger tensor has a file of its own.
       fields: of config.json that replace those that it has otherwise.
+      head: of a classifier, by the names that it gets; written last.
 
     Raises:
       RunError: the disk failed.
@@ -42,6 +43,7 @@ class HuggingFaceDestination:
         file_format: str = "safetensors",
         max_shard_bytes: int = MAX_SHARD_BYTES,
         fields: Mapping[str, Any] | None = None,
+        head: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.order = order
         self._folder = folder
@@ -54,6 +56,8 @@ class HuggingFaceDestination:
         kept = metadata.huggingface_config
         self._config = config_fields(dimensions, tensors, heads, kept, fields or {})
         stored = {f"{self._prefix}{name}": tensors[name] for name in dimensions.shapes()}
+        self._head = head or {}
+        stored |= {name: TensorInfo(head.shape, head.dtype) for name, head in self._head.items()}
         self._files = ShardedWriter(folder, stored, file_format, max_shard_bytes)
 
     def write(self, name: str, tensor: np.ndarray) -> None:
@@ -70,5 +74,7 @@ class HuggingFaceDestination:
         Raises:
           RunError: the disk failed.
         """
+        for name, tensor in self._head.items():
+            self._files.write(name, tensor)
         self._files.finish()
         write_config(self._folder, self._config)

@@ -53,10 +53,15 @@ class Parameters:
 
 def plain_name(name: str) -> str | None:
     """The original's name of a stored tensor; None for one that GLM doesn't have."""
+    plain = bare_name(name)
+    return None if find(plain) is None else plain
+
+
+def bare_name(name: str) -> str:
+    """A stored name without the components of wrappers and of classes around the network."""
     parts = without_wrappers(name)
     first = next((i for i, part in enumerate(parts) if part not in _ATTRIBUTES), len(parts))
-    plain = ".".join(parts[first:])
-    return None if find(plain) is None else plain
+    return ".".join(parts[first:])
 
 
 def without_wrappers(name: str) -> list[str]:

@@ -156,16 +156,9 @@ def test_two_tensors_of_one_parameter_are_refused(form, tmp_path):
             open_source(path, HEADS, ignore_extra=ignore_extra)
 
 
-@pytest.mark.parametrize("form", ["weights.pt", "weights.bin", "weights.safetensors", "folder"])
+@pytest.mark.parametrize("form", ["weights.pt", "weights.bin"])
 def test_extra_tensors_are_named_and_left_out_on_request(form, tmp_path):
-    tensors = {**prefixed("glm."), **EXTRA}
-    if form == "folder":
-        path = write_hugging_face(tmp_path / "folder", TENSORS)
-        (path / "model.safetensors").unlink()
-        save_safetensors(path / "model.safetensors", tensors)
-    else:
-        path = tmp_path / form
-        (save_safetensors if form.endswith("safetensors") else save_torch)(path, tensors)
+    path = save_torch(tmp_path / form, {**prefixed("glm."), **EXTRA})
     with pytest.raises(UsageError) as refused:
         open_source(path, HEADS)
     message = str(refused.value)
@@ -177,7 +170,23 @@ def test_extra_tensors_are_named_and_left_out_on_request(form, tmp_path):
         assert set(source.extra) == set(EXTRA)
 
 
-def test_extra_tensors_of_several_files_are_counted_together(tmp_path):
+@pytest.mark.parametrize("form", ["weights.safetensors", "folder"])
+@pytest.mark.parametrize("ignore_extra", [False, True])
+def test_extra_tensors_of_hugging_face_are_left_out(form, ignore_extra, tmp_path):
+    tensors = {**prefixed("glm."), **EXTRA}
+    path = tmp_path / form
+    if form == "folder":
+        write_hugging_face(path, TENSORS)
+        (path / "model.safetensors").unlink()
+        save_safetensors(path / "model.safetensors", tensors)
+    else:
+        save_safetensors(path, tensors)
+    assert_reads(path, ignore_extra=ignore_extra)
+    with open_source(path, HEADS, ignore_extra=ignore_extra) as source:
+        assert set(source.extra) == set(EXTRA)
+
+
+def test_extra_tensors_of_several_files_are_counted_together(tmp_path, caplog):
     (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": HEADS}))
     names = list(TENSORS)
     weight_map = {}
@@ -188,10 +197,12 @@ def test_extra_tensors_of_several_files_are_counted_together(tmp_path):
         weight_map |= dict.fromkeys(tensors, file)
     index = tmp_path / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"weight_map": weight_map}))
-    sentence = rf"^{tmp_path} has 2 tensors 'head_0\.weight', 'head_1\.weight', which GLM doesn't"
-    with pytest.raises(UsageError, match=sentence):
-        open_source(tmp_path, HEADS)
-    assert_reads(tmp_path, ignore_extra=True)
+    assert_reads(tmp_path)
+    load(tmp_path, ignore_extra=True)
+    assert not caplog.messages
+    load(tmp_path)
+    sentence = "has 2 tensors that GLM doesn't have, left out here: "
+    assert caplog.messages == [f"{tmp_path} {sentence}'head_0.weight', 'head_1.weight'"]
 
 
 def test_what_is_no_tensor_is_extra_too(tmp_path):
@@ -227,7 +238,7 @@ def test_one_file_of_a_folder_is_described_by_its_config(tmp_path):
 
 def test_every_entrance_takes_wrapped_files(tmp_path, capsys):
     """The command, the function of conversion, and loading."""
-    path = save_safetensors(tmp_path / "w.safetensors", {**prefixed("_orig_mod.glm."), **EXTRA})
+    path = save_torch(tmp_path / "w.pt", {**prefixed("_orig_mod.glm."), **EXTRA})
     model, params = load(path, num_attention_heads=HEADS, ignore_extra=True)
     assert model.config.num_attention_heads == HEADS
     np.testing.assert_array_equal(params["word_embedding"], TENSORS[WORDS].astype(np.float32))
@@ -247,6 +258,14 @@ def test_every_entrance_takes_wrapped_files(tmp_path, capsys):
     assert main(arguments) == 2
     assert "--ignore_extra" in capsys.readouterr().err and not (tmp_path / "run").exists()
     assert main([*arguments, "--ignore_extra"]) == 0
+    assert "left out     5 that GLM doesn't have: 'lm_head.weight'" in capsys.readouterr().out
+    assert_reads(tmp_path / "run")
+
+
+def test_a_file_of_safetensors_is_converted_without_what_is_extra(tmp_path, capsys):
+    path = save_safetensors(tmp_path / "w.safetensors", {**prefixed("_orig_mod.glm."), **EXTRA})
+    arguments = ["convert", str(path), str(tmp_path / "run"), f"--num_attention_heads={HEADS}"]
+    assert main(arguments) == 0
     assert "left out     5 that GLM doesn't have: 'lm_head.weight'" in capsys.readouterr().out
     assert_reads(tmp_path / "run")
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from check_tokens import other_ids, saved_folder  # pyright: ignore[reportMissingImports]
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -53,39 +54,18 @@ def main(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(folder), **REMOTE)
     model = AutoModelForSeq2SeqLM.from_pretrained(str(folder), torch_dtype=torch.float32, **REMOTE)
     model.eval()
-    found["token_ids"] = other_ids(tokenizer, expected)
+    found["token_ids"] = len(other_ids(tokenizer, expected))
     found["logits"] = logits_difference(model, arrays)
     found["greedy"], found["beams"] = fills_differ(model, tokenizer, expected)
     found["choices"] = choice_difference(folder, tokenizer, expected)
     found["classes"] = check_classes(folder, model)
     found["sampled"] = sample(model, tokenizer, expected)
-    saved = folder.parent / f"{folder.name}_saved_{transformers.__version__.replace('.', '_')}"
+    saved = saved_folder(folder)
     found["saved"] = save_again(folder, saved, tokenizer, expected)
     found["saved_folder"] = str(saved)
     found["gradients"] = gradient_difference(folder, arrays, checkpointing=False)
     found["checkpointed_gradients"] = gradient_difference(folder, arrays, checkpointing=True)
     print(json.dumps(found))
-
-
-def other_ids(tokenizer, expected: dict) -> int:
-    """Texts with other ids, one by one or as a batch; all of them where a special id differs."""
-    texts = expected["texts"]
-    batch = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    wrong = sum(
-        ids != own or tokenizer(text, add_special_tokens=False)["input_ids"] != own
-        for text, ids, own in zip(texts, batch, expected["ids"], strict=True)
-    )
-    special = expected["special"]
-    names = {
-        "cls": "ENC", "mask": "MASK", "eos": "eos", "pad": "pad", "sep": "sep", "unk": "unk",
-        "sop": "sop", "eop": "eop", "gmask": "gMASK", "smask": "sMASK",
-    }  # fmt: skip
-    for role, name in names.items():
-        if name in special and getattr(tokenizer, f"{role}_token_id") != special[name]:
-            return len(texts)
-    for prompt, ids in zip(expected["prompts"], expected["prompt_ids"], strict=True):
-        wrong += tokenizer(prompt)["input_ids"] != ids
-    return wrong
 
 
 def logits_difference(model, arrays: dict) -> float:
@@ -194,7 +174,7 @@ def save_again(folder: Path, saved: Path, tokenizer, expected: dict) -> bool:
     assert again.state_dict().keys() == state.keys()
     for name, tensor in again.state_dict().items():
         assert tensor.dtype == state[name].dtype and torch.equal(tensor, state[name]), name
-    return other_ids(AutoTokenizer.from_pretrained(str(saved), **REMOTE), expected) == 0
+    return not other_ids(AutoTokenizer.from_pretrained(str(saved), **REMOTE), expected)
 
 
 class Rows(torch.utils.data.Dataset):

@@ -67,6 +67,9 @@ CASES = (
         "bin",
         True,
     ),
+    # Vocabularies of users' own, made by `trained_tokenizers`.
+    Case("native", "sentencepiece", (), {}, "bfloat16", "safetensors", True),
+    Case("byte_level", "huggingface", (), {}, "float16", "bin", False),
 )
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
