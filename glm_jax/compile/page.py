@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 GIBIBYTE = 2**30
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Part:
     """A part of the page.
 
@@ -75,22 +75,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only", default="*", metavar="PATTERN", help="compile no others than these names"
     )
     parsed = parser.parse_args(arguments)
-    texts, number = [], 0
     try:
-        for part in PARTS:
-            configs = hardware_configs(parsed.configs / part.folder)
+        configs = {part: hardware_configs(parsed.configs / part.folder) for part in PARTS}
+        for part, every in configs.items():
             reports = parsed.reports / part.reports
             reports.mkdir(parents=True, exist_ok=True)
-            for config in (one for one in configs if fnmatch.fnmatch(one.path.stem, parsed.only)):
+            for config in (one for one in every if fnmatch.fnmatch(one.path.stem, parsed.only)):
                 redo = fnmatch.fnmatch(config.path.stem, parsed.redo)
                 bring_up_to_date(config, part, report_path(config, reports), redo=redo)
-            texts += [part.text, render(configs, part, reports)]
-            number += len(configs)
+        texts = [
+            part.text + render(every, part, parsed.reports / part.reports)
+            for part, every in configs.items()
+        ]
         parsed.out.write_text("".join(texts))
     except (UsageError, RunError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    print(f"wrote {parsed.out}: {number} configurations")
+    print(f"wrote {parsed.out}: {sum(map(len, configs.values()))} configurations")
     return 0
 
 
@@ -136,6 +137,8 @@ def cells(config: HardwareConfig, part: Part, path: Path) -> list[str]:
     """One configuration's row."""
     slices = f"{config.num_slices} x " if config.num_slices > 1 else ""
     first = f"[{slices}{config.topology}](../{config.path})"
+    if not path.exists():
+        raise RunError(f"{config.path} has no report {path} yet, and --only leaves it out")
     sentence = json.loads(path.read_text()).get("does_not_fit")
     if sentence:
         return [first, *[""] * (len(part.columns) - 2), sentence, ""]
