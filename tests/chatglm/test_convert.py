@@ -147,7 +147,9 @@ def test_a_network_of_the_first_release_needs_no_fields(tmp_path):
 def test_quantizing_gives_the_published_integers_and_scales(quantization, tmp_path):
     out = tmp_path / quantization
     changes = Changes(quantization=quantization)
-    convert(FOLDER / "ckpt", out, "huggingface", stages=stages, changes=changes)
+    report = convert(FOLDER / "ckpt", out, "huggingface", stages=stages, changes=changes)
+    floats = convert(FOLDER / "ckpt", tmp_path / "floats", "native", stages=stages)
+    assert report.num_parameters == floats.num_parameters
     found, expected = tensors_of(out), tensors_of(FOLDER / f"ckpt_{quantization}")
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
