@@ -18,11 +18,10 @@ from etils import epath
 
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneRunConfig
+from glm_jax.generate.decode_config import ChatGLMDecodeConfig, DecodeConfig
 from glm_jax.gin_messages import explain
 from glm_jax.io.paths import is_url, resolve_path
 from glm_jax.language_model.config import LanguageModelRunConfig
-from glm_jax.model.chatglm_config import ChatGLMConfig
-from glm_jax.model.config import GLMConfig
 from glm_jax.seq2seq.config import Seq2SeqRunConfig
 from glm_jax.sweeps.config import SweepConfig
 from glm_jax.train.config import RunConfig
@@ -36,8 +35,11 @@ from glm_jax.typed_values import build_known, build_section, unknown_name
 
 # What a configuration may describe, by the command that runs it.
 Root = TypeVar("Root", bound=Any)
-ROOTS = (RunConfig, FinetuneRunConfig, LanguageModelRunConfig, Seq2SeqRunConfig)
-SECTIONS: dict[str, type] = {"sweep": SweepConfig, "chatglm": ChatGLMConfig}
+ROOTS = (
+    *(RunConfig, FinetuneRunConfig, LanguageModelRunConfig, Seq2SeqRunConfig),
+    *(DecodeConfig, ChatGLMDecodeConfig),
+)
+SECTIONS: dict[str, type] = {"sweep": SweepConfig}
 SECTIONS |= {name: cls for root in ROOTS for name, cls in typing.get_type_hints(root).items()}
 # Holds configs/: a link to the checkout's folder, a copy of it in an installed package.
 PACKAGE = Path(__file__).parent
@@ -95,11 +97,12 @@ def _finetuning(bound: Mapping[str, Mapping[str, Any]]) -> FinetuneRunConfig | S
     return build_known(Seq2SeqRunConfig if bound["seq2seq"] else FinetuneRunConfig, bound)
 
 
-def read_network(gin_file: str | os.PathLike[str], bindings: Sequence[str] = ()) -> GLMConfig:
-    """The network of a file of configs/models/ or configs/chatglm/, as `read_configuration`."""
+def read_decoding(
+    gin_file: str | os.PathLike[str], bindings: Sequence[str] = ()
+) -> DecodeConfig | ChatGLMDecodeConfig:
+    """The network of a file of configs/models/ or configs/chatglm/, and the sizes of decoding."""
     bound = _read_bound_values([gin_file], bindings)
-    name = "chatglm" if bound["chatglm"] else "model"
-    return build_section(name, SECTIONS[name], bound[name])
+    return build_known(ChatGLMDecodeConfig if bound["chatglm"] else DecodeConfig, bound)
 
 
 def read_sweep(
@@ -188,7 +191,7 @@ def _parse_file(path: epath.Path, including: tuple[epath.Path, ...] = ()) -> Non
         found = _find(match[2], beside=path)
         if found is None:
             raise UsageError(f"{path}, line {number}, includes {match[2]}, which does not exist")
-        if any(_same_file(found, file) for file in chain):
+        if any(os.path.realpath(found) == os.path.realpath(file) for file in chain):
             raise UsageError(f"{path}, line {number}, includes {match[2]}, which includes itself")
         _parse_lines(path, lines, parsed, number - 1)
         _parse_file(found, chain)
@@ -198,11 +201,6 @@ def _parse_file(path: epath.Path, including: tuple[epath.Path, ...] = ()) -> Non
         recorded = {name: _parameter(name) for name in (*RUN_FOLDER_SETTINGS, *PATH_SETTINGS)}
         for name, value in moved_settings(folder, recorded).items():
             gin.parse_config(f"{name} = {value!r}")
-
-
-def _same_file(one: epath.Path, other: epath.Path) -> bool:
-    """Whether two paths lead to one file, by links too."""
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _parameter(name: str) -> Any:

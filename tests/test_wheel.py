@@ -43,7 +43,7 @@ def test_a_wheel_contains_every_module_configuration_and_page(wheel):
     expected = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "glm_jax").rglob("*")
-        if path.suffix in (".py", ".html")
+        if path.suffix in (".py", ".html", ".css")
     }
     expected |= {
         f"glm_jax/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.gin")

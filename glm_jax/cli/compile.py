@@ -18,6 +18,8 @@ configs/models/ that is named as the checkpoint in finetune.initial_weights, or 
     glm-jax compile --decode --model_file=configs/chatglm/chatglm_6b.gin --topology=v5e:1x1
         --gin.chatglm.compute_dtype=bfloat16 --gin.chatglm.quantization=int8
 
+Its caches are full, as at the end of a text of --cache_length positions.
+
 --compare compares configurations, each with its ratio to the first; a .json file that --json wrote
 may replace a gin file. --gin.SECTION.NAME=VALUE applies to all gin files. The
 compiler's flags are those of launch/ for the generation; --compiler_option adds to them.
@@ -26,6 +28,7 @@ compiler's flags are those of launch/ for the generation; --compiler_option adds
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from glm_jax.compile.report import StepReport
     from glm_jax.compile.topology import Topology
 
+# Named as the values of the section `decode`.
+DECODE_FLAGS = ("batch_size", "cache_length")
 HELP = "compile a run's step for any TPU slice, without one: memory, transfers, speed"
 TAKES_GIN = True
 
@@ -136,7 +141,7 @@ def _sides(arguments: argparse.Namespace) -> list[list[str]]:
         if arguments.json:
             check_new_file(arguments.json, "--json")
         return [[arguments.model_file]]
-    for name in ("batch_size", "cache_length"):
+    for name in DECODE_FLAGS:
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name} is for --decode; a run's configuration has its own sizes")
     sides = [arguments.gin_file] if arguments.gin_file else []
@@ -160,14 +165,16 @@ def _report(
 ) -> StepReport:
     """The report of one side: read, where it is one already, or compiled now."""
     from glm_jax.compile.any_step import compile_any_step
-    from glm_jax.compile.decode_step import DecodeSize, compile_decode_step
+    from glm_jax.compile.decode_step import compile_decode_step
     from glm_jax.compile.report import read_report
-    from glm_jax.configure import read_any_configuration, read_network
+    from glm_jax.configure import read_any_configuration, read_decoding
 
     if arguments.decode:
-        size = DecodeSize(arguments.batch_size or 1, arguments.cache_length or 2048)
-        network = read_network(files[0], arguments.bindings)
-        return compile_decode_step(network, size, topology, files[0], options)
+        decoding = read_decoding(files[0], arguments.bindings)
+        given = {name: getattr(arguments, name) for name in DECODE_FLAGS}
+        given = {name: value for name, value in given.items() if value is not None}
+        size = dataclasses.replace(decoding.decode, **given)
+        return compile_decode_step(decoding.network, size, topology, files[0], options)
     if files[0].rstrip("/").endswith(".json"):
         return read_report(files[0])
     config = read_any_configuration(files, arguments.bindings)

@@ -3,6 +3,7 @@
     glm-jax convert checkpoints/glm-2b glm-2b
     glm-jax convert glm-2b back --to original --model_parallel_size=4
     glm-jax convert chatglm-6b chatglm-6b-int4 --quantize=int4
+    glm-jax convert glm-2b glm-2b-int8 --quantize=int8 --held_out=text.txt
 
 SOURCE is a checkpoint folder of the original code, split over any number of ranks, a Hugging Face
 folder of the glm-* family or of ChatGLM-6B, or a run folder. The destination is read back and
@@ -12,6 +13,7 @@ compared with the source before it appears. Tensors pass one at a time, so that 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
 from glm_jax.cli.tokenizer_flags import TOKENIZER_HELP, add_kind_arguments, find_tokenizer
 from glm_jax.errors import UsageError
@@ -88,6 +90,11 @@ def _add_number_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float16", "bfloat16", "float32"), help="of all tensors (as stored)"
     )
+    parser.add_argument(
+        "--held_out",
+        metavar="FILE",
+        help="text, a document in every line, on which source and destination are compared",
+    )
 
 
 def _add_folder_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,6 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
             task = progress.add_task(description, total=num_bytes)
             yield lambda done: progress.advance(task, done)
 
+    before = _score(arguments, arguments.source)
     report = convert(
         arguments.source,
         arguments.destination,
@@ -155,7 +163,22 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for line in report.lines():
         print(line)
+    if before is not None:
+        from glm_jax.language_model.cost import cost_line
+
+        after = _score(arguments, arguments.destination)
+        assert after is not None
+        print(f"{'held out':12} {cost_line(before, after, arguments.held_out)}")
     return 0
+
+
+def _score(arguments: argparse.Namespace, checkpoint: str) -> Mapping[str, float] | None:
+    """The metrics of a checkpoint on the text of --held_out, where there is one."""
+    if arguments.held_out is None:
+        return None
+    from glm_jax.language_model.cost import score_text
+
+    return score_text(checkpoint, arguments.held_out, arguments.num_attention_heads)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -188,5 +211,7 @@ def _check(arguments: argparse.Namespace) -> None:
     for name in ("new_positions", "seed"):
         if getattr(arguments, name) is not None and arguments.max_sequence_length is None:
             raise UsageError(f"--{name} is for --max_sequence_length, which is not given")
+    if arguments.held_out is not None and (arguments.base or arguments.to == "p_tuning"):
+        raise UsageError("--held_out is for complete networks, not for prefixes of P-tuning v2")
     if arguments.seed is not None and not 0 <= arguments.seed < 1 << 64:
         raise UsageError(f"--seed is {arguments.seed}; expected 0 to 2**64 - 1")

@@ -5,8 +5,10 @@
 
 A and B are checkpoints of any kind: the original code's, a Hugging Face folder, or a run folder.
 Both run on the same inputs in float32; what was made by PyTorch runs in PyTorch where it is
-installed. The table has the largest difference after the embeddings and after every layer, and what
-it does to the distribution over tokens. Exits with 1 where a difference is beyond the tolerance.
+installed. Where the same weights differ by more than the tolerance, both run again in float64,
+which shows whether it is float32's rounding. The table has the largest difference after the
+embeddings and after every layer, and what it does to the distribution over tokens. Exits with 1
+where a difference is beyond the tolerance.
 
 --inputs takes a .npz file with tokens [B, L], position_ids [B, 2, L] and attention_mask, which is
 the length of Part A, [B] or [1], or a 0/1 mask [B, 1, L, L].

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
@@ -10,21 +9,14 @@ from glm_jax.compile.finetune_step import compile_finetune_step
 from glm_jax.compile.report import StepReport
 from glm_jax.compile.step import compile_step
 from glm_jax.compile.topology import Topology
-from glm_jax.configure import PACKAGE, read_configuration
+from glm_jax.configure import PACKAGE, read_decoding
 from glm_jax.errors import UsageError
 from glm_jax.finetune.config import FinetuneBaseConfig, FinetuneRunConfig
 from glm_jax.model.config import GLMConfig
 from glm_jax.seq2seq.config import Seq2SeqRunConfig
 from glm_jax.train.config import RunConfig
 
-MODELS = "configs/models"
-
-
-@dataclasses.dataclass(frozen=True)
-class _ModelFile:
-    """What a file such as configs/models/glm_10b.gin describes."""
-
-    model: GLMConfig
+FOLDERS = ("configs/models", "configs/chatglm")
 
 
 def compile_any_step(
@@ -38,8 +30,8 @@ def compile_any_step(
 
     Args:
       config, topology, name, compiler_options: as in `compile_step`.
-      model_file: with the network of a finetuning run; None for the one of configs/models/ that is
-        named as its initial weights.
+      model_file: with the network of a finetuning run; None for the one of configs/models/ or
+        configs/chatglm/ that is named as its initial weights.
 
     Raises:
       UsageError: also for a network that is not known, or given twice.
@@ -59,13 +51,13 @@ def network_of(config: FinetuneBaseConfig, model_file: str | None = None) -> GLM
       UsageError: the file does not exist, or no network is named as the initial weights.
     """
     if model_file is not None:
-        return read_configuration([model_file], root=_ModelFile).model
+        return read_decoding(model_file).network
     weights = config.finetune.initial_weights
-    name = PurePosixPath(weights.rstrip("/")).name
-    file = f"{MODELS}/{name}.gin"
-    if not (PACKAGE / file).is_file():
+    name = PurePosixPath(weights.rstrip("/")).name.replace("-", "_")
+    files = [file for folder in FOLDERS if (PACKAGE / (file := f"{folder}/{name}.gin")).is_file()]
+    if not files:
         raise UsageError(
-            f"no network in {MODELS} is named as finetune.initial_weights {weights}; expected "
-            "--model_file=FILE"
+            f"no network in {' or '.join(FOLDERS)} is named as finetune.initial_weights "
+            f"{weights}; expected --model_file=FILE"
         )
-    return network_of(config, file)
+    return network_of(config, files[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from glm_jax.compile.collectives import (
     Collective,
@@ -31,14 +31,34 @@ class Kernel:
 
     Attributes:
       name: of the kernel.
-      calls: how often a step runs it.
+      calls: how often a step runs it, on average.
       flops, bytes: of one call.
     """
 
     name: str
-    calls: int
+    calls: float
     flops: float
     bytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Loops:
+    """What a program does not say about its loops.
+
+    Attributes:
+      rounds: how often loops run that have no constant number of rounds, by the end of their names
+        (`op_name`).
+      steps: that the program makes in one run; costs are those of one, with its share of what is
+        outside the loop over the steps.
+    """
+
+    rounds: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    steps: int = 1
+
+    def rounds_of(self, loop: Instruction) -> int | None:
+        """How often a loop runs, where that is known."""
+        name = loop.text("op_name") or ""
+        return next((n for end, n in self.rounds.items() if name.endswith(end)), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +70,7 @@ class Costs:
       cycles: the compiler's estimates by kind of instruction; collectives and kernels have none.
       unestimated: bytes of results of instructions that take time without an estimate, such as
         scatters and what runs on SparseCore, by name.
-      collectives: every collective and how often it runs.
+      collectives: every collective and how often it runs, on average.
       kernels: every Pallas kernel.
       unknown_loops: loops whose number of iterations is unknown; counted once.
     """
@@ -58,26 +78,30 @@ class Costs:
     flops: float
     cycles: dict[str, int]
     unestimated: dict[str, float]
-    collectives: tuple[tuple[Collective, int], ...]
+    collectives: tuple[tuple[Collective, float], ...]
     kernels: tuple[Kernel, ...]
     unknown_loops: tuple[str, ...]
 
 
-def count_costs(module: Module, slice_of: Sequence[int]) -> Costs:
-    """Counts the operations and transfers of a program.
+def count_costs(module: Module, slice_of: Sequence[int], loops: Loops | None = None) -> Costs:
+    """Counts the operations and transfers of a step of a program.
 
     Args:
       module: optimized for the TPU, with the compiler's estimates.
       slice_of: the slice of every device of the mesh, in its order.
+      loops: what the program does not say about them.
     """
-    counter = _Counter(module, slice_of)
+    loops = loops or Loops()
+    counter = _Counter(module, slice_of, loops)
     counter.count(module.entry, 1)
     return Costs(
-        flops=counter.flops,
-        cycles=dict(counter.cycles),
-        unestimated=counter.unestimated,
-        collectives=tuple(counter.collectives),
-        kernels=tuple(counter.kernels),
+        flops=counter.flops / loops.steps,
+        cycles={kind: count // loops.steps for kind, count in counter.cycles.items()},
+        unestimated={name: size / loops.steps for name, size in counter.unestimated.items()},
+        collectives=tuple((one, times / loops.steps) for one, times in counter.collectives),
+        kernels=tuple(
+            dataclasses.replace(one, calls=one.calls / loops.steps) for one in counter.kernels
+        ),
         unknown_loops=tuple(counter.unknown_loops),
     )
 
@@ -85,8 +109,9 @@ def count_costs(module: Module, slice_of: Sequence[int]) -> Costs:
 class _Counter:
     """Walks the computations from the entry and adds up."""
 
-    def __init__(self, module: Module, slice_of: Sequence[int]):
+    def __init__(self, module: Module, slice_of: Sequence[int], loops: Loops):
         self._module = module
+        self._loops = loops
         self._slice_of = slice_of
         self._num_slices = len(set(slice_of))
         self._fused_channels: set[int] = set()
@@ -124,7 +149,7 @@ class _Counter:
                 self.collectives.append((transfer, times))
 
     def _add_loop(self, instruction: Instruction, times: int) -> None:
-        rounds = trip_count(instruction, self._module)
+        rounds = self._loops.rounds_of(instruction) or trip_count(instruction, self._module)
         if rounds is None:
             self.unknown_loops.append(instruction.name)
         self.count(instruction.called("body") or "", times * (1 if rounds is None else rounds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +13,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from glm_jax.compile.costs import Loops
 from glm_jax.compile.report import StepReport
 from glm_jax.compile.step import Work, compile_and_report
 from glm_jax.compile.topology import Topology
 from glm_jax.errors import UsageError
-from glm_jax.generate.decode import DecodeState, RowSettings, run_rows
+from glm_jax.generate.decode import MAX_STEPS, DecodeState, RowSettings, run_rows
+from glm_jax.generate.decode_config import DecodeSize
 from glm_jax.model import GLMConfig, decoding_network, decoding_params, network_of
 from glm_jax.model.flops import forward_flops_per_token
 from glm_jax.model.initial import initial_params
@@ -24,30 +27,6 @@ from glm_jax.model.kv_cache import PAGE_SIZE, empty_cache
 from glm_jax.parallel.layout import parameter_specs
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
 from glm_jax.train.optimizer import parameter_count
-
-
-@dataclasses.dataclass(frozen=True)
-class DecodeSize:
-    """What a step works on.
-
-    Attributes:
-      rows: texts at a time, B.
-      slots: positions of the cache of each, M.
-
-    Raises:
-      UsageError: one of them is below 1, or the pages of the cache don't divide its positions.
-    """
-
-    rows: int = 1
-    slots: int = 2048
-
-    def __post_init__(self) -> None:
-        if self.rows < 1:
-            raise UsageError(f"--batch_size is {self.rows}; expected at least 1")
-        if self.slots < 1 or self.slots % PAGE_SIZE:
-            raise UsageError(
-                f"--cache_length is {self.slots}; expected a positive multiple of {PAGE_SIZE}"
-            )
 
 
 class DecodeWork(Work):
@@ -66,9 +45,10 @@ def compile_decode_step(
     name: str,
     compiler_options: Mapping[str, str | bool | int],
 ) -> StepReport:
-    """Compiles the program of `glm-jax fill`, `chat` and `serve`, one step of its loop counted.
+    """Compiles the program of `glm-jax fill`, `chat` and `serve`, and counts one of its steps.
 
     Weights are in the compute dtype, or integers, and divided over all chips (tensor parallelism).
+    Caches are full, and a step has its share of what the program does once in its `MAX_STEPS`.
 
     Args:
       network: its weights are not read.
@@ -88,12 +68,30 @@ def compile_decode_step(
     mesh = make_mesh(MeshConfig(data=1, tensor=chips), topology.devices)
     model = decoding_network(dataclasses.replace(network, attention="xla"))
     params = abstract_decoding_params(model.config, mesh)
+    cache, *inputs = _abstract_inputs(model.config, size, mesh)
     with jax.set_mesh(mesh):
-        lowered = run_rows.lower(model, 1, params, *_abstract_inputs(model.config, size, mesh))
+        lowered = run_rows.lower(model, 1, params, cache, *inputs)
     # Parameters as the network has them: a byte of int4 holds two.
     parameters = parameter_count(abstract_decoding_params(_unquantized(model.config), mesh))
-    work = DecodeWork(model.config, parameters, size.rows, size.slots, 1.0)
-    return compile_and_report(lowered, work, mesh, topology, name, compiler_options)
+    work = DecodeWork(model.config, parameters, size.batch_size, size.cache_length, 1.0)
+    loops = Loops(
+        {
+            f"jit({run_rows.__name__})/while": MAX_STEPS,
+            "attention/while": size.cache_length // PAGE_SIZE,  # over the pages of the cache
+            "attention/scatter": size.batch_size,  # over the rows that write into it
+        },
+        MAX_STEPS,
+    )
+    report = compile_and_report(lowered, work, mesh, topology, name, compiler_options, loops)
+    return dataclasses.replace(report, read_bytes=_bytes_per_chip((params, cache)))
+
+
+def _bytes_per_chip(arrays: PyTree) -> int:
+    """Size of each chip's part of abstract arrays."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(arrays)
+    )
 
 
 def abstract_decoding_params(config: GLMConfig, mesh: Mesh) -> PyTree:
@@ -151,7 +149,7 @@ def _abstract_inputs(config: GLMConfig, size: DecodeSize, mesh: Mesh) -> tuple[A
     def array(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated)
 
-    rows, slots = size.rows, size.slots
+    rows, slots = size.batch_size, size.cache_length
     floats, ints = array(jnp.float32, rows), array(jnp.int32, rows)
     settings = RowSettings(
         floats, ints, floats, ints, ints, ints, array(bool, rows), array(jnp.uint32, rows, 2)

@@ -4,89 +4,62 @@
     python -m glm_jax.compile.page --redo 'glm_10b-v5p-*'
     python -m glm_jax.compile.page --only 'glm_10b-v5p-*'
 
-Compiles each of configs/hardware/, and of configs/hardware/finetune/, and keeps its report in
-docs/tpu/. A report is made again if its configuration has changed since, or on --redo. With --only,
-nothing else is compiled: other rows keep the reports that are there.
+Compiles each of configs/hardware/, and of finetune/ and decode/ in there, and keeps its report in
+docs/tpu/, or in decode/ in there. A report is made again if its configuration has changed since, or
+on --redo. With --only, nothing else is compiled: other rows keep the reports that are there.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import fnmatch
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from glm_jax.compile.any_step import compile_any_step
+from glm_jax.compile.decode_step import compile_decode_step
 from glm_jax.compile.hardware import HardwareConfig, hardware_configs
+from glm_jax.compile.page_text import DECODING, FINETUNING, HEADER
 from glm_jax.compile.program import DoesNotFitError
 from glm_jax.compile.report import StepReport, read_report, report_json
-from glm_jax.compile.topology import open_topology
+from glm_jax.compile.topology import Topology, open_topology
 from glm_jax.compile.tpu_flags import compiler_options
-from glm_jax.configure import read_any_configuration
+from glm_jax.configure import read_any_configuration, read_decoding
 from glm_jax.errors import RunError, UsageError
-from glm_jax.finetune.config import FinetuneRunConfig
-from glm_jax.seq2seq.config import Seq2SeqRunConfig
-from glm_jax.train.config import RunConfig
+from glm_jax.generate.decode_config import ChatGLMDecodeConfig, DecodeConfig
 from glm_jax.train.run_folder import gin_text
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 GIBIBYTE = 2**30
-HEADER = """# GLM on TPU slices
 
-The train step of every published model, compiled by the real TPU compiler for slices of four
-generations of chips, ahead of time and without the hardware. Memory and transfers are those of the
-compiled program; times are computed from the compiler's estimates. Each row names its configuration
-in `configs/hardware/`; the full report is the file of the same name in `docs/tpu/`. Programs were
-compiled on two cores, partly shared with other work.
 
-- **Memory** is the peak per chip (arguments and temporaries in brackets) and the compiler's limit
-  for a program.
-- **Remat** says what the backward pass keeps, and *no loop* that the program has all layers one
-  after another (`model.scan_layers = False`). Pretraining rows without *no loop* were compiled
-  before dropout and LayerNorm became cheaper: their steps are slower than today's.
-- **Step** and **utilisation** are three bounds. The first hides everything behind the longest of
-  computing, the links within a slice (ICI) and the network between slices (DCN). The second hides
-  nothing. The third hides nothing either, and counts only the links that the compiler's algorithm
-  for each collective keeps busy: a ring around one dimension of the torus uses two of a chip's four
-  or six. Utilisation is the model's own operations (nothing that remat repeats) as a share of the
-  chip's bfloat16 peak.
-- Computing is the sum of the compiler's estimated cycles, times the rounds of each loop, at the
-  chip's clock. Attention kernels count with the operations that they declare, at the part of the
-  peak that their heads can fill. What the compiler has no estimate for (gathers and scatters) is
-  taken to move its result at the memory's bandwidth.
-- **Transfers** are the bytes that a chip takes in per step over ICI and DCN.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """A part of the page.
 
-To inspect one row, or a change to it:
+    Attributes:
+      folder: of its configurations, in configs/hardware/.
+      reports: folder of its reports, in docs/tpu/.
+      text: what comes before its tables.
+      columns: what follows the slice in a row, by title.
+      read: reads the file of a configuration.
+      compile: makes the report of one: of what was read, for a topology, under a name, with flags
+        of the compiler.
+    """
 
-```bash
-glm-jax compile --gin_file=configs/hardware/glm_10b-v5p-4x4x4.gin --topology=v5p:4x4x4
-```
-
-This page is generated: `make tpu-report`.
-"""
-FINETUNING = """
-# Finetuning
-
-The step of `glm-jax finetune`, with the recipes of the paper, on the smallest slice of each
-generation that it fits. Rows have full length; a row of ReCoRD is a text of 512 tokens with ten
-answers of 8 tokens behind it, all of an example (*batch per chip x length*). Training all weights
-of GLM-10B needs 16 bytes for each of its 9.89 billion parameters, with gradients and optimizer
-state: 19.8 GB a chip on 8 chips of v5e and 39.6 GB on 4 of v6e, more than they have.
-"""
-COLUMNS = (
-    "slice",
-    "mesh",
-    "batch per chip x length",
-    "remat",
-    "memory, GiB",
-    "step, s",
-    "utilisation",
-    "ICI / DCN, GB",
-    "what limits it",
-    "compiled in, s",
-)
+    folder: str
+    reports: str
+    text: str
+    columns: Mapping[str, Callable[[StepReport], str]]
+    read: Callable[[Path], Any]
+    compile: Callable[[Any, Topology, str, Mapping[str, str | bool | int]], StepReport]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,19 +76,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parsed = parser.parse_args(arguments)
     try:
-        pretraining = hardware_configs(parsed.configs)
-        finetuning = hardware_configs(parsed.configs / "finetune")
-        parsed.reports.mkdir(parents=True, exist_ok=True)
-        every = (*pretraining, *finetuning)
-        for config in (one for one in every if fnmatch.fnmatch(one.path.stem, parsed.only)):
-            redo = fnmatch.fnmatch(config.path.stem, parsed.redo)
-            bring_up_to_date(config, report_path(config, parsed.reports), redo=redo)
-        tables = (render(configs, parsed.reports) for configs in (pretraining, finetuning))
-        parsed.out.write_text(HEADER + "\n" + FINETUNING.join(tables))
+        configs = {part: hardware_configs(parsed.configs / part.folder) for part in PARTS}
+        for part, every in configs.items():
+            reports = parsed.reports / part.reports
+            reports.mkdir(parents=True, exist_ok=True)
+            for config in (one for one in every if fnmatch.fnmatch(one.path.stem, parsed.only)):
+                redo = fnmatch.fnmatch(config.path.stem, parsed.redo)
+                bring_up_to_date(config, part, report_path(config, reports), redo=redo)
+        texts = [
+            part.text + render(every, part, parsed.reports / part.reports)
+            for part, every in configs.items()
+        ]
+        parsed.out.write_text("".join(texts))
     except (UsageError, RunError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    print(f"wrote {parsed.out}: {len(pretraining) + len(finetuning)} configurations")
+    print(f"wrote {parsed.out}: {sum(map(len, configs.values()))} configurations")
     return 0
 
 
@@ -124,12 +100,12 @@ def report_path(config: HardwareConfig, folder: Path) -> Path:
     return folder / f"{config.path.stem}.json"
 
 
-def bring_up_to_date(hardware: HardwareConfig, path: Path, *, redo: bool) -> None:
+def bring_up_to_date(hardware: HardwareConfig, part: Part, path: Path, *, redo: bool) -> None:
     """Compiles a configuration, unless its report is there and made from the same.
 
     One that does not fit is recorded with the sentence that says so.
     """
-    config = read_any_configuration([hardware.path])
+    config = part.read(hardware.path)
     digest = configuration_digest(config)
     if not redo and path.exists() and json.loads(path.read_text()).get("digest") == digest:
         return
@@ -137,61 +113,114 @@ def bring_up_to_date(hardware: HardwareConfig, path: Path, *, redo: bool) -> Non
     topology = open_topology(hardware.topology, hardware.num_slices)
     options = compiler_options(topology.chip.name)
     try:
-        report = compile_any_step(config, topology, hardware.path.stem, options)
+        report = part.compile(config, topology, hardware.path.stem, options)
         values = json.loads(report_json(report))
     except DoesNotFitError as error:
         values = {"does_not_fit": str(error)}
     path.write_text(json.dumps({"digest": digest, **values}, indent=1) + "\n")
 
 
-def configuration_digest(config: RunConfig | FinetuneRunConfig | Seq2SeqRunConfig) -> str:
-    """Changes with every value of the configuration."""
-    return hashlib.sha256(gin_text(config).encode()).hexdigest()[:16]
-
-
-def render(configs: Iterable[HardwareConfig], reports: Path) -> str:
-    """A part of the page as Markdown, one table for each model."""
+def render(configs: Iterable[HardwareConfig], part: Part, reports: Path) -> str:
+    """The tables of a part as Markdown, one for each model."""
     lines = []
     model = ""
+    titles = ("slice", *part.columns)
     for config in configs:
         if config.model != model:
             model = config.model
-            lines += [f"\n## {model}\n", _row(COLUMNS), _row("---" for _ in COLUMNS)]
-        lines.append(_row(cells(config, report_path(config, reports))))
+            lines += [f"\n## {model}\n", _row(titles), _row("---" for _ in titles)]
+        lines.append(_row(cells(config, part, report_path(config, reports))))
     return "\n".join(lines) + "\n"
 
 
-def cells(config: HardwareConfig, path: Path) -> list[str]:
+def cells(config: HardwareConfig, part: Part, path: Path) -> list[str]:
     """One configuration's row."""
     slices = f"{config.num_slices} x " if config.num_slices > 1 else ""
     first = f"[{slices}{config.topology}](../{config.path})"
+    if not path.exists():
+        raise RunError(f"{config.path} has no report {path} yet, and --only leaves it out")
     sentence = json.loads(path.read_text()).get("does_not_fit")
     if sentence:
-        return [first, *[""] * (len(COLUMNS) - 3), sentence, ""]
-    return [first, *_figures(read_report(path))]
+        return [first, *[""] * (len(part.columns) - 2), sentence, ""]
+    report = read_report(path)
+    return [first, *(text(report) for text in part.columns.values())]
 
 
-def _figures(report: StepReport) -> list[str]:
-    memory, prediction = report.memory, report.prediction
+def _compile_decoding(
+    config: DecodeConfig | ChatGLMDecodeConfig,
+    topology: Topology,
+    name: str,
+    options: Mapping[str, str | bool | int],
+) -> StepReport:
+    return compile_decode_step(config.network, config.decode, topology, name, options)
+
+
+def configuration_digest(config: DataclassInstance) -> str:
+    """Changes with every value of a configuration."""
+    return hashlib.sha256(gin_text(config).encode()).hexdigest()[:16]
+
+
+def _mesh(report: StepReport) -> str:
     axes = ", ".join(f"{axis} {size}" for axis, size in report.mesh.items() if size > 1)
+    return axes or "one chip"
+
+
+def _memory(report: StepReport) -> str:
+    memory = report.memory
     parts = f"{memory.arguments / GIBIBYTE:.2f} + {memory.temporaries / GIBIBYTE:.2f}"
-    return [
-        axes or "one chip",
-        f"{report.batch_per_chip:g} x {report.sequence_length}",
-        report.remat_and_loop,
-        f"{memory.peak / GIBIBYTE:.2f} ({parts}) of {report.hbm_bytes / GIBIBYTE:.2f}",
-        f"{prediction.overlapped_seconds:.3g} / {prediction.serial_seconds:.3g} / "
-        f"{prediction.serial_used_seconds:.3g}",
-        f"{prediction.overlapped_utilisation:.2f} / {prediction.serial_utilisation:.2f} / "
-        f"{prediction.serial_used_utilisation:.2f}",
-        f"{report.ici_bytes / 1e9:.1f} / {report.dcn_bytes / 1e9:.1f}",
-        report.verdict(),
-        f"{report.compile_seconds:.0f}",
-    ]
+    return f"{memory.peak / GIBIBYTE:.2f} ({parts}) of {report.hbm_bytes / GIBIBYTE:.2f}"
+
+
+def _seconds(report: StepReport, factor: float = 1.0) -> str:
+    bounds = report.prediction
+    seconds = (bounds.overlapped_seconds, bounds.serial_seconds, bounds.serial_used_seconds)
+    return " / ".join(f"{factor * each:.3g}" for each in seconds)
+
+
+def _utilisation(report: StepReport) -> str:
+    bounds = report.prediction
+    shares = (
+        *(bounds.overlapped_utilisation, bounds.serial_utilisation),
+        bounds.serial_used_utilisation,
+    )
+    return " / ".join(f"{share:.2f}" for share in shares)
+
+
+def _reads(report: StepReport) -> str:
+    return f"{report.read_bytes / 1e9:.2f} GB, {1e3 * report.reading_seconds:.3g} ms"
 
 
 def _row(texts: Iterable[str]) -> str:
     return f"| {' | '.join(texts)} |"
+
+
+TRAINING_COLUMNS: dict[str, Callable[[StepReport], str]] = {
+    "mesh": _mesh,
+    "batch per chip x length": lambda r: f"{r.batch_per_chip:g} x {r.sequence_length}",
+    "remat": lambda r: r.remat_and_loop,
+    "memory, GiB": _memory,
+    "step, s": _seconds,
+    "utilisation": _utilisation,
+    "ICI / DCN, GB": lambda r: f"{r.ici_bytes / 1e9:.1f} / {r.dcn_bytes / 1e9:.1f}",
+    "what limits it": lambda r: r.verdict(),
+    "compiled in, s": lambda r: f"{r.compile_seconds:.0f}",
+}
+DECODING_COLUMNS: dict[str, Callable[[StepReport], str]] = {
+    "mesh": _mesh,
+    "texts x cache": lambda r: f"{r.batch_size} x {r.sequence_length}",
+    "memory, GiB": _memory,
+    "reads": _reads,
+    "step, ms": lambda r: _seconds(r, 1e3),
+    "tokens/s": lambda r: f"{r.batch_size / r.prediction.serial_used_seconds:,.0f}",
+    "what limits it": lambda r: r.verdict(),
+    "compiled in, s": lambda r: f"{r.compile_seconds:.0f}",
+}
+_TRAINING = (TRAINING_COLUMNS, lambda path: read_any_configuration([path]), compile_any_step)
+PARTS = (
+    Part("", "", HEADER, *_TRAINING),
+    Part("finetune", "", FINETUNING, *_TRAINING),
+    Part("decode", "decode", DECODING, DECODING_COLUMNS, read_decoding, _compile_decoding),
+)
 
 
 if __name__ == "__main__":

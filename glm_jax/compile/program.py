@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from glm_jax.compile.costs import Costs, count_costs
+from glm_jax.compile.costs import Costs, Loops, count_costs
 from glm_jax.compile.hlo import read_module
 from glm_jax.compile.memory import (
     MemoryUse,
@@ -57,6 +57,7 @@ def compile_program(
     lowered: jax.stages.Lowered,
     slice_of: Sequence[int],
     compiler_options: Mapping[str, str | bool | int] | None = None,
+    loops: Loops | None = None,
 ) -> CompiledProgram:
     """Compiles for the devices that the function was lowered for, and analyses the result.
 
@@ -67,6 +68,7 @@ def compile_program(
       lowered: from `jax.jit(...).lower(...)`.
       slice_of: the slice of every device of the mesh, in its order.
       compiler_options: flags of the compiler, such as "xla_enable_async_all_gather".
+      loops: as of `count_costs`.
 
     Raises:
       DoesNotFitError: it needs more memory than a chip has.
@@ -87,7 +89,7 @@ def compile_program(
     module = read_module(text, OWN_FOLDER)
     return CompiledProgram(
         memory=read_memory_use(compiled.memory_analysis()),
-        costs=count_costs(module, slice_of),
+        costs=count_costs(module, slice_of, loops),
         temporaries=largest_temporaries(live_ranges, module, NUM_TEMPORARIES),
         compile_seconds=seconds,
         compile_cpu_seconds=cpu_seconds,

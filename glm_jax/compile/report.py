@@ -8,6 +8,7 @@ import json
 import os
 from typing import Any
 
+from glm_jax.compile.chips import CHIPS
 from glm_jax.compile.costs import Costs, Kernel
 from glm_jax.compile.memory import MemoryUse, Temporary
 from glm_jax.compile.predict import Prediction, what_limits
@@ -61,6 +62,7 @@ class StepReport:
       compile_seconds, compile_cpu_seconds: on the machine that compiled it.
       compiler: versions.
       scan_layers: whether the program has a loop over the layers.
+      read_bytes: of weights and caches that a step of decoding reads; 0 for other steps.
     """
 
     configuration: str
@@ -89,6 +91,7 @@ class StepReport:
     compile_cpu_seconds: float
     compiler: dict[str, str]
     scan_layers: bool = True  # reports of before have no such field, and a loop
+    read_bytes: float = 0.0
 
     @property
     def fits(self) -> bool:
@@ -114,6 +117,11 @@ class StepReport:
     def dcn_bytes(self) -> float:
         """What a chip takes in from other slices."""
         return sum(total.dcn_bytes for total in self.collectives)
+
+    @property
+    def reading_seconds(self) -> float:
+        """How long a step of decoding reads weights and caches, at the memory's bandwidth."""
+        return self.read_bytes / CHIPS[self.topology.partition(":")[0]].hbm_bandwidth
 
     def verdict(self) -> str:
         """What limits the step, in one sentence."""

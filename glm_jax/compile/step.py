@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import jax
 from jax.sharding import Mesh
 
+from glm_jax.compile.costs import Loops
 from glm_jax.compile.predict import predict
 from glm_jax.compile.program import compile_program
 from glm_jax.compile.report import StepReport, collective_totals
@@ -90,9 +91,13 @@ def compile_and_report(
     topology: Topology,
     name: str,
     compiler_options: Mapping[str, str | bool | int],
+    loops: Loops | None = None,
 ) -> StepReport:
-    """Compiles a lowered step and analyses it; arguments and errors as of `compile_step`."""
-    compiled = compile_program(lowered, slices_of(mesh), compiler_options)
+    """Compiles a lowered step and analyses it.
+
+    Arguments and errors are those of `compile_step`, and `loops` of `count_costs`.
+    """
+    compiled = compile_program(lowered, slices_of(mesh), compiler_options, loops)
     costs, model_flops = compiled.costs, work.flops / mesh.size
     return StepReport(
         configuration=name,

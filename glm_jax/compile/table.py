@@ -71,6 +71,7 @@ TIME_FIGURES = (
     Figure("ICI, all links busy, s", lambda r: r.prediction.ici_seconds, "{:.4f}"),
     Figure("ICI, on the links used, s", lambda r: r.prediction.ici_used_seconds, "{:.4f}"),
     Figure("DCN, s", lambda r: r.prediction.dcn_seconds, "{:.4f}"),
+    Figure("reading weights and caches, s", lambda r: r.reading_seconds, "{:.4f}"),
     Figure("step, overlapped, s", lambda r: r.prediction.overlapped_seconds, "{:.4f}"),
     Figure("step, serial, s", lambda r: r.prediction.serial_seconds, "{:.4f}"),
     Figure("step, serial, links used, s", lambda r: r.prediction.serial_used_seconds, "{:.4f}"),
@@ -115,7 +116,7 @@ def details(report: StepReport) -> list[Table]:
     kernels = _table("kernel", "calls", "GFLOP a call", "MB a call")
     for kernel in report.kernels:
         work = (f"{kernel.flops / 1e9:.2f}", f"{kernel.bytes / 1e6:.1f}")
-        kernels.add_row(kernel.name, str(kernel.calls), *work)
+        kernels.add_row(kernel.name, f"{kernel.calls:g}", *work)
     temporaries = _table("largest temporaries at the peak", "MiB", "arrays", "the largest")
     for temporary in report.temporaries:
         size = f"{temporary.bytes / 2**20:.1f}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from glm_jax.convert.infer_config import PUBLISHED_HEAD_SIZE
 from glm_jax.convert.layouts.state_dict import shown
+from glm_jax.convert.names import SCALE
 from glm_jax.convert.weights import SourceMetadata, TensorInfo
 
 
@@ -49,8 +50,13 @@ class Report:
 
     @property
     def num_parameters(self) -> int:
-        """Elements of all tensors."""
-        return sum(math.prod(info.shape) for info in self.tensors.values())
+        """Elements of all tensors, without scales; a byte of int4 holds two."""
+        packed = 2 if getattr(self.config, "quantization", "none") == "int4" else 1
+        return sum(
+            math.prod(info.shape) * (packed if info.dtype == "int8" else 1)
+            for name, info in self.tensors.items()
+            if not name.endswith(SCALE)
+        )
 
     @property
     def num_bytes(self) -> int:

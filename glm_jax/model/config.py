@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
+
 from glm_jax.errors import UsageError
 from glm_jax.model.attention.choose import ATTENTION_KINDS
 from glm_jax.model.remat import REMAT_POLICIES
@@ -34,8 +36,9 @@ class GLMConfig:
       hidden_dropout: rate after the attention output and after the MLP output.
       attention_dropout: rate on the attention probabilities.
       layernorm_epsilon: added to the variance in every LayerNorm.
-      compute_dtype: dtype of activations and matrix products, "float32" or "bfloat16". LayerNorm
-        statistics, softmax and logits are float32 either way.
+      compute_dtype: dtype of activations and matrix products, "float32" or "bfloat16"; LayerNorm
+        statistics, softmax and logits are float32 either way. "float64" is for comparisons, under
+        `jax.enable_x64`, with parameters and everything else in float64.
       attention: how attention is computed: "xla", on any platform; "by_head", one head after
         another, for CPUs; "flash", Pallas kernels for TPUs; "cudnn", on GPUs, without dropout of
         probabilities.
@@ -75,7 +78,8 @@ class GLMConfig:
         rates = ("embedding_dropout", "hidden_dropout", "attention_dropout")
         fraction("model", self, *rates, one=False)
         positive("model", self, "layernorm_epsilon")
-        choice("model", self, "compute_dtype", COMPUTE_DTYPES)
+        comparable = ("float64",) if jax.config.jax_enable_x64 else ()
+        choice("model", self, "compute_dtype", (*COMPUTE_DTYPES, *comparable))
         choice("model", self, "attention", ATTENTION_KINDS)
         choice("model", self, "remat", REMAT_POLICIES)
         choice("model", self, "quantization", QUANTIZATIONS)

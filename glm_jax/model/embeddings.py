@@ -39,8 +39,9 @@ def embedding_parameter(
 def unembed(
     hidden: Float[Array, "... D"], embedding_table: Float[Array, "V D"]
 ) -> Float[Array, "... V"]:
-    """Float32 logits of hidden states, from the word embedding."""
-    return jnp.einsum("...d,vd->...v", hidden, embedding_table, preferred_element_type=jnp.float32)
+    """Logits of hidden states, from the word embedding, in float32 or more."""
+    dtype = jnp.promote_types(hidden.dtype, jnp.float32)
+    return jnp.einsum("...d,vd->...v", hidden, embedding_table, preferred_element_type=dtype)
 
 
 class WordEmbedding(nn.Module):

@@ -7,6 +7,9 @@ high and row 2 j + 1 in its low four bits.
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -27,14 +30,19 @@ class QuantizedLinear(Linear):
         self, inputs: Float[Array, "... I"], dropout: Dropout | None
     ) -> Float[Array, "... O"]:
         """The map before the bias, of this device's rows and columns."""
-        kernel = self.integers(inputs.shape[-1]).astype(jnp.dtype(self.dtype))
+        dtype = jnp.dtype(self.dtype)
+        kernels = self.integers(inputs.shape[-1])
+        parts = inputs.astype(dtype).reshape(*inputs.shape[:-1], -1, len(kernels))
         contracted = (((inputs.ndim - 1,), (0,)), ((), ()))
-        outputs = jax.lax.dot_general(inputs.astype(kernel.dtype), kernel, contracted)
-        return outputs * self.scales()
+        products = [
+            jax.lax.dot_general(parts[..., part], kernel.astype(dtype), contracted)
+            for part, kernel in enumerate(kernels)
+        ]
+        return functools.reduce(operator.add, products) * self.scales()
 
-    def integers(self, in_features: int) -> Int8[Array, "I ..."]:
-        """The kernel without its scales."""
-        return self.integer_parameter(self.axes, (in_features, *self.local_features))
+    def integers(self, in_features: int) -> Sequence[Int8[Array, "J ..."]]:
+        """The kernel without its scales: each n-th row, for every n of a byte's numbers."""
+        return (self.integer_parameter(self.axes, (in_features, *self.local_features)),)
 
     def integer_parameter(
         self, axes: tuple[str, ...], shape: tuple[int, ...]
@@ -54,12 +62,10 @@ class QuantizedLinear(Linear):
 class Int4Linear(QuantizedLinear):
     """`QuantizedLinear` with two rows of the kernel in one byte."""
 
-    def integers(self, in_features: int) -> Int8[Array, "I ..."]:
-        """As `QuantizedLinear.integers`."""
+    def integers(self, in_features: int) -> Sequence[Int8[Array, "J ..."]]:
+        """As `QuantizedLinear.integers`: even and odd rows, which need not be interleaved."""
         shape = (in_features // 2, *self.local_features)
-        packed = self.integer_parameter(self.axes, shape)
-        high, low = unpack_int4(packed)
-        return jnp.stack([high, low], axis=1).reshape(in_features, *self.local_features)
+        return unpack_int4(self.integer_parameter(self.axes, shape))
 
 
 class QuantizedRowLinear(QuantizedLinear):

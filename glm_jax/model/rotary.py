@@ -40,21 +40,23 @@ def rotation_of(position_ids: Int[Array, "B S L"], head_size: int, precision: st
       head_size: K; a multiple of 2 S.
       precision: "float16_frequencies" rounds the frequencies to float16 and computes angles in
         float32; "float16" computes angles, cosines and sines in float16 too; "float32" rounds
-        nothing. See docs/chatglm.md.
+        nothing. See docs/chatglm.md. Under `jax.enable_x64`, float64 takes the place of float32.
     """
     count = head_size // (2 * position_ids.shape[1])
-    dtype = jnp.float16 if precision == "float16" else jnp.float32
+    wide = jnp.result_type(float)
+    dtype = jnp.float16 if precision == "float16" else wide
     positions = jnp.swapaxes(position_ids, 1, 2)[..., None].astype(dtype)  # [B, L, S, 1]
     angles = positions * jnp.asarray(frequencies(count, precision), dtype)
     cosine, sine = jnp.cos(angles), jnp.sin(angles)
-    return Rotation(cosine.astype(jnp.float32), sine.astype(jnp.float32))
+    return Rotation(cosine.astype(wide), sine.astype(wide))
 
 
 def rotate(vectors: Float[Array, "B L H K"], rotation: Rotation) -> Float[Array, "B L H K"]:
-    """Queries or keys, rotated in float32."""
+    """Queries or keys, rotated in the dtype of the rotation."""
     batch, length, num_heads, _ = vectors.shape
     kinds, count = rotation.cosine.shape[2:]
-    halves = vectors.reshape(batch, length, num_heads, kinds, 2, count).astype(jnp.float32)
+    halves = vectors.reshape(batch, length, num_heads, kinds, 2, count)
+    halves = halves.astype(rotation.cosine.dtype)
     first, second = halves[..., 0, :], halves[..., 1, :]
     cosine, sine = rotation.cosine[:, :, None], rotation.sine[:, :, None]  # [B, L, 1, S, F]
     rotated = [first * cosine - second * sine, second * cosine + first * sine]

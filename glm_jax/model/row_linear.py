@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,12 +15,43 @@ from glm_jax.model.layers import Linear
 
 # Fewer rows than this are a product with vectors rather than one of matrices.
 FEW_ROWS = 32
+# Rows that fill a tile of a TPU's registers.
+_TPU_ROWS = 8
 
 
 def few_rows_product(
     rows: Float[Array, "R I"], kernel: Float[Array, "... I"]
 ) -> Float[Array, "R ..."]:
-    """Every row times every vector of a kernel, read in the order of its storage.
+    """Every row times every vector of a kernel, read in the order of its storage, in float32."""
+
+    def on_tpu(rows: Float[Array, "R I"], kernel: Float[Array, "... I"]) -> Float[Array, "R ..."]:
+        return for_matrix_units(_vectors_product, rows, kernel)
+
+    return jax.lax.platform_dependent(rows, kernel, tpu=on_tpu, default=_vectors_product)
+
+
+def for_matrix_units(
+    product: Callable[[Float[Array, "R I"], Any], Float[Array, "R ..."]],
+    rows: Float[Array, "R I"],
+    kernel: Any,
+) -> Float[Array, "R ..."]:
+    """A product with the rows repeated to at least 8, which a TPU's matrix units compute.
+
+    The TPU compiler makes vector operations of the product of one row, and estimates 2.3 to 3.8
+    times the time of reading the kernel for them.
+    """
+    number = len(rows)
+    if number >= _TPU_ROWS:
+        return product(rows, kernel)
+    # Behind the barrier the compiler does not see that rows are equal.
+    repeated = jax.lax.optimization_barrier(rows[jnp.arange(_TPU_ROWS) % number])
+    return jax.lax.optimization_barrier(product(repeated, kernel))[:number]
+
+
+def _vectors_product(
+    rows: Float[Array, "R I"], kernel: Float[Array, "... I"]
+) -> Float[Array, "R ..."]:
+    """`few_rows_product` on all platforms.
 
     On a CPU, products with 2 to 16 rows take 20% to 50% less time than in the other orientation.
     """

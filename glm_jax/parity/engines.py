@@ -25,7 +25,7 @@ OURS, PYTORCH = "JAX", "PyTorch"
 
 @dataclasses.dataclass(frozen=True)
 class Stations:
-    """What one network computes, in float32.
+    """What one network computes.
 
     Attributes:
       stream: the output of the embeddings, then that of every layer.
@@ -50,8 +50,9 @@ def run_engine(
     config: GLMConfig | RelativeGLMConfig,
     inputs: Inputs,
     base: str | os.PathLike[str] | None = None,
+    dtype: str = "float32",
 ) -> Stations:
-    """Runs a checkpoint in float32, with products of full float32 precision.
+    """Runs a checkpoint, with products of the full precision of float32, or of float64.
 
     Args:
       engine: from `choose_engine`.
@@ -59,13 +60,14 @@ def run_engine(
       config: its dimensions.
       inputs: what to run it on.
       base: of a prefix.
+      dtype: "float32" or "float64".
     """
     if engine == OURS:
-        return run_ours(Path(source.path), config.num_attention_heads, inputs, base)
+        return run_ours(Path(source.path), config.num_attention_heads, inputs, base, dtype)
     from glm_jax.parity.torch_engine import run_torch
 
     assert isinstance(config, GLMConfig)
-    return Stations(*run_torch(source, config, inputs))
+    return Stations(*run_torch(source, config, inputs, dtype))
 
 
 def run_ours(
@@ -73,16 +75,24 @@ def run_ours(
     num_attention_heads: int,
     inputs: Inputs,
     base: str | os.PathLike[str] | None = None,
+    dtype: str = "float32",
 ) -> Stations:
     """Runs a checkpoint with this package's own network."""
     model, params = load(path, num_attention_heads=num_attention_heads, base=base)
-    model = model.clone(config=dataclasses.replace(model.config, compute_dtype="float32"))
     mask = inputs.attention_mask
     prefix_length, full_mask = (mask, None) if mask.ndim == 1 else (np.zeros(1, np.int64), mask)
     positions = () if inputs.position_ids is None else (inputs.position_ids,)
-    with jax.default_matmul_precision("highest"):
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        model = model.clone(config=dataclasses.replace(model.config, compute_dtype=dtype))
+        if dtype == "float64":
+            params = jax.tree.map(_as_float64, params)
         stations = _forward(model, params, (inputs.tokens, *positions, prefix_length), full_mask)
     return Stations(*(np.asarray(array) for array in stations))
+
+
+def _as_float64(leaf: jax.Array) -> np.ndarray:
+    array = np.asarray(leaf)
+    return array if array.dtype == np.int8 else array.astype(np.float64)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -39,6 +39,8 @@ class ParityReport:
       tolerance: the largest absolute difference allowed at any station.
       differences: every station in the order of the pass.
       explanation: what is different about the weights; None within the tolerance.
+      rounding: the largest difference in float32, where it is beyond the tolerance with the same
+        weights; the differences are those in float64 then. None where they are float32's.
     """
 
     first: Side
@@ -48,6 +50,12 @@ class ParityReport:
     tolerance: float
     differences: list[Difference]
     explanation: str | None
+    rounding: float | None = None
+
+    @property
+    def dtype(self) -> str:
+        """What the networks were compared in."""
+        return "float32" if self.rounding is None else "float64"
 
     @property
     def passed(self) -> bool:
@@ -61,8 +69,9 @@ class ParityReport:
             worst = max(self.differences, key=lambda each: each.max_absolute)
             if worst.max_absolute == 0:
                 return "the same, bit for bit, at every station"
+            rounding = "" if self.rounding is None else f" in {self.dtype}"
             return (
-                f"equal within {self.tolerance:g}: the largest difference is "
+                f"equal within {self.tolerance:g}{rounding}: the largest difference is "
                 f"{worst.max_absolute:.1e}, at {worst.station}"
             )
         index = self.differences.index(beyond)
@@ -82,6 +91,15 @@ class ParityReport:
             ),
             f"heads   {self.num_attention_heads} (A: {self.first.heads}, B: {self.second.heads})",
             f"inputs  {self.inputs}",
+            *self._rounding_note(),
+        ]
+
+    def _rounding_note(self) -> list[str]:
+        if self.rounding is None:
+            return []
+        return [
+            f"dtype   {self.dtype}: the weights are the same, and float32's rounding makes up to "
+            f"{self.rounding:.1e}"
         ]
 
     def table(self) -> Table:
@@ -111,6 +129,8 @@ class ParityReport:
             "verdict": self.verdict(),
             "first_beyond": None if beyond is None else beyond.station,
             "tolerance": self.tolerance,
+            "dtype": self.dtype,
+            "float32_difference": _finite(self.rounding),
             "a": dataclasses.asdict(self.first),
             "b": dataclasses.asdict(self.second),
             "num_attention_heads": self.num_attention_heads,

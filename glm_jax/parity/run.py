@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from glm_jax.convert.infer_config import infer_config
 from glm_jax.convert.open import needs_base, open_source, readable_checkpoint
 from glm_jax.convert.weights import WeightSource
 from glm_jax.errors import UsageError
 from glm_jax.model import GLMConfig, RelativeGLMConfig
-from glm_jax.parity.compare import compare_stations, first_beyond, stream_reader
+from glm_jax.parity.compare import Difference, compare_stations, first_beyond, stream_reader
 from glm_jax.parity.engines import choose_engine, run_engine
 from glm_jax.parity.inputs import Inputs, random_inputs, read_inputs
 from glm_jax.parity.report import ParityReport, Side
@@ -62,15 +64,15 @@ def check_parity(
             Side(str(path), source.kind, choose_engine(source, config), known)
             for path, source, known in zip(paths, sources, heads, strict=True)
         ]
-        stations, others = (
-            run_engine(side.engine, source, config, batch, its_base)
-            for side, source, its_base in zip(sides, sources, bases, strict=True)
-        )
-        reader = stream_reader(sources[0], config.layernorm_epsilon)
-        differences = compare_stations(stations, others, reader)
-        explanation = None
+        compare = partial(_compare, sides, sources, bases, config, batch)
+        differences, explanation, rounding = compare("float32"), None, None
         if first_beyond(differences, tolerance) is not None:
-            explanation = explain(*map(check_sums, sources))
+            sums = [check_sums(source) for source in sources]
+            explanation = explain(*sums)
+            if sums[0] == sums[1] and isinstance(config, GLMConfig):
+                # Of the same weights, float64 shows whether it is float32's rounding.
+                rounding = max(each.max_absolute for each in differences)
+                differences = compare("float64")
     return ParityReport(
         first=sides[0],
         second=sides[1],
@@ -79,7 +81,24 @@ def check_parity(
         tolerance=tolerance,
         differences=differences,
         explanation=explanation,
+        rounding=rounding,
     )
+
+
+def _compare(
+    sides: Sequence[Side],
+    sources: Sequence[WeightSource],
+    bases: Sequence[str | os.PathLike[str] | None],
+    config: GLMConfig | RelativeGLMConfig,
+    inputs: Inputs,
+    dtype: str,
+) -> list[Difference]:
+    """Runs both networks in a dtype."""
+    first, second = (
+        run_engine(side.engine, source, config, inputs, base, dtype)
+        for side, source, base in zip(sides, sources, bases, strict=True)
+    )
+    return compare_stations(first, second, stream_reader(sources[0], config.layernorm_epsilon))
 
 
 def _same_dimensions(

@@ -25,10 +25,10 @@ def rotated(
     parts = vectors.chunk(position_ids.shape[1], dim=-1)
     size = parts[0].shape[-1]
     frequencies = 1.0 / 10000 ** (torch.arange(0, size, 2).float() / size)
-    frequencies = frequencies.half().float()
+    frequencies = frequencies.half().to(vectors.dtype)
     turned = []
     for part, positions in zip(parts, position_ids.unbind(1), strict=True):
-        angles = positions[:, None, :, None].float() * frequencies
+        angles = positions[:, None, :, None].to(vectors.dtype) * frequencies
         angles = torch.cat([angles, angles], dim=-1)  # [B, 1, L, size]
         first, second = part.chunk(2, dim=-1)
         turned.append(part * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin())

@@ -17,16 +17,14 @@ from glm_jax.parity.torch_reference import TorchGLM
 
 
 def run_torch(
-    source: WeightSource, config: GLMConfig, inputs: Inputs
+    source: WeightSource, config: GLMConfig, inputs: Inputs, dtype: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Residual stream [N + 1, B, L, D], final hidden states [B, L, D] and logits [B, L, V].
 
-    Tensors are read one at a time, and are in memory once, in float32.
+    Tensors are read one at a time, and are in memory once, in `dtype`.
     """
     expanded = ExpandedSource(source, np.dtype(np.float32))
-    state = {
-        name: torch.from_numpy(expanded.read(name).astype(np.float32)) for name in expanded.tensors
-    }
+    state = {name: torch.from_numpy(expanded.read(name).astype(dtype)) for name in expanded.tensors}
     given = (inputs.tokens, inputs.position_ids, inputs.attention_mask)
     arguments: list[Any] = [torch.from_numpy(np.asarray(array, np.int64)) for array in given]
     with torch.device("meta"):

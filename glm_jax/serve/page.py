@@ -9,15 +9,21 @@ from importlib import resources
 
 from starlette.responses import Response
 
+STYLES = "pages.css"
+
 
 class Page:
-    """One file with everything in it."""
+    """One document with everything in it."""
 
     def __init__(self, name: str) -> None:
-        """Reads it from the package."""
-        self._html = resources.files("glm_jax.serve").joinpath(name).read_bytes()
+        """Reads it from the package, and puts the styles of all pages where it names their file."""
+        files = resources.files("glm_jax.serve")
+        html, styles = (files.joinpath(file).read_text("utf-8") for file in (name, STYLES))
+        assert html.count(f"/* {STYLES} */") == 1, name
+        html = html.replace(f"/* {STYLES} */", styles.strip())
+        self._html = html.encode()
         self._headers = {
-            "Content-Security-Policy": content_security_policy(self._html.decode()),
+            "Content-Security-Policy": content_security_policy(html),
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-cache",

@@ -147,7 +147,9 @@ def test_a_network_of_the_first_release_needs_no_fields(tmp_path):
 def test_quantizing_gives_the_published_integers_and_scales(quantization, tmp_path):
     out = tmp_path / quantization
     changes = Changes(quantization=quantization)
-    convert(FOLDER / "ckpt", out, "huggingface", stages=stages, changes=changes)
+    report = convert(FOLDER / "ckpt", out, "huggingface", stages=stages, changes=changes)
+    floats = convert(FOLDER / "ckpt", tmp_path / "floats", "native", stages=stages)
+    assert report.num_parameters == floats.num_parameters
     found, expected = tensors_of(out), tensors_of(FOLDER / f"ckpt_{quantization}")
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -175,7 +177,10 @@ def test_expanding_gives_the_recorded_matrices(quantization, tmp_path):
     assert load(tmp_path / "out")[0].config.quantization == "none"
 
 
-@pytest.mark.parametrize(("name", "base"), [("ckpt_int4", None), ("ckpt_prefix", "ckpt")])
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [("ckpt_int4", None), ("ckpt_prefix", "ckpt"), ("ckpt_prefix_projection", "ckpt")],
+)
 def test_the_torch_twin_agrees(name, base, tmp_path):
     base = base and FOLDER / base
     convert(FOLDER / name, tmp_path / "ours", "native", stages=stages, base=base)
@@ -183,6 +188,25 @@ def test_the_torch_twin_agrees(name, base, tmp_path):
     report = check_parity(FOLDER / name, tmp_path / "ours", inputs, 1e-4, base=base)
     assert (report.first.engine, report.second.engine) == ("PyTorch", "JAX")
     assert report.passed, report.verdict()
+
+
+def test_rounding_of_float32_is_told_from_networks_that_differ(tmp_path, monkeypatch):
+    """Scores of the long keys of this prefix move float32's numbers by more than the tolerance."""
+    source, ours = FOLDER / "ckpt_ptuning_projection", tmp_path / "ours"
+    convert(source, ours, "native", stages=stages)
+    inputs = RandomInputs(seed=0, batch_size=2, length=64)
+    report = check_parity(source, ours, inputs, 1e-4)
+    assert report.passed, report.verdict()
+    assert report.dtype == "float64" and report.rounding is not None
+    assert 1e-4 < report.rounding < 1e-3
+    assert max(each.max_absolute for each in report.differences) < 1e-10
+    assert "in float64" in report.verdict()
+    assert any("float32's rounding" in line for line in report.heading())
+    assert report.as_json()["dtype"] == "float64"
+    # A network that computes something else is beyond the tolerance in float64, too.
+    monkeypatch.setattr("glm_jax.parity.torch_chatglm.RESIDUAL_SCALE", 56**0.5 * (1 + 1e-4))
+    report = check_parity(source, ours, inputs, 1e-4)
+    assert not report.passed and "compute differently" in report.verdict()
 
 
 def test_a_config_without_fields_means_the_first_release(tmp_path):

@@ -38,6 +38,8 @@ def test_the_network_is_named_as_the_initial_weights():
     assert network_of(configuration()).num_layers == 48
     weights = "finetune.initial_weights=gs://bucket/glm_large/"
     assert network_of(configuration(weights)).num_layers == 24
+    weights = "finetune.initial_weights=checkpoints/chatglm-6b-int4"
+    assert network_of(configuration(weights)).quantization == "int4"
     with pytest.raises(UsageError, match="--model_file"):
         network_of(configuration("finetune.initial_weights=somewhere/else"))
 
@@ -62,7 +64,9 @@ def test_finetuning_on_every_recommended_slice_has_the_recipes_batch():
     for hardware in hardware_configs(PACKAGE / "configs/hardware/finetune"):
         config = read_any_configuration([hardware.path])
         assert not isinstance(config, RunConfig)
-        assert config.finetune.batch_size == 64
+        recipe = read_any_configuration([PACKAGE / f"configs/finetune/{hardware.model}.gin"])
+        assert not isinstance(recipe, RunConfig)
+        assert config.finetune.batch_size == recipe.finetune.batch_size
         assert config.mesh.fsdp * config.mesh.fsdp_minor == hardware.chips
 
 

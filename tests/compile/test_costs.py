@@ -7,7 +7,7 @@ import re
 import pytest
 
 from glm_jax.compile.collectives import read_groups, read_slice_transfer, wire_bytes
-from glm_jax.compile.costs import count_costs
+from glm_jax.compile.costs import Loops, count_costs
 from glm_jax.compile.hlo import Instruction, read_arrays, read_module, trip_count
 from tests.compile.programs import LOOP
 
@@ -51,6 +51,26 @@ def test_products_and_cycles_in_a_loop_count_every_round():
     counted = costs()
     assert counted.flops == ROUNDS * 2 * 8 * 4 * 16
     assert counted.cycles == {"product fusion": ROUNDS * 1000, "copy": 7}
+
+
+def test_a_loop_without_a_number_of_rounds_can_be_given_one():
+    unknown = LOOP.replace("constant(48)", "parameter(1)")
+    assert count_costs(read_module(unknown), ONE_SLICE).unknown_loops == ("while.1",)
+    named = unknown.replace("body=%body", 'body=%body, metadata={op_name="jit(f)/mlp/while"}')
+    counted = count_costs(read_module(named), ONE_SLICE, Loops({"mlp/while": 5}))
+    assert counted.unknown_loops == ()
+    assert counted.cycles["product fusion"] == 5 * 1000
+    assert count_costs(read_module(named), ONE_SLICE, Loops({"while/mlp": 5})).unknown_loops
+
+
+def test_costs_of_one_of_several_steps_have_their_share_of_what_is_around_the_loop():
+    counted = count_costs(read_module(LOOP), ONE_SLICE, Loops(steps=ROUNDS))
+    assert counted.flops == 2 * 8 * 4 * 16
+    assert counted.cycles["product fusion"] == 1000
+    assert counted.unestimated == {"scattered": 8 * 4 * 2 / ROUNDS}
+    assert counted.kernels[0].calls == 1
+    times = {moved.kind: times for moved, times in counted.collectives}
+    assert times == {"reduce-scatter": 1, "all-gather": 1 / ROUNDS}
 
 
 def test_a_fusion_without_an_estimate_is_told_with_its_bytes():

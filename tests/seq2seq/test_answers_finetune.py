@@ -187,7 +187,7 @@ def test_fifty_answers_are_learnt_by_heart(folder, trained, tmp_path, way):
     pytest.importorskip("jieba")
     data = write_answers(tmp_path / "data", 50)
     paths = [f"seq2seq.data={data}", f"finetune.initial_weights={trained}"]
-    epochs = {"full": 60, "lora": 100}.get(way, 200)
+    epochs = {"full": 60, "lora": 100, "prefix": 200, "projected_prefix": 400}[way]
     assert finetune(folder, tmp_path / "run", *paths, *by_heart(epochs), *WAYS[way]) == 0
     outputs = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").open()]
     answers = [json.loads(line)["response"] for line in (data / "dev.jsonl").open()]

@@ -16,6 +16,7 @@ from glm_jax.compile.topology import open_topology
 from glm_jax.model.attention.choose import attention_function
 from glm_jax.model.attention.flash import prefix_flash_attention
 from glm_jax.model.dropout import Dropout
+from glm_jax.model.kv_cache import PrefixKeyValue
 from glm_jax.model.remat import ATTENTION_CONTEXT, ATTENTION_LOGSUMEXP
 
 SLICES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
@@ -106,6 +107,17 @@ def test_the_queries_may_be_a_part_of_the_sequence(generation):
         return prefix_flash_attention(query, keys, values, prefix_length, start)
 
     assert num_kernels(compile_gradients(gathered, generation, (1, 1024, 2, 64))) == 2
+
+
+@pytest.mark.parametrize("generation", ["v5e", "v5p"])
+def test_keys_of_a_trained_prefix_come_before_those_of_the_sequence(generation):
+    def with_prefix(query, key, value, prefix_length):
+        trained = jnp.ones((1, 128, *key.shape[2:]), key.dtype)
+        prefix = PrefixKeyValue(trained, trained)
+        keys, values = prefix.before(key, value)
+        return prefix_flash_attention(query, keys, values, prefix_length + 128, 128)
+
+    assert num_kernels(compile_gradients(with_prefix, generation, (1, 512, 2, 128))) == 2
 
 
 def test_memory_does_not_hold_the_scores():

@@ -24,8 +24,8 @@ def attend(
 ) -> Float[Array, "B L H K"]:
     """Scaled dot-product attention under the prefix mask, written for XLA.
 
-    Scores and softmax are float32 whatever the dtype of the inputs; the probabilities take the
-    dtype of `value` for the second product, which is also the dtype of the result.
+    Scores and softmax are float32 for inputs of fewer bits; the probabilities take the dtype of
+    `value` for the second product, which is also the dtype of the result.
 
     Args:
       query, key, value: one vector per position and head; M = L unless a mask is given.
@@ -36,8 +36,9 @@ def attend(
       dropout: of the probabilities.
     """
     length, head_size = query.shape[1], query.shape[3]
+    dtype = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum(
-        "blhk,bmhk->bhlm", query * head_size**-0.5, key, preferred_element_type=jnp.float32
+        "blhk,bmhk->bhlm", query * head_size**-0.5, key, preferred_element_type=dtype
     )
     if attention_mask is not None:
         visible = attention_mask.astype(bool)

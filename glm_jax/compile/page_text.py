@@ -1,0 +1,70 @@
+"""The prose of docs/tpu.md, before the tables of each of its parts."""
+
+from __future__ import annotations
+
+HEADER = """# GLM on TPU slices
+
+The train step of every published model, compiled by the real TPU compiler for slices of four
+generations of chips, ahead of time and without the hardware. Memory and transfers are those of the
+compiled program; times are computed from the compiler's estimates. Each row names its configuration
+in `configs/hardware/`; the full report is the file of the same name in `docs/tpu/`. Programs were
+compiled on two cores, partly shared with other work.
+
+- **Memory** is the peak per chip (arguments and temporaries in brackets) and the compiler's limit
+  for a program.
+- **Remat** says what the backward pass keeps, and *no loop* that the program has all layers one
+  after another (`model.scan_layers = False`). Pretraining rows without *no loop* were compiled
+  before dropout and LayerNorm became cheaper: their steps are slower than today's.
+- **Step** and **utilisation** are three bounds. The first hides everything behind the longest of
+  computing, the links within a slice (ICI) and the network between slices (DCN). The second hides
+  nothing. The third hides nothing either, and counts only the links that the compiler's algorithm
+  for each collective keeps busy: a ring around one dimension of the torus uses two of a chip's four
+  or six. Utilisation is the model's own operations (nothing that remat repeats) as a share of the
+  chip's bfloat16 peak.
+- Computing is the sum of the compiler's estimated cycles, times the rounds of each loop, at the
+  chip's clock. Attention kernels count with the operations that they declare, at the part of the
+  peak that their heads can fill. What the compiler has no estimate for (gathers and scatters) is
+  taken to move its result at the memory's bandwidth.
+- **Transfers** are the bytes that a chip takes in per step over ICI and DCN.
+
+To inspect one row, or a change to it:
+
+```bash
+glm-jax compile --gin_file=configs/hardware/glm_10b-v5p-4x4x4.gin --topology=v5p:4x4x4
+```
+
+This page is generated: `make tpu-report`.
+"""
+FINETUNING = """
+# Finetuning
+
+The step of `glm-jax finetune`, with the recipes of the paper, on the smallest slice of each
+generation that it fits. Rows have full length; a row of ReCoRD is a text of 512 tokens with ten
+answers of 8 tokens behind it, all of an example (*batch per chip x length*). Training all weights
+of GLM-10B needs 16 bytes for each of its 9.89 billion parameters, with gradients and optimizer
+state: 19.8 GB a chip on 8 chips of v5e and 39.6 GB on 4 of v6e, more than they have.
+
+ChatGLM-6B is tuned with its published recipes: 16 rows of 64 + 64 tokens a step, P-tuning v2 over
+int4 weights in 16 parts of a row, adapters over bfloat16 weights.
+"""
+DECODING = """
+# Decoding
+
+A step of the loop of `glm-jax fill`, `chat` and `serve`: one more token of every text, with full
+caches, on the smallest slice of each generation. Several chips divide every matrix (tensor
+parallelism).
+
+- Weights are bfloat16, or int8 or int4 where the name says so; word embeddings, biases, LayerNorms
+  and caches are bfloat16.
+- **Reads** is what a chip reads of weights and caches, and how long that takes at the memory's
+  bandwidth, which no step can be faster than. **Step** is computed as above; it includes the choice
+  of a token by temperature, top-k, top-p and repeated n-grams, and a share of what a program does
+  once in 32 steps.
+- The products of fewer than 8 texts are made with their rows repeated to 8: the compiler gives
+  products of one row to the vector units, and estimates 2.3 times the step of ChatGLM-6B for them.
+
+```bash
+glm-jax compile --decode --model_file=configs/hardware/decode/chatglm_6b_int8-v5e-1x1.gin \\
+    --topology=v5e:1x1
+```
+"""
