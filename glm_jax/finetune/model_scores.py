@@ -46,7 +46,7 @@ class Scorer:
       length_penalty: as in `answer_scores`.
       normalized: as in `verbalizer_scores`.
       head: classifies instead; its parameters are under "classification_head".
-      pool: what the head sees, see `pooled`.
+      pool: what the head sees, see `pooled_positions`.
       prompts: continuous prompts; their parameters are under "prompt_encoder".
       last_layer_at_targets: computes the last layer for the positions that scores depend on only,
         which copies the parameters of the others, see `GLM.hidden_states`.

@@ -91,11 +91,10 @@ def pretrain(
             line.say(text)
         batches = inputs.read("train", ready.mesh)  # the first ones are made from here on
         state = restore_or_initialize(ready, checkpoints, first_step)
-        skipped = int(jax.device_get(state.skipped))
         if process == 0:
             write_configuration(folder, config, inputs.tokenizer)
         report = reporter_config(config, ready.mesh)
-        reporter = enter(RunReporter(folder, first_step, skipped, line, report))
+        reporter = enter(RunReporter(folder, first_step, int(state.skipped), line, report))
         validate = partial(evaluate_state, ready, inputs, config.evaluation.num_batches, reporter)
         if is_evaluation_due(config, folder, first_step):
             validate(first_step, state)

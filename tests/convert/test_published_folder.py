@@ -197,7 +197,7 @@ def assert_classifies_alike(folder: Path, head: dict[str, np.ndarray]) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
     from glm_jax.convert.huggingface_code.modeling_glm import GLMForSequenceClassification
-    from glm_jax.finetune.heads import ClassificationHead, pooled
+    from glm_jax.finetune.heads import ClassificationHead
 
     special = byte_tokenizer().special
     ids = np.array([[special["ENC"], *b"xab", special["eos"]]])
@@ -211,7 +211,7 @@ def assert_classifies_alike(folder: Path, head: dict[str, np.ndarray]) -> None:
         {"params": params}, jnp.asarray(ids), positions, length, method="hidden_states"
     )
     layers = from_paths((path.removeprefix(f"{HEAD}/"), tensor) for path, tensor in head.items())
-    ours = ClassificationHead(2, SIZE).apply({"params": layers}, pooled(hidden, length, "cls"))
+    ours = ClassificationHead(2, SIZE).apply({"params": layers}, hidden[:, 0])
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
