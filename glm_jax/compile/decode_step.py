@@ -23,7 +23,8 @@ from glm_jax.generate.decode_config import DecodeSize
 from glm_jax.model import GLMConfig, decoding_network, decoding_params, network_of
 from glm_jax.model.flops import forward_flops_per_token
 from glm_jax.model.initial import initial_params
-from glm_jax.model.kv_cache import PAGE_SIZE, empty_cache
+from glm_jax.model.kv_cache import empty_cache
+from glm_jax.model.paged_attention import PAGE_SIZE, PAGES_AT_ONCE
 from glm_jax.parallel.layout import parameter_specs
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
 from glm_jax.train.optimizer import parameter_count
@@ -74,10 +75,12 @@ def compile_decode_step(
     # Parameters as the network has them: a byte of int4 holds two.
     parameters = parameter_count(abstract_decoding_params(_unquantized(model.config), mesh))
     work = DecodeWork(model.config, parameters, size.batch_size, size.cache_length, 1.0)
+    pages = size.cache_length // PAGE_SIZE
     loops = Loops(
         {
             f"jit({run_rows.__name__})/while": MAX_STEPS,
-            "attention/while": size.cache_length // PAGE_SIZE,  # over the pages of the cache
+            # Over groups of pages; the branch is that of the platform.
+            "attention/cond/branch_0_fun/while": pages // math.gcd(PAGES_AT_ONCE, pages),
             "attention/scatter": size.batch_size,  # over the rows that write into it
         },
         MAX_STEPS,

@@ -22,7 +22,8 @@ from glm_jax.generate.beam_step import (
 from glm_jax.generate.decode import DecodeState, apply_constraints, given_tokens, last_tokens
 from glm_jax.generate.decoder import network
 from glm_jax.model.decoding import DecodingGLM
-from glm_jax.model.kv_cache import PAGE_SIZE, Cache
+from glm_jax.model.kv_cache import Cache
+from glm_jax.model.paged_attention import PAGE_SIZE
 from glm_jax.parallel.layout import constrain, replicate
 
 

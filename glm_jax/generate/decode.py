@@ -17,7 +17,8 @@ from glm_jax.generate.decoder import network
 from glm_jax.generate.sampling import choose, mask_early_ends, mask_repeats
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM
-from glm_jax.model.kv_cache import PAGE_SIZE, Cache
+from glm_jax.model.kv_cache import Cache
+from glm_jax.model.paged_attention import PAGE_SIZE
 
 # Maximum steps of one call: its results stay on the device until it ends.
 MAX_STEPS = 32

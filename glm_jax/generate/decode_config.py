@@ -7,7 +7,7 @@ import dataclasses
 from glm_jax.errors import UsageError
 from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.model.config import GLMConfig
-from glm_jax.model.kv_cache import PAGE_SIZE
+from glm_jax.model.paged_attention import PAGE_SIZE
 
 
 @dataclasses.dataclass(frozen=True)

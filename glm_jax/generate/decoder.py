@@ -21,7 +21,8 @@ from jaxtyping import Array, Bool, Int, PyTree
 from glm_jax.generate.prompt import Prompt
 from glm_jax.model import GLM, GLMConfig, decoding_network, decoding_params
 from glm_jax.model.decoding import DecodingGLM
-from glm_jax.model.kv_cache import PAGE_SIZE, Cache, empty_cache, put_prompt, put_prompts
+from glm_jax.model.kv_cache import Cache, empty_cache, put_prompt, put_prompts
+from glm_jax.model.paged_attention import PAGE_SIZE
 from glm_jax.parallel.layout import BATCH_AXES, constrain
 
 MIN_CACHE_SIZE = 1024

@@ -17,7 +17,8 @@ from glm_jax.generate.decoder import Decoder, network, power_of_two
 from glm_jax.generate.prompt import Prompt
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM
-from glm_jax.model.kv_cache import PAGE_SIZE, Cache
+from glm_jax.model.kv_cache import Cache
+from glm_jax.model.paged_attention import PAGE_SIZE
 
 # Minimum padded length of Part B.
 MIN_PART_B_LENGTH = 16

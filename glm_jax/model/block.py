@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout, drop_hidden
-from glm_jax.model.kv_cache import KVCache, LayerCache
+from glm_jax.model.kv_cache import KVCache
 from glm_jax.model.layers import MLP, Linear, LinearKind, layer_norm, residual_standard_deviation
+from glm_jax.model.paged_attention import LayerCache
 from glm_jax.model.self_attention import AttentionExtras, SelfAttention, take_positions
 from glm_jax.parallel.collectives import copy_to_tensor_parallel
 

@@ -17,8 +17,9 @@ from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.dropout import Dropout
 from glm_jax.model.glm import GLM
-from glm_jax.model.kv_cache import KVCache, LayerCache, PrefixKeyValue
+from glm_jax.model.kv_cache import KVCache
 from glm_jax.model.layers import MLP, Linear, LinearKind, layer_norm, residual_standard_deviation
+from glm_jax.model.paged_attention import LayerCache, PrefixKeyValue
 from glm_jax.model.prefix import PREFIX, LayerPrefix, PrefixEncoder
 from glm_jax.model.rotary import rotation_of
 from glm_jax.model.self_attention import AttentionExtras, SelfAttention, take_positions

@@ -13,14 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 from glm_jax.model.attention.choose import attention_function
 from glm_jax.model.dropout import Dropout
 from glm_jax.model.glm import GLM
-from glm_jax.model.kv_cache import (
-    Cache,
-    KVCache,
-    LayerCache,
-    NewKVCache,
-    PagedKVCache,
-    pages_in_use,
-)
+from glm_jax.model.kv_cache import Cache, KVCache, NewKVCache, PagedKVCache, pages_in_use
+from glm_jax.model.paged_attention import LayerCache
 from glm_jax.model.quantized import quantized
 from glm_jax.model.quantized_product import column_blocks
 from glm_jax.model.row_linear import RowLinear, few_rows_product

@@ -16,45 +16,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.attention.choose import Attention
-from glm_jax.model.attention.xla import MASKED_SCORE
 from glm_jax.model.config import GLMConfig
+from glm_jax.model.paged_attention import PAGE_SIZE, LayerCache, PrefixKeyValue, attend_pages
 from glm_jax.parallel.layout import constrain
 
-PAGE_SIZE = 64
 _AXES = ("pages", "batch", "heads_out", "slots", "head")
-
-
-class LayerCache(NamedTuple):
-    """Keys and values of one layer: P pages, each of 64 slots for every example and head."""
-
-    key: Float[Array, "P B H 64 K"]
-    value: Float[Array, "P B H 64 K"]
 
 
 # One entry per layer: separate arrays are updated in place, slices of one array would be copied.
 Cache = tuple[LayerCache, ...]
-
-
-class PrefixKeyValue(NamedTuple):
-    """Trained keys and values before those of the sequence: the same for all examples, or not."""
-
-    key: Float[Array, "#B P H K"]
-    value: Float[Array, "#B P H K"]
-
-    @property
-    def length(self) -> int:
-        """Number of them, P."""
-        return self.key.shape[1]
-
-    def before(
-        self, key: Float[Array, "B M H K"], value: Float[Array, "B M H K"]
-    ) -> tuple[Float[Array, "B P+M H K"], Float[Array, "B P+M H K"]]:
-        """Keys and values of sequences, with the prefix before them."""
-        shape = (key.shape[0], *self.key.shape[1:])
-        return (
-            jnp.concatenate([jnp.broadcast_to(self.key, shape).astype(key.dtype), key], axis=1),
-            jnp.concatenate([jnp.broadcast_to(self.value, shape).astype(key.dtype), value], axis=1),
-        )
 
 
 @runtime_checkable
@@ -131,63 +101,6 @@ def pages_in_use(visible: Bool[Array, "B 1 L M"]) -> Int[Array, ""]:
     """The number of leading pages that hold every visible slot."""
     page = jnp.arange(visible.shape[-1]) // PAGE_SIZE
     return jnp.max(jnp.where(visible, page, 0)) + 1
-
-
-def attend_pages(
-    query: Float[Array, "B L H K"],
-    cache: LayerCache,
-    visible: Bool[Array, "B 1 L M"],
-    num_pages: Int[Array, ""],
-    prefix: PrefixKeyValue | None = None,
-) -> Float[Array, "B L H K"]:
-    """Attention over the first pages of a cache, one page after another, and over a prefix.
-
-    Scores and sums are float32, as in `attend`; the softmax is built up page by page (Milakov and
-    Gimelshein, 2018, algorithm 3).
-    """
-    query = jnp.swapaxes(query, 1, 2) * query.shape[-1] ** -0.5  # [B, H, L, K]
-
-    def add_page(page: Int[Array, ""], sums: tuple) -> tuple:
-        key, value = (jax.lax.dynamic_index_in_dim(pages, page, keepdims=False) for pages in cache)
-        seen = jax.lax.dynamic_slice_in_dim(visible, page * PAGE_SIZE, PAGE_SIZE, axis=3)
-        return _add_keys(sums, query, key, value, seen)
-
-    shape = query.shape[:3]
-    lowest = jnp.full((*shape, 1), jnp.finfo(jnp.float32).min)
-    sums = (lowest, jnp.zeros((*shape, 1)), jnp.zeros(query.shape))
-    if prefix is not None:
-        size = (len(query), *prefix.key.shape[1:])
-        key, value = (
-            jnp.swapaxes(jnp.broadcast_to(array, size), 1, 2).astype(cache.key.dtype)
-            for array in prefix
-        )  # [B, H, P, K]
-        sums = _add_keys(sums, query, key, value, jnp.ones((1, 1, 1, prefix.length), bool))
-    _, total, context = jax.lax.fori_loop(0, num_pages, add_page, sums)
-    return jnp.swapaxes(context / total, 1, 2).astype(cache.value.dtype)
-
-
-def _add_keys(
-    sums: tuple,
-    query: Float[Array, "B H L K"],
-    key: Float[Array, "B H M K"],
-    value: Float[Array, "B H M K"],
-    visible: Bool[Array, "#B 1 #L M"],
-) -> tuple:
-    """The running maximum, total and context of a softmax, with more keys."""
-    maximum, total, context = sums
-    scores = jnp.einsum("bhlk,bhmk->bhlm", query, key, preferred_element_type=jnp.float32)
-    scores = jnp.where(visible, scores, MASKED_SCORE)
-    new_maximum = jnp.maximum(maximum, jnp.max(scores, axis=-1, keepdims=True))
-    weights = jnp.exp(scores - new_maximum)
-    fading = jnp.exp(maximum - new_maximum)
-    added = jnp.einsum(
-        "bhlm,bhmk->bhlk",
-        weights.astype(value.dtype),
-        value,
-        preferred_element_type=jnp.float32,
-    )
-    total = total * fading + jnp.sum(weights, axis=-1, keepdims=True)
-    return new_maximum, total, context * fading + added
 
 
 def empty_cache(config: GLMConfig, batch_size: int, num_slots: int) -> Cache:

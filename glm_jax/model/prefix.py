@@ -17,8 +17,8 @@ from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.model.dropout import Dropout
 from glm_jax.model.embeddings import embedding_parameter
 from glm_jax.model.gathering import ParamSpecs, with_gathered_parameters
-from glm_jax.model.kv_cache import PrefixKeyValue
 from glm_jax.model.layers import INITIAL_STANDARD_DEVIATION, Linear
+from glm_jax.model.paged_attention import PrefixKeyValue
 from glm_jax.parallel.collectives import copy_to_tensor_parallel, local_offset, local_size
 from glm_jax.parallel.layout import TENSOR
 

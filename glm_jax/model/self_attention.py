@@ -14,7 +14,7 @@ from glm_jax.model.attention.mask import mask_of_positions
 from glm_jax.model.attention.xla import attend
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.dropout import Dropout
-from glm_jax.model.kv_cache import KVCache, LayerCache, PrefixKeyValue
+from glm_jax.model.kv_cache import KVCache
 from glm_jax.model.layers import (
     INITIAL_STANDARD_DEVIATION,
     Linear,
@@ -22,6 +22,7 @@ from glm_jax.model.layers import (
     residual_standard_deviation,
     split_heads,
 )
+from glm_jax.model.paged_attention import LayerCache, PrefixKeyValue
 from glm_jax.model.remat import ATTENTION_OUTPUT
 from glm_jax.model.rotary import Rotation, rotate
 from glm_jax.parallel.collectives import gather_context, local_offset

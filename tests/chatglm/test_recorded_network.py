@@ -16,7 +16,7 @@ from glm_jax.convert.layouts.chatglm_names import to_thirds
 from glm_jax.convert.names import find
 from glm_jax.model import GLM, decoding_network, decoding_params
 from glm_jax.model.intermediates import apply_with_stream
-from glm_jax.model.kv_cache import PAGE_SIZE
+from glm_jax.model.paged_attention import PAGE_SIZE
 from tests.chatglm.recorded import (
     MIXED_SPECIAL,
     TOLERANCE,

@@ -12,7 +12,8 @@ import numpy as np
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM, by_layer
-from glm_jax.model.kv_cache import PAGE_SIZE, empty_cache
+from glm_jax.model.kv_cache import empty_cache
+from glm_jax.model.paged_attention import PAGE_SIZE
 from glm_jax.parallel.batches import batch_sharding
 from glm_jax.parallel.layout import parameter_shardings
 from glm_jax.parallel.mesh import MeshConfig, make_mesh

@@ -19,6 +19,13 @@ from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.attention.mask import memory_mask, prefix_mask
 from glm_jax.model.decoding import DecodingGLM, by_layer
 from glm_jax.model.kv_cache import empty_cache, put_prompt, put_prompts
+from glm_jax.model.paged_attention import (
+    PAGE_SIZE,
+    LayerCache,
+    PrefixKeyValue,
+    attend_groups_of_pages,
+    attend_pages,
+)
 
 CONFIG = GLMConfig(
     vocab_size=64, num_layers=2, hidden_size=16, num_attention_heads=2, max_sequence_length=20
@@ -258,3 +265,27 @@ def test_the_cache_is_spread_over_devices_and_stays_where_it_is(run_program):
     assert found["difference"] < TOLERANCE
     assert found["cache_part"] == [1, 2, 2, 64, 8]  # examples over four, heads over two
     assert found["moved"] == []
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 6), st.booleans())
+def test_groups_of_pages_and_repeated_queries_change_nothing(seed, length, num_pages, with_prefix):
+    draw = np.random.default_rng(seed)
+    shape = (6, BATCH, 2, PAGE_SIZE, 8)
+    cache = LayerCache(*(jnp.asarray(draw.normal(size=shape), jnp.float32) for _ in range(2)))
+    query = jnp.asarray(3 * draw.normal(size=(BATCH, length, 2, 8)), jnp.float32)
+    # Every query sees some slots of the pages in use, and none of the others.
+    visible = draw.random((BATCH, 1, length, 6 * PAGE_SIZE)) < 0.3
+    visible[..., 0] = True
+    visible[..., num_pages * PAGE_SIZE :] = False
+    prefix = None
+    if with_prefix:
+        arrays = (jnp.asarray(draw.normal(size=(1, 5, 2, 8)), jnp.float32) for _ in range(2))
+        prefix = PrefixKeyValue(*arrays)
+    inputs = (query, cache, jnp.asarray(visible), jnp.asarray(num_pages), prefix)
+    expected = attend_groups_of_pages(*inputs)
+    np.testing.assert_allclose(attend_pages(*inputs), expected, atol=TOLERANCE)
+    for at_once in (2, 3, 16):
+        found = attend_groups_of_pages(*inputs, at_once=at_once, min_queries=8)
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE)

@@ -21,7 +21,8 @@ from glm_jax.model import GLM, RelativeGLM
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM, by_layer
 from glm_jax.model.intermediates import apply_with_stream
-from glm_jax.model.kv_cache import PAGE_SIZE, empty_cache
+from glm_jax.model.kv_cache import empty_cache
+from glm_jax.model.paged_attention import PAGE_SIZE
 from tests.parity.rows import Row, absolute, folders, guarded
 
 TOLERANCE = 1e-4  # absolute, of logits, hidden states and every layer's input

@@ -16,7 +16,7 @@ from glm_jax.compile.topology import open_topology
 from glm_jax.model.attention.choose import attention_function
 from glm_jax.model.attention.flash import prefix_flash_attention
 from glm_jax.model.dropout import Dropout
-from glm_jax.model.kv_cache import PrefixKeyValue
+from glm_jax.model.paged_attention import PrefixKeyValue
 from glm_jax.model.remat import ATTENTION_CONTEXT, ATTENTION_LOGSUMEXP
 
 SLICES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
