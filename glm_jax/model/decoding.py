@@ -111,11 +111,13 @@ class DecodingGLM(GLM):
         dropout: Dropout | None,
         attention_mask: Bool[Array, "#B 1 Q M"] | Int[Array, "#B 1 Q M"] | None,
         extras: AttentionExtras | None,
-    ) -> Float[Array, "B L D"]:
+        positions: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "B L D"] | Float[Array, "B T D"]:
         for layer, block in enumerate(self.blocks):
             layer_dropout = dropout and dropout.of_layer(jnp.asarray(layer))
             inputs = (prefix_length, layer_dropout, attention_mask, None, extras)
-            hidden, _ = block(hidden, *inputs)
+            is_last = layer == len(self.blocks) - 1
+            hidden, _ = block(hidden, *inputs, positions if is_last else None)
         return hidden
 
 
