@@ -17,6 +17,7 @@ from glm_jax.compile.hlo import Array, Computation, Instruction, Module, trip_co
 from glm_jax.compile.products import product_flops
 
 PRODUCT_FUSION = "product fusion"
+PRODUCTS = ("dot", "convolution")
 KERNEL_TARGET = "tpu_custom_call"
 # The compiler writes the largest number where it has no estimate.
 NO_ESTIMATE = 2**63 - 1
@@ -131,7 +132,7 @@ class _Counter:
             if kind := collective_kind(instruction):
                 is_async = in_background or instruction.opcode.endswith("-start")
                 self._add_collective(instruction, kind, times, is_async=is_async)
-            elif instruction.opcode in ("dot", "convolution"):
+            elif instruction.opcode in PRODUCTS:
                 self.flops += times * product_flops(instruction, arrays)
             elif instruction.opcode == "while":
                 self._add_loop(instruction, times)
@@ -170,7 +171,7 @@ class _Counter:
         for inner in computation:
             kind = collective_kind(inner)
             spread = "async_collective_fusion_config" in inner.attributes
-            if inner.opcode in ("dot", "convolution"):
+            if inner.opcode in PRODUCTS:
                 self.flops += times * product_flops(inner, arrays)
             elif inner.opcode == "fusion":
                 self._add_fused(inner, times)
@@ -218,7 +219,7 @@ class _Counter:
             return
         kind = instruction.opcode
         if fused:
-            has_product = any(inner.opcode in ("dot", "convolution") for inner in fused)
+            has_product = any(inner.opcode in PRODUCTS for inner in fused)
             kind = PRODUCT_FUSION if has_product else "other fusion"
         self.cycles[kind] += times * cycles
 

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 from glm_jax.compile.any_step import compile_any_step
 from glm_jax.compile.decode_step import compile_decode_step
 from glm_jax.compile.hardware import HardwareConfig, hardware_configs
-from glm_jax.compile.page_text import DECODING, FINETUNING, HEADER
+from glm_jax.compile.page_text import DECODING, FINETUNING, HEADER, OPERATIONS
 from glm_jax.compile.program import DoesNotFitError
 from glm_jax.compile.report import StepReport, read_report, report_json
+from glm_jax.compile.table import FUSION_COLUMNS, fusion_cells
 from glm_jax.compile.topology import Topology, open_topology
 from glm_jax.compile.tpu_flags import compiler_options
 from glm_jax.configure import read_any_configuration, read_decoding
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 GIBIBYTE = 2**30
+# Configurations whose largest operations the page shows.
+WITH_OPERATIONS = ("glm_large-v5p-2x2x4", "glm_10b-v5p-4x4x4")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             part.text + render(every, part, parsed.reports / part.reports)
             for part, every in configs.items()
         ]
+        texts.append(operations(parsed.reports))
         parsed.out.write_text("".join(texts))
     except (UsageError, RunError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -131,6 +135,21 @@ def render(configs: Iterable[HardwareConfig], part: Part, reports: Path) -> str:
             lines += [f"\n## {model}\n", _row(titles), _row("---" for _ in titles)]
         lines.append(_row(cells(config, part, report_path(config, reports))))
     return "\n".join(lines) + "\n"
+
+
+def operations(reports: Path) -> str:
+    """The tables of the operations of some programs, where their reports have them."""
+    lines = []
+    for name in WITH_OPERATIONS:
+        path = reports / f"{name}.json"
+        report = read_report(path) if path.exists() else None
+        if report and report.fusions:
+            titles = ("operation", "result", *FUSION_COLUMNS)
+            lines += [f"\n## {name}\n", _row(titles), _row("---" for _ in titles)]
+            for fusion in report.fusions:
+                operation = f"**{fusion.operation}**" if fusion.is_product else fusion.operation
+                lines.append(_row((operation, fusion.result, *fusion_cells(report, fusion))))
+    return OPERATIONS + "\n".join(lines) + "\n" if lines else ""
 
 
 def cells(config: HardwareConfig, part: Part, path: Path) -> list[str]:

@@ -68,3 +68,13 @@ glm-jax compile --decode --model_file=configs/hardware/decode/chatglm_6b_int8-v5
     --topology=v5e:1x1
 ```
 """
+
+OPERATIONS = """
+# What the operations read and write
+
+The operations of a step with most estimated cycles, those of all layers together; products are in
+bold, with what the compiler fused into them. Reads and writes are sizes of the operands and results
+of one call. *Memory's share* is the part of the estimated time that these take at the memory's
+bandwidth: near 100% nothing but less traffic helps, and a product far below it can't become faster
+by reading less. `glm-jax compile` prints this table for every program.
+"""

@@ -14,6 +14,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from glm_jax.compile.costs import Costs, Loops, count_costs
+from glm_jax.compile.fusions import Fusion, largest_fusions
 from glm_jax.compile.hlo import read_module
 from glm_jax.compile.memory import (
     MemoryUse,
@@ -25,6 +26,7 @@ from glm_jax.errors import RunError
 
 OWN_FOLDER = "glm_jax/"
 NUM_TEMPORARIES = 12
+NUM_FUSIONS = 24
 _OUT_OF_MEMORY = re.compile(
     r"Used (?P<used>[\d.]+[KMGT]?) of (?P<available>[\d.]+[KMGT]?) hbm"
     r"|\((?P<needed>[\d.]+[KMGT]?)\) exceeds available HBM \((?P<limit>[\d.]+[KMGT]?)\)"
@@ -43,12 +45,14 @@ class CompiledProgram:
       memory: what it needs.
       costs: what it does.
       temporaries: the source lines that use most memory at the peak, largest first.
+      fusions: the operations with most estimated cycles.
       compile_seconds, compile_cpu_seconds: how long the compiler took, here, and over all cores.
     """
 
     memory: MemoryUse
     costs: Costs
     temporaries: tuple[Temporary, ...]
+    fusions: tuple[Fusion, ...]
     compile_seconds: float
     compile_cpu_seconds: float
 
@@ -91,6 +95,7 @@ def compile_program(
         memory=read_memory_use(compiled.memory_analysis()),
         costs=count_costs(module, slice_of, loops),
         temporaries=largest_temporaries(live_ranges, module, NUM_TEMPORARIES),
+        fusions=largest_fusions(module, loops or Loops(), NUM_FUSIONS),
         compile_seconds=seconds,
         compile_cpu_seconds=cpu_seconds,
     )

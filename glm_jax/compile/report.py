@@ -10,6 +10,7 @@ from typing import Any
 
 from glm_jax.compile.chips import CHIPS
 from glm_jax.compile.costs import Costs, Kernel
+from glm_jax.compile.fusions import Fusion
 from glm_jax.compile.memory import MemoryUse, Temporary
 from glm_jax.compile.predict import Prediction, what_limits
 from glm_jax.errors import UsageError
@@ -63,6 +64,7 @@ class StepReport:
       compiler: versions.
       scan_layers: whether the program has a loop over the layers.
       read_bytes: of weights and caches that a step of decoding reads; 0 for other steps.
+      fusions: the operations with most cycles; reports of before have none.
     """
 
     configuration: str
@@ -92,6 +94,7 @@ class StepReport:
     compiler: dict[str, str]
     scan_layers: bool = True  # reports of before have no such field, and a loop
     read_bytes: float = 0.0
+    fusions: tuple[Fusion, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -173,6 +176,7 @@ def read_report(path: str | os.PathLike[str]) -> StepReport:
                 "kernels": tuple(Kernel(**v) for v in values["kernels"]),
                 "temporaries": tuple(Temporary(**v) for v in values["temporaries"]),
                 "unknown_loops": tuple(values["unknown_loops"]),
+                "fusions": tuple(Fusion(**v) for v in values.get("fusions", ())),
             }
         )
     except OSError as error:

@@ -121,6 +121,7 @@ def compile_and_report(
         kernels=costs.kernels,
         prediction=predict(costs, topology.chip, model_flops, work.model.head_size),
         temporaries=compiled.temporaries,
+        fusions=compiled.fusions,
         unknown_loops=costs.unknown_loops,
         compile_seconds=compiled.compile_seconds,
         compile_cpu_seconds=compiled.compile_cpu_seconds,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
+from glm_jax.compile.chips import CHIPS
+from glm_jax.compile.fusions import Fusion
 from glm_jax.compile.report import StepReport
 
 GIBIBYTE = 2**30
@@ -105,7 +107,7 @@ def step_table(reports: Sequence[StepReport]) -> Table:
 
 
 def details(report: StepReport) -> list[Table]:
-    """What one step is made of: collectives, cycles, kernels, and the largest temporaries."""
+    """What one step is made of: collectives, cycles, kernels, operations, temporaries."""
     collectives = _table("collective", "count", "GB", "ICI GB", "DCN GB", "asynchronous GB")
     for total in report.collectives:
         sizes = (total.bytes, total.ici_bytes, total.dcn_bytes, total.asynchronous_bytes)
@@ -121,7 +123,31 @@ def details(report: StepReport) -> list[Table]:
     for temporary in report.temporaries:
         size = f"{temporary.bytes / 2**20:.1f}"
         temporaries.add_row(temporary.source, size, str(temporary.arrays), temporary.shape)
-    return [table for table in (collectives, cycles, kernels, temporaries) if table.row_count]
+    tables = (collectives, cycles, kernels, _fusions(report), temporaries)
+    return [table for table in tables if table.row_count]
+
+
+FUSION_COLUMNS = ("calls", "million cycles", "reads, MiB", "writes, MiB", "memory's share")
+
+
+def fusion_cells(report: StepReport, fusion: Fusion) -> tuple[str, ...]:
+    """What FUSION_COLUMNS name, of one call but for the cycles of all."""
+    chip = CHIPS[report.topology.partition(":")[0]]
+    return (
+        f"{fusion.calls:.3g}",
+        f"{fusion.cycles / 1e6:.2f}",
+        f"{fusion.read_bytes / fusion.calls / 2**20:.1f}",
+        f"{fusion.written_bytes / fusion.calls / 2**20:.1f}",
+        f"{fusion.memory_share(chip.hbm_bandwidth / chip.clock):.0%}",
+    )
+
+
+def _fusions(report: StepReport) -> Table:
+    table = _table("largest operations", *FUSION_COLUMNS)
+    for fusion in report.fusions:
+        product = " (product)" if fusion.is_product else ""
+        table.add_row(f"{fusion.operation}{product}", *fusion_cells(report, fusion))
+    return table
 
 
 def heading(report: StepReport) -> str:

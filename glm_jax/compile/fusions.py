@@ -1,0 +1,99 @@
+"""The operations between and around the products of a step: what each reads, writes and takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+
+from glm_jax.compile.costs import NO_ESTIMATE, PRODUCTS, Loops
+from glm_jax.compile.hlo import Instruction, Module, trip_count
+
+# What transformations and loops add to the names of operations, and numbers of unscanned layers.
+_WRAPPERS = re.compile(
+    r"jit\([\w.<>]*\)/|shard_map/|while/body/|closed_call/|checkpoint/|rematted_computation/"
+    r"|layers\.step/|layers\.run_block/|\w+\._run_\w+/|\w+\.hidden_states/|(?<=blocks)_\d+"
+)
+_BACKWARD = re.compile(r"transpose\(jvp\([\w.]*\)\)/?")
+_FORWARD = re.compile(r"jvp\([\w.]*\)/?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fusion:
+    """The fusions and copies of one operation, over all layers.
+
+    Attributes:
+      operation: of the fusion's result, by the path of its modules.
+      result: shapes of the result.
+      is_product: whether a matrix product is in it.
+      calls: in a step.
+      cycles: that the compiler estimates for all of them.
+      read_bytes, written_bytes: of operands and results of all of them.
+    """
+
+    operation: str
+    result: str
+    is_product: bool
+    calls: float
+    cycles: float
+    read_bytes: float
+    written_bytes: float
+
+    def memory_share(self, bytes_per_cycle: float) -> float:
+        """The part of the estimated time in which its bytes pass at the memory's bandwidth."""
+        return (self.read_bytes + self.written_bytes) / bytes_per_cycle / self.cycles
+
+
+def largest_fusions(module: Module, loops: Loops, count: int) -> tuple[Fusion, ...]:
+    """The operations with most estimated cycles, largest first.
+
+    Args:
+      module: optimized for the TPU, with the compiler's estimates.
+      loops: what the program does not say about them.
+      count: how many.
+    """
+    found: dict[tuple[str, str, bool], Fusion] = {}
+    for instruction, calls, read_bytes in _timed(module, loops, module.entry, 1):
+        fused = module.computations.get(instruction.called("calls") or "", ())
+        is_product = any(inner.opcode in PRODUCTS for inner in fused)
+        operation = operation_of(instruction)
+        result = re.sub(r"\{[^}]*\}", "", instruction.shape)
+        key = (operation, result, is_product)
+        before = found.get(key, Fusion(*key, 0, 0, 0, 0))
+        calls_of_step = calls / loops.steps
+        found[key] = Fusion(
+            *key,
+            before.calls + calls_of_step,
+            before.cycles + calls_of_step * (instruction.number("estimated_cycles") or 0),
+            before.read_bytes + calls_of_step * read_bytes,
+            before.written_bytes + calls_of_step * instruction.bytes,
+        )
+    return tuple(sorted(found.values(), key=lambda fusion: -fusion.cycles)[:count])
+
+
+def operation_of(instruction: Instruction) -> str:
+    """Its name without what transformations and layers add, with the pass that it is part of."""
+    name = instruction.text("op_name") or instruction.opcode
+    is_backward = _BACKWARD.search(name) is not None
+    path = _WRAPPERS.sub("", _FORWARD.sub("", _BACKWARD.sub("", name)))
+    return f"backward: {path}" if is_backward else path
+
+
+def _timed(
+    module: Module, loops: Loops, name: str, times: int
+) -> Iterator[tuple[Instruction, int, float]]:
+    """Instructions with an estimate, how often each runs, and the bytes of its operands."""
+    computation = module.computations.get(name, ())
+    sizes = {instruction.name: instruction.bytes for instruction in computation}
+    for instruction in computation:
+        if instruction.opcode == "while":
+            rounds = loops.rounds_of(instruction) or trip_count(instruction, module) or 1
+            yield from _timed(module, loops, instruction.called("body") or "", times * rounds)
+        elif instruction.opcode == "call":
+            yield from _timed(module, loops, instruction.called("to_apply") or "", times)
+        elif instruction.opcode == "conditional":
+            for branch in instruction.branches():
+                yield from _timed(module, loops, branch, times)
+        elif instruction.number("estimated_cycles") not in (None, NO_ESTIMATE):
+            read = sum(sizes.get(operand, 0) for operand in instruction.operands)
+            yield instruction, times, read
