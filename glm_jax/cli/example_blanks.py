@@ -1,4 +1,4 @@
-"""Sentences that a run has not trained on, each with one blank, to show what it has learnt."""
+"""Sentences that a run has not trained on, without their ends, to show what it has learnt."""
 
 from __future__ import annotations
 
@@ -11,42 +11,48 @@ import numpy as np
 
 from glm_jax.data.store.store import Split
 from glm_jax.generate.fill import Filler
+from glm_jax.generate.score import score_answers
 from glm_jax.generate.settings import Sampling
 from glm_jax.tokenizer import Tokenizer
 
 TOKENS_READ = 1 << 16
 SENTENCE_LENGTH = range(50, 111)  # characters: a line or so of a terminal
-BLANK_WORDS = 1
 NUM_ANSWERS = 3
-# Twice as many hypotheses: different tokens may make the same text.
-SEARCH = Sampling(beams=2 * NUM_ANSWERS, min_blank_length=1, max_blank_length=8)
+SEARCH = Sampling(beams=NUM_ANSWERS, min_blank_length=1, max_blank_length=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutBlank:
-    """A sentence with some words replaced by "[MASK]", and these words."""
+    """A sentence that is to be ended.
+
+    Attributes:
+      text: its first words, and a mask for its end.
+      words: its first words.
+      ending: the words that were left out.
+    """
 
     text: str
-    answer: str
+    words: str
+    ending: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Guess:
-    """What a model makes of a blank.
+    """What a model makes of a blank: tokens that it may start with, and their probabilities.
 
     Attributes:
-      answers: those found to be the most probable, the best first, with their probabilities.
-      truth: the probability of the words that were left out.
+      answers: the most probable ones, the best first.
+      truth: the first token of what was left out.
     """
 
     answers: list[tuple[str, float]]
-    truth: float
+    truth: tuple[str, float]
 
 
 def held_out_blanks(
     split: Split, tokenizer: Tokenizer, count: int, max_tokens: int
 ) -> list[HeldOutBlank]:
-    """Sentences spread over the start of a split, the word in the middle of each left out.
+    """Sentences spread over the start of a split, the last third of each left out.
 
     Args:
       split: held-out part of a token store.
@@ -56,9 +62,10 @@ def held_out_blanks(
     """
     length = min(split.num_tokens, TOKENS_READ)
     ids = split.read(np.zeros(1, np.int64), length)[0]
+    mask = "[gMASK]" if "gMASK" in tokenizer.special else "[MASK]"
     document_starts = np.flatnonzero(ids == tokenizer.special["ENC"])
     blanks = [
-        with_blank(sentence)
+        with_blank(sentence, mask)
         for document in np.split(ids, document_starts)
         for sentence in plain_sentences(tokenizer.decode(_without_special(document, tokenizer)))
     ]
@@ -68,20 +75,31 @@ def held_out_blanks(
 
 
 def guesses(filler: Filler, blanks: Sequence[HeldOutBlank]) -> list[Guess]:
-    """The most probable answers for blanks, found by beam search, and the truth's probability."""
+    """The most probable first tokens of answers, and the truth's, with their probabilities."""
     texts = [blank.text for blank in blanks]
-    # Where words follow a space, it belongs to the answer in some vocabularies.
-    truths = filler.score(texts, [[blank.answer, f" {blank.answer}"] for blank in blanks])
+    prompts = [filler.read(text).prompt for text in texts]
+    firsts = [first_token(filler.tokenizer, blank) for blank in blanks]
+    truths = score_answers(
+        filler.decoder, prompts, [[[[first]]] for first in firsts], num_rows=len(blanks)
+    )
+
+    def shown(token: int, log_prob: float) -> tuple[str, float]:
+        text = filler.tokenizer.decode([token])
+        return text.strip() or ("(new line)" if "\n" in text else "(space)"), math.exp(log_prob)
+
     found = []
-    for filled, scores in zip(filler.fill(texts, SEARCH), truths, strict=True):
+    for filled, (score,), first in zip(filler.fill(texts, SEARCH), truths, firsts, strict=True):
         best = filled.blanks[0]
-        answers: dict[str, float] = {}
-        for blank in (best, *best.alternatives):
-            answers.setdefault(blank.text.strip(), math.exp(blank.log_prob))
-        answers.pop("", None)
-        truth = math.exp(max(score.log_prob for score in scores))
-        found.append(Guess(list(answers.items())[:NUM_ANSWERS], truth))
+        tokens = [(blank.ids[0], blank.log_probs[0]) for blank in (best, *best.alternatives)]
+        answers = [shown(token, log_prob) for token, log_prob in tokens[:NUM_ANSWERS]]
+        found.append(Guess(answers, shown(first, score.blanks[0].log_probs[0])))
     return found
+
+
+def first_token(tokenizer: Tokenizer, blank: HeldOutBlank) -> int:
+    """The token that follows the first words of a sentence."""
+    num_shown = len(tokenizer.encode_text(blank.words))
+    return tokenizer.encode_text(f"{blank.words} {blank.ending}")[num_shown]
 
 
 def shown_share(share: float) -> str:
@@ -101,14 +119,12 @@ def plain_sentences(text: str) -> list[str]:
     ]
 
 
-def with_blank(sentence: str) -> HeldOutBlank:
-    """Leaves out the words in the middle of a sentence."""
+def with_blank(sentence: str, mask: str) -> HeldOutBlank:
+    """Leaves out the last third of the words of a sentence."""
     words = sentence.split(" ")
-    start = (len(words) - BLANK_WORDS) // 2
-    left_out = slice(start, start + BLANK_WORDS)
-    answer = " ".join(words[left_out])
-    words[left_out] = ["[MASK]"]
-    return HeldOutBlank(" ".join(words), answer)
+    start = 2 * len(words) // 3
+    shown = " ".join(words[:start])
+    return HeldOutBlank(f"{shown} {mask}", shown, " ".join(words[start:]))
 
 
 def _without_special(ids: np.ndarray, tokenizer: Tokenizer) -> list[int]:

@@ -59,7 +59,7 @@ def continue_command(run_folder: str, num_steps: int) -> str:
 
 
 def _show_filled(folder: epath.Path, config: RunConfig, console: Console) -> None:
-    """Held-out sentences with one blank each, and how the newest checkpoint would fill them."""
+    """Held-out sentences without their ends, and how the newest checkpoint would end them."""
     tokenizer = load_tokenizer(str(folder))
     model, params = load_glm(folder)
     validation = open_store(config.data.main_store).split("validation")
@@ -68,14 +68,14 @@ def _show_filled(folder: epath.Path, config: RunConfig, console: Console) -> Non
     if not blanks:
         return
     console.print(
-        "held-out sentences with a blank: the answers that the model just trained holds most "
-        "probable, and the truth",
+        "held-out sentences: the tokens that the model just trained holds most probable next, and "
+        "the truth",
         style="bold",
         soft_wrap=True,
     )
     for blank, guess in zip(blanks, guesses(Filler(model, params, tokenizer), blanks), strict=True):
-        console.print(Text.assemble("  ", blank.text.replace("[MASK]", "____")), soft_wrap=True)
-        shown = ",  ".join(f"{answer} {shown_share(share)}" for answer, share in guess.answers)
-        truth = f"{blank.answer} {shown_share(guess.truth)}"
-        answers = (shown or "(nothing)", "bold green")
-        console.print(Text.assemble("    model: ", answers, "    truth: ", truth), soft_wrap=True)
+        console.print(Text(f"  {blank.words} ____ {blank.ending}"), soft_wrap=True)
+        shown = ", ".join(f'"{answer}" {shown_share(share)}' for answer, share in guess.answers)
+        truth = f'"{guess.truth[0]}" {shown_share(guess.truth[1])}'
+        line = Text.assemble("    model: ", (shown, "bold green"), "    truth: ", truth)
+        console.print(line, soft_wrap=True)

@@ -70,8 +70,7 @@ def pretrain(
       RunError: the run folder is in use, updates or a save failed, or all checkpoints are damaged.
     """
     folder = resolve_path(config.train.run_folder, "train.run_folder")
-    process = jax.process_index()
-    line = ProgressLine(console)
+    process, line = jax.process_index(), ProgressLine(console)
     with ExitStack() as stack:
         enter = stack.enter_context
         ready = prepare_run(config, folder, profile_steps)
@@ -89,7 +88,7 @@ def pretrain(
         enter(line)
         for text in (describe(config, ready, first_step), *notes(config)):
             line.say(text)
-        batches = inputs.read("train", ready.mesh)  # the first ones are made from here on
+        batches = inputs.read("train", ready.mesh)  # makes the first ones meanwhile
         state = restore_or_initialize(ready, checkpoints, first_step)
         if process == 0:
             write_configuration(folder, config, inputs.tokenizer)

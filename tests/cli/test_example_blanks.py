@@ -5,6 +5,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import numpy as np
+import pytest
 
 from glm_jax.cli.example_blanks import (
     guesses,
@@ -15,6 +16,7 @@ from glm_jax.cli.example_blanks import (
 )
 from glm_jax.data.store.store import open_store
 from glm_jax.generate.fill import Filler
+from glm_jax.generate.score import score_answers
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.initial import initial_params
 from glm_jax.tokenizer import load_tokenizer
@@ -29,8 +31,8 @@ def test_sentences_come_from_the_split(tiny_store):
         tokenizer.decode(split.read(np.zeros(1, np.int64), split.num_tokens)[0].tolist()).split()
     )
     for blank in blanks:
-        assert blank.text.count("[MASK]") == 1
-        assert blank.text.replace("[MASK]", blank.answer) in text
+        assert blank.text.count("[gMASK]") == 1
+        assert f"{blank.words} {blank.ending}" in text
         assert len(tokenizer.encode(blank.text)) <= 60
     assert held_out_blanks(split, tokenizer, 3, max_tokens=5) == []
 
@@ -46,9 +48,10 @@ def test_code_and_lists_are_no_plain_sentences():
     ]
 
 
-def test_the_blank_takes_the_middle_word():
-    blank = with_blank("One two three four five six.")
-    assert blank.text == "One two [MASK] four five six." and blank.answer == "three"
+def test_the_blank_takes_the_last_third():
+    blank = with_blank("One two three four five six.", "[gMASK]")
+    assert blank.words == "One two three four" and blank.ending == "five six."
+    assert blank.text == f"{blank.words} [gMASK]"
 
 
 def test_answers_come_with_their_probabilities_beside_that_of_the_truth(tiny_store):
@@ -66,12 +69,17 @@ def test_answers_come_with_their_probabilities_beside_that_of_the_truth(tiny_sto
     blanks = held_out_blanks(open_store(tiny_store).split("validation"), tokenizer, 2, 60)
     found = guesses(filler, blanks)
     for blank, guess in zip(blanks, found, strict=True):
-        texts = [text for text, _ in guess.answers]
-        assert 1 <= len(texts) == len(set(texts)) <= 3 and "" not in texts
         shares = [share for _, share in guess.answers]
-        assert shares == sorted(shares, reverse=True)
-        scores = filler.score([blank.text], [[blank.answer]])[0]
-        assert 0 < np.exp(scores[0].log_prob) <= guess.truth * (1 + 1e-5)
+        assert len(shares) == 3 and shares == sorted(shares, reverse=True)
+        first = tokenizer.encode_text(f"{blank.words} {blank.ending}")[
+            len(tokenizer.encode_text(blank.words))
+        ]
+        prompt = filler.read(blank.text).prompt
+        scores = score_answers(filler.decoder, [prompt], [[[[first, 7]]]], num_rows=1)
+        assert guess.truth[1] == pytest.approx(
+            np.exp(scores[0][0].blanks[0].log_probs[0]), rel=1e-4
+        )
+        assert guess.truth[1] <= shares[0] * (1 + 1e-4)
 
 
 def test_probabilities_are_shown_with_one_or_two_digits():
