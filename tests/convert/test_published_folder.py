@@ -211,7 +211,7 @@ def assert_classifies_alike(folder: Path, head: dict[str, np.ndarray]) -> None:
         {"params": params}, jnp.asarray(ids), positions, length, method="hidden_states"
     )
     layers = from_paths((path.removeprefix(f"{HEAD}/"), tensor) for path, tensor in head.items())
-    ours = ClassificationHead(2, SIZE).apply({"params": layers}, pooled(hidden, length, "cls"))
+    ours: Any = ClassificationHead(2, SIZE).apply({"params": layers}, pooled(hidden, length, "cls"))
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
