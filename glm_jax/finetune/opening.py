@@ -15,6 +15,7 @@ from glm_jax.convert.load import load_for_finetuning
 from glm_jax.errors import UsageError
 from glm_jax.finetune.batches import steps_per_epoch
 from glm_jax.finetune.config import FinetuneBaseConfig
+from glm_jax.finetune.initial_head import initial_head
 from glm_jax.finetune.positions import extend_network
 from glm_jax.finetune.program import FinetuneProgram
 from glm_jax.finetune.trainable import TrainedParameters, leaf_paths
@@ -58,6 +59,14 @@ class Network:
             self.params, program, self.is_trained, num_separate_layers=separate
         )
         return start, frozen, base
+
+    def starting_head(
+        self, config: FinetuneBaseConfig, program: FinetuneProgram
+    ) -> tuple[PyTree, tuple[str, ...]]:
+        """The parameters of a head that came with the weights, and all lines on what did."""
+        params, initial = program.abstract_state.params, config.finetune.initial_weights
+        head, notes = initial_head(self.head, params, initial)
+        return head, (*self.notes, *notes)
 
     def check_trained(self, *, anything_added: bool) -> None:
         """Makes sure that something is left to train.

@@ -15,7 +15,6 @@ from jaxtyping import PyTree
 from glm_jax.convert.base_weights import BaseWeights
 from glm_jax.finetune.config import FinetuneRunConfig
 from glm_jax.finetune.heads import ClassificationHead
-from glm_jax.finetune.initial_head import initial_head
 from glm_jax.finetune.lora import linear_kind
 from glm_jax.finetune.model_scores import Scorer
 from glm_jax.finetune.opening import open_devices, open_network, optimizer_of, steps_of
@@ -105,8 +104,7 @@ def prepare_finetuning(
     is_trained = network.is_trained
     program = make_program(config, scorer, extras, mesh, is_trained, num_steps, smoothing)
     start, frozen, base = network.divide(config, program)
-    initial = settings.initial_weights
-    head, notes = initial_head(network.head, program.abstract_state.params, initial)
+    head, notes = network.starting_head(config, program)
     table = network.params["word_embedding"]
     add_prompts = partial(initial_prompts, config, task, tokenizer, table)
     return PreparedFinetuning(
@@ -125,7 +123,7 @@ def prepare_finetuning(
         num_steps=num_steps,
         steps_per_epoch=per_epoch,
         priming=priming_texts(config, task, first, tokenizer) if names[0] == "train" else None,
-        notes=(*network.notes, *notes),
+        notes=notes,
     )
 
 
