@@ -79,6 +79,12 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     checkpoint.add_argument(
         "--num_attention_heads", type=int, metavar="H", help="hidden size / 64 by default"
     )
+    checkpoint.add_argument(
+        "--base",
+        type=partial(resolve_path, name="--base"),
+        metavar="CHECKPOINT",
+        help="what CHECKPOINT, a prefix of P-tuning v2 only, was trained for",
+    )
 
 
 def _add_sampling_arguments(group: argparse._ArgumentGroup) -> None:
@@ -218,31 +224,41 @@ def load_filler(arguments: argparse.Namespace) -> Filler:
     """
     from glm_jax.cli.finetuned import finetuned_filler
     from glm_jax.convert.load import load_glm
+    from glm_jax.convert.open import check_complete
     from glm_jax.finetune.recorded import run_folder_of
+    from glm_jax.finetune.vocabulary import check_vocabulary
     from glm_jax.generate.fill import Filler
 
     checkpoint = arguments.checkpoint
     if not checkpoint.exists():
         raise UsageError(f"there is no checkpoint at {checkpoint}")
     run = run_folder_of(checkpoint)
-    tokenizer = find_tokenizer(arguments) or saved_tokenizer(checkpoint)
+    base = arguments.base
+    if base is None:
+        check_complete(checkpoint)
+    tokenizer = find_tokenizer(arguments) or saved_tokenizer(checkpoint, base)
     if run is not None and (filler := finetuned_filler(run, checkpoint, tokenizer)) is not None:
         return filler
-    model, params = load_glm(checkpoint, num_attention_heads=arguments.num_attention_heads)
+    heads = arguments.num_attention_heads
+    model, params = load_glm(checkpoint, num_attention_heads=heads, base=base)
+    check_vocabulary(tokenizer, model.config.vocab_size, str(checkpoint))
     return Filler(model, params, tokenizer)
 
 
-def saved_tokenizer(checkpoint: epath.Path) -> Tokenizer:
-    """The tokenizer that a checkpoint has in its folder.
+def saved_tokenizer(checkpoint: epath.Path, base: epath.Path | None = None) -> Tokenizer:
+    """The tokenizer that a checkpoint, or else its base, has in its folder.
 
     Raises:
-      UsageError: it has none.
+      UsageError: it has none, or one that can't be read.
     """
     from glm_jax.tokenizer import load_tokenizer
+    from glm_jax.tokenizer.load import NoTokenizerError
 
     try:
         return load_tokenizer(checkpoint)
-    except UsageError as error:
+    except NoTokenizerError as error:
+        if base is not None:
+            return saved_tokenizer(base)
         run = next((p for p in list(checkpoint.parents)[:3] if (p / "tokenizer").is_dir()), None)
         named = (
             "--tokenizer: a folder that has one, or a kind with its --tokenizer_files, such as "

@@ -61,7 +61,7 @@ parallelism).
   of a token by temperature, top-k, top-p and repeated n-grams, and a share of what a program does
   once in 32 steps.
 - The products of fewer than 8 texts are made with their rows repeated to 8: the compiler gives
-  products of one row to the vector units, and estimates 2.3 times the step of ChatGLM-6B for them.
+  products of one row to the vector units, and estimates 2.7 to 2.9 times as long for them.
 
 ```bash
 glm-jax compile --decode --model_file=configs/hardware/decode/chatglm_6b_int8-v5e-1x1.gin \\

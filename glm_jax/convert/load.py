@@ -143,15 +143,15 @@ def load_glm(
     num_attention_heads: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     ignore_extra: bool = False,
+    base: str | os.PathLike[str] | None = None,
 ) -> tuple[GLM, PyTree]:
     """`load` for what only the blank-filling network can do.
 
     Raises:
       UsageError: as `load`, or the checkpoint is of the relative variant.
     """
-    model, params = load(
-        path, num_attention_heads=num_attention_heads, mesh=mesh, ignore_extra=ignore_extra
-    )
+    options: dict[str, Any] = {"ignore_extra": ignore_extra, "base": base}
+    model, params = load(path, num_attention_heads=num_attention_heads, mesh=mesh, **options)
     return _check_glm(model, path), params
 
 

@@ -16,7 +16,11 @@ from glm_jax.convert.layouts.adapted import AdaptedSource
 from glm_jax.convert.layouts.chatglm import ChatGLMSource
 from glm_jax.convert.layouts.chatglm_config import MODEL_TYPE
 from glm_jax.convert.layouts.chatglm_names import is_chatglm
-from glm_jax.convert.layouts.chatglm_prefix import PrefixedSource, is_prefix_only
+from glm_jax.convert.layouts.chatglm_prefix import (
+    IS_PREFIX_ONLY,
+    PrefixedSource,
+    is_prefix_only,
+)
 from glm_jax.convert.layouts.huggingface import HuggingFaceSource
 from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE, GLM_MODEL_TYPE
 from glm_jax.convert.layouts.huggingface_files import SAFETENSORS_SUFFIX, HuggingFaceFiles
@@ -132,6 +136,16 @@ def _open_native(path: epath.Path) -> WeightSource:
     except BaseException:
         resources.close()
         raise
+
+
+def check_complete(path: str | os.PathLike[str]) -> None:
+    """Makes sure that a path holds a network, before anything else is looked for with it.
+
+    Raises:
+      UsageError: it holds a prefix of P-tuning v2 only.
+    """
+    if needs_base(path):
+        raise UsageError(f"{path} {IS_PREFIX_ONLY}")
 
 
 def needs_base(path: str | os.PathLike[str]) -> bool:

@@ -6,6 +6,7 @@ from glm_jax.errors import UsageError
 from glm_jax.finetune.config import TokenizerConfig
 from glm_jax.io.hub import checkpoint_path
 from glm_jax.tokenizer import Tokenizer, load_tokenizer
+from glm_jax.tokenizer.load import NoTokenizerError
 
 # The original pads the word embedding to a multiple of 128 for each of its model-parallel ranks.
 MAX_PADDING_ROWS = 8 * 128 + 1
@@ -15,7 +16,7 @@ def find_tokenizer(named: TokenizerConfig, checkpoint: str) -> Tokenizer:
     """The tokenizer that the configuration names, or that is with a checkpoint.
 
     Raises:
-      UsageError: there is none, or the checkpoint is a run folder with another one.
+      UsageError: there is none, it can't be read, or the checkpoint is a run folder with another.
     """
     if named.kind:
         tokenizer = load_tokenizer(
@@ -28,7 +29,7 @@ def find_tokenizer(named: TokenizerConfig, checkpoint: str) -> Tokenizer:
         return tokenizer
     try:
         return load_tokenizer(checkpoint)
-    except UsageError as error:
+    except NoTokenizerError as error:
         raise UsageError(
             f"{checkpoint} has no tokenizer with it; set tokenizer.kind and tokenizer.files"
         ) from error

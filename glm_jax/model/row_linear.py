@@ -37,8 +37,8 @@ def for_matrix_units(
 ) -> Float[Array, "R ..."]:
     """A product with the rows repeated to at least 8, which a TPU's matrix units compute.
 
-    The TPU compiler makes vector operations of the product of one row, and estimates 2.3 to 3.8
-    times the time of reading the kernel for them.
+    The TPU compiler makes vector operations of the product of one row, and estimates 3.8 times the
+    time of reading the kernel for them.
     """
     number = len(rows)
     if number >= _TPU_ROWS:

@@ -119,6 +119,10 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+class NoTokenizerError(UsageError):
+    """A folder has no tokenizer, not even a damaged one."""
+
+
 def load_tokenizer(
     kind: str | PathLike[str],
     *paths: str | PathLike[str],
@@ -275,7 +279,7 @@ def _load_from_folder(path: epath.Path) -> Tokenizer:
             return load_tokenizer(found.kind, folder, **found.options)
     if path.is_file():
         return _load_from_folder(path.parent)
-    raise UsageError(
+    raise NoTokenizerError(
         f"{os.fspath(path)!r} is neither a folder with a saved tokenizer "
         f"nor one of the tokenizer kinds {', '.join(KINDS)}"
     )

@@ -18,7 +18,11 @@ from glm_jax.convert.layouts.chatglm_names import (
     plain_name,
     to_thirds,
 )
-from glm_jax.convert.layouts.chatglm_prefix import PrefixTensors, is_prefix_only
+from glm_jax.convert.layouts.chatglm_prefix import (
+    IS_PREFIX_ONLY,
+    PrefixTensors,
+    is_prefix_only,
+)
 from glm_jax.convert.layouts.huggingface_config import CONFIG_FILE
 from glm_jax.convert.layouts.huggingface_files import HuggingFaceFiles
 from glm_jax.convert.layouts.state_dict import refuse_extra, shown
@@ -54,10 +58,7 @@ class ChatGLMSource:
         with contextlib.ExitStack() as stack:
             stack.callback(files.close)
             if is_prefix_only(files.tensors):
-                raise UsageError(
-                    f"{self.path} holds a prefix of P-tuning v2, and not the network that it was "
-                    "trained for: give that with --base (base= in Python)"
-                )
+                raise UsageError(f"{self.path} {IS_PREFIX_ONLY}")
             self._names, self.extra = _sort(files, ignore_extra=ignore_extra)
             repeated = [name for name in self._names if is_repeated(name)]
             self._prefix = PrefixTensors(files, _num_layers(self._names))

@@ -81,6 +81,12 @@ class PrefixTensors:
         return (*shape[:axis], shape[axis] // self._num_layers, *shape[axis + 1 :])
 
 
+IS_PREFIX_ONLY = (
+    "holds a prefix of P-tuning v2, and not the network that it was trained for: give that with "
+    "--base (base= in Python)"
+)
+
+
 def is_prefix_only(names: Mapping[str, object]) -> bool:
     """Whether files with these stored tensors hold a prefix and no network."""
     plain = [plain_name(name) or "" for name in names]
