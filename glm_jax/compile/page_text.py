@@ -45,7 +45,7 @@ of GLM-10B needs 16 bytes for each of its 9.89 billion parameters, with gradient
 state: 19.8 GB a chip on 8 chips of v5e and 39.6 GB on 4 of v6e, more than they have.
 
 ChatGLM-6B is tuned with its published recipes: 16 rows of 64 + 64 tokens a step, P-tuning v2 over
-int4 weights in 16 parts of a row, adapters over bfloat16 weights.
+int4 weights with a row per chip at a time, adapters over bfloat16 weights.
 """
 DECODING = """
 # Decoding
