@@ -155,9 +155,11 @@ def needs_base(path: str | os.PathLike[str]) -> bool:
       UsageError: it is a Hugging Face folder with files that are missing or damaged.
     """
     local = Path(path)
-    if not (local / CONFIG_FILE).is_file() and not (
-        local.is_file() and _is_huggingface_file(local)
-    ):
+    if local.is_file():
+        is_huggingface = _is_huggingface_file(local)
+    else:  # the folder of a run has a config.json as well
+        is_huggingface = (local / CONFIG_FILE).is_file() and not is_native(epath.Path(local))
+    if not is_huggingface:
         return False
     files = HuggingFaceFiles(local)
     files.close()
