@@ -99,7 +99,7 @@ class Scorer:
             rngs=None if dropout_key is None else {"dropout": dropout_key},
             attention_mask=attention_mask,
             prompts=self._prompts(params, rows),
-            **({"positions": positions} if at_targets else {}),
+            positions=positions if at_targets else None,
             method="hidden_states",
         )
         return hidden if positions is None or at_targets else take_positions(hidden, positions)
