@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,16 @@ def test_two_networks_of_different_dimensions_are_refused(parity, checkpoints):
     code, _, err, record = parity("original", "other", GIVEN)
     assert code == 2 and record is None and len(err.splitlines()) == 1
     assert "different dimensions: vocab_size is 40 and 48, num_layers is 3 and 2" in err
+
+
+def test_dropout_rates_are_not_compared(parity, checkpoints):
+    shutil.copytree(checkpoints / "huggingface", checkpoints / "no_dropout", dirs_exist_ok=True)
+    file = checkpoints / "no_dropout" / "config.json"
+    names = ("embedding_dropout_prob", "attention_dropout_prob", "output_dropout_prob")
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict.fromkeys(names, 0.0)))
+    code, _, err, record = parity("huggingface", "no_dropout")
+    assert code == 0, err
+    assert record is not None and "bit for bit" in record["verdict"]
 
 
 def test_given_inputs_are_run(parity, tmp_path):
