@@ -69,8 +69,8 @@ class Costs:
     Attributes:
       flops: of all matrix products outside kernels.
       cycles: the compiler's estimates by kind of instruction; collectives and kernels have none.
-      unestimated: bytes of results of instructions that take time without an estimate, such as
-        scatters and what runs on SparseCore, by name.
+      unestimated: bytes moved by instructions that take time without an estimate, such as scatters
+        and what runs on SparseCore, by name.
       collectives: every collective and how often it runs, on average.
       kernels: every Pallas kernel.
       unknown_loops: loops whose number of iterations is unknown; counted once.
@@ -128,7 +128,7 @@ class _Counter:
         computation = self._module.computations.get(name, ())
         arrays = _arrays_by_name(computation)
         for instruction in computation:
-            self._add_cycles(instruction, times)
+            self._add_cycles(instruction, times, computation)
             if kind := collective_kind(instruction):
                 is_async = in_background or instruction.opcode.endswith("-start")
                 self._add_collective(instruction, kind, times, is_async=is_async)
@@ -141,9 +141,7 @@ class _Counter:
             elif instruction.opcode == "call":
                 self.count(instruction.called("to_apply") or "", times)
             elif instruction.opcode == "conditional":
-                # Which branch is taken is not known, so each counts.
-                for branch in instruction.branches():
-                    self.count(branch, times)
+                self._add_slowest_branch(instruction, times)
             elif instruction.text("custom_call_target") == KERNEL_TARGET:
                 self._add_kernel(instruction, times)
             elif transfer := read_slice_transfer(instruction, self._num_slices):
@@ -154,6 +152,21 @@ class _Counter:
         if rounds is None:
             self.unknown_loops.append(instruction.name)
         self.count(instruction.called("body") or "", times * (1 if rounds is None else rounds))
+
+    def _add_slowest_branch(self, instruction: Instruction, times: int) -> None:
+        """Adds the branch of a conditional with most cycles: which one is taken is not known."""
+        counters = []
+        for branch in instruction.branches():
+            counter = _Counter(self._module, self._slice_of, self._loops)
+            counter.count(branch, times)
+            counters.append(counter)
+        slowest = max(counters, key=lambda counter: sum(counter.cycles.values()))
+        self.flops += slowest.flops
+        self.cycles += slowest.cycles
+        self.unestimated |= slowest.unestimated
+        self.collectives += slowest.collectives
+        self.kernels += slowest.kernels
+        self.unknown_loops += slowest.unknown_loops
 
     def _add_fused(self, instruction: Instruction, times: int) -> None:
         """Adds products and collectives inside a fusion, or inside an asynchronous call.
@@ -207,7 +220,7 @@ class _Counter:
             )
         )
 
-    def _add_cycles(self, instruction: Instruction, times: int) -> None:
+    def _add_cycles(self, instruction: Instruction, times: int, computation: Computation) -> None:
         cycles = instruction.number("estimated_cycles")
         fused: Computation = ()
         if instruction.opcode == "fusion":
@@ -215,13 +228,22 @@ class _Counter:
         if cycles is None or cycles == NO_ESTIMATE:
             moves = any(collective_kind(inner) for inner in fused)
             if instruction.opcode in TIMED and not moves:
-                self.unestimated[instruction.name] = times * instruction.bytes
+                self.unestimated[instruction.name] = times * _moved(instruction, computation, fused)
             return
         kind = instruction.opcode
         if fused:
             has_product = any(inner.opcode in PRODUCTS for inner in fused)
             kind = PRODUCT_FUSION if has_product else "other fusion"
         self.cycles[kind] += times * cycles
+
+
+def _moved(instruction: Instruction, computation: Computation, fused: Computation) -> float:
+    """Bytes of the result; of a scatter, which writes into its operand, those of the updates."""
+    around = fused or computation
+    last = next((one for one in fused if one.is_root), instruction)
+    if last.opcode != "scatter":
+        return instruction.bytes
+    return _arrays_by_name(around)[last.operands[-1]].bytes
 
 
 def _arrays_by_name(computation: Sequence[Instruction]) -> dict[str, Array]:

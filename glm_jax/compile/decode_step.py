@@ -14,17 +14,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from glm_jax.compile.costs import Loops
+from glm_jax.compile.predict import no_faster_than
 from glm_jax.compile.report import StepReport
 from glm_jax.compile.step import Work, compile_and_report
 from glm_jax.compile.topology import Topology
 from glm_jax.errors import UsageError
-from glm_jax.generate.decode import MAX_STEPS, DecodeState, RowSettings, run_rows
+from glm_jax.generate.decode import MAX_STEPS, DecodeState, RowSettings, jitted_run_rows, run_rows
 from glm_jax.generate.decode_config import DecodeSize
 from glm_jax.model import GLMConfig, decoding_network, decoding_params, network_of
 from glm_jax.model.flops import forward_flops_per_token
 from glm_jax.model.initial import initial_params
 from glm_jax.model.kv_cache import empty_cache
-from glm_jax.model.paged_attention import PAGE_SIZE, PAGES_AT_ONCE
+from glm_jax.model.paged_attention import CacheLayout, cache_layout
 from glm_jax.parallel.layout import parameter_specs
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
 from glm_jax.train.optimizer import parameter_count
@@ -69,24 +70,26 @@ def compile_decode_step(
     mesh = make_mesh(MeshConfig(data=1, tensor=chips), topology.devices)
     model = decoding_network(dataclasses.replace(network, attention="xla"))
     params = abstract_decoding_params(model.config, mesh)
-    cache, *inputs = _abstract_inputs(model.config, size, mesh)
+    layout = cache_layout("tpu", size.cache_length, network.num_attention_heads, chips)
+    cache, *inputs = _abstract_inputs(model.config, size, layout, mesh)
     with jax.set_mesh(mesh):
-        lowered = run_rows.lower(model, 1, params, cache, *inputs)
+        lowered = jitted_run_rows("tpu").lower(model, 1, params, cache, *inputs)
     # Parameters as the network has them: a byte of int4 holds two.
     parameters = parameter_count(abstract_decoding_params(_unquantized(model.config), mesh))
     work = DecodeWork(model.config, parameters, size.batch_size, size.cache_length, 1.0)
-    pages = size.cache_length // PAGE_SIZE
     loops = Loops(
         {
             f"jit({run_rows.__name__})/while": MAX_STEPS,
-            # Over groups of pages; the branch is that of the platform.
-            "attention/cond/branch_0_fun/while": pages // math.gcd(PAGES_AT_ONCE, pages),
+            # Over the slots; the branch is that of the platform.
+            "attention/cond/branch_0_fun/while": size.cache_length // cache[0].slots_at_once,
             "attention/scatter": size.batch_size,  # over the rows that write into it
         },
         MAX_STEPS,
     )
     report = compile_and_report(lowered, work, mesh, topology, name, compiler_options, loops)
-    return dataclasses.replace(report, read_bytes=_bytes_per_chip((params, cache)))
+    report = dataclasses.replace(report, read_bytes=_bytes_per_chip((params, cache)))
+    prediction = no_faster_than(report.prediction, report.reading_seconds)
+    return dataclasses.replace(report, prediction=prediction)
 
 
 def _bytes_per_chip(arrays: PyTree) -> int:
@@ -110,10 +113,8 @@ def abstract_decoding_params(config: GLMConfig, mesh: Mesh) -> PyTree:
     shapes = jax.eval_shape(lambda params: decoding_params(config, params), nn.unbox(boxed))
 
     def abstract(keys: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        dtype = jnp.dtype(config.compute_dtype) if floating else leaf.dtype
         spec = _decoding_spec(specs, [key.key for key in keys], leaf, mesh)
-        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=NamedSharding(mesh, spec))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
     return jax.tree_util.tree_map_with_path(abstract, shapes)
 
@@ -145,7 +146,9 @@ def _decoding_spec(
     return PartitionSpec(*axes)
 
 
-def _abstract_inputs(config: GLMConfig, size: DecodeSize, mesh: Mesh) -> tuple[Any, ...]:
+def _abstract_inputs(
+    config: GLMConfig, size: DecodeSize, layout: CacheLayout, mesh: Mesh
+) -> tuple[Any, ...]:
     """The arguments of `run_rows` after the parameters."""
     replicated = NamedSharding(mesh, PartitionSpec())
 
@@ -162,7 +165,7 @@ def _abstract_inputs(config: GLMConfig, size: DecodeSize, mesh: Mesh) -> tuple[A
     heads = NamedSharding(mesh, PartitionSpec(None, None, "tensor"))
     cache = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=heads),
-        jax.eval_shape(lambda: empty_cache(config, rows, slots)),
+        jax.eval_shape(lambda: empty_cache(config, rows, slots, layout)),
     )
     number = array(jnp.int32)
     return cache, state, number, array(jnp.int32, 1), number, number

@@ -88,6 +88,25 @@ def predict(costs: Costs, chip: TpuChip, model_flops: float, head_size: int) -> 
     )
 
 
+def no_faster_than(prediction: Prediction, seconds: float) -> Prediction:
+    """The prediction with bounds of at least that time.
+
+    The compiler reads some arrays ahead, while other operations run, and estimates nothing for it.
+    """
+
+    def bound(name: str) -> dict[str, float]:
+        found = getattr(prediction, f"{name}_seconds")
+        utilisation = getattr(prediction, f"{name}_utilisation")
+        slower = max(found, seconds)
+        return {
+            f"{name}_seconds": slower,
+            f"{name}_utilisation": utilisation * found / slower,
+        }
+
+    bounds = bound("overlapped") | bound("serial") | bound("serial_used")
+    return dataclasses.replace(prediction, **bounds)
+
+
 def what_limits(prediction: Prediction) -> str:
     """One sentence on where the time goes."""
     parts = {

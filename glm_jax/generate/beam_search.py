@@ -23,7 +23,6 @@ from glm_jax.generate.decode import DecodeState, apply_constraints, given_tokens
 from glm_jax.generate.decoder import network
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import Cache
-from glm_jax.model.paged_attention import PAGE_SIZE
 from glm_jax.parallel.layout import constrain, replicate
 
 
@@ -253,7 +252,7 @@ def _over_mesh(search: Search) -> Search:
 
 
 def _num_slots(cache: Cache) -> int:
-    return cache[0].key.shape[0] * PAGE_SIZE
+    return cache[0].num_slots
 
 
 def _of_texts(rows: DecodeState, num_beams: int) -> DecodeState:

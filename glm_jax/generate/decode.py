@@ -6,8 +6,8 @@ of its next blank. Rows are independent of each other, so texts may enter and le
 
 from __future__ import annotations
 
-from functools import partial
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,9 @@ from glm_jax.generate.sampling import choose, mask_early_ends, mask_repeats
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import Cache
-from glm_jax.model.paged_attention import PAGE_SIZE
+
+# With twice the memory for the windows of matrices that are read, the compiler estimates 7% less.
+_TPU_OPTIONS = {"xla_tpu_scoped_vmem_limit_kib": "32768"}
 
 # Maximum steps of one call: its results stay on the device until it ends.
 MAX_STEPS = 32
@@ -71,7 +73,6 @@ class Emitted(NamedTuple):
     top_log_probs: Float[Array, "S B A"]
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def run_rows(
     model: DecodingGLM,
     num_top: int,
@@ -88,7 +89,7 @@ def run_rows(
     Args:
       model, params: the network.
       num_top: A, the number of most probable tokens reported at every position.
-      cache: of the rows, with Part A read; it is donated.
+      cache: of the rows, with Part A read.
       rows: their state.
       blank_start: the token that starts every blank.
       ends: the tokens that end a blank.
@@ -124,11 +125,18 @@ def run_rows(
     return jax.lax.while_loop(should_continue, run_step, state)
 
 
+@functools.cache
+def jitted_run_rows(platform: str) -> Any:
+    """`run_rows` for devices of a platform; the cache is donated."""
+    options = _TPU_OPTIONS if platform == "tpu" else None
+    return jax.jit(run_rows, static_argnums=(0, 1), donate_argnums=3, compiler_options=options)
+
+
 def next_logits(
     model: DecodingGLM, params: PyTree, cache: Cache, rows: DecodeState
 ) -> tuple[Float[Array, "B V"], Cache]:
     """Runs the last token of every row that has work left."""
-    num_slots = cache[0].key.shape[0] * PAGE_SIZE
+    num_slots = cache[0].num_slots
     active = rows.current < rows.count
     slot = jnp.where(active, rows.length - 1, num_slots)  # beyond the end, nothing is written
     tokens, position_ids = last_tokens(rows)

@@ -22,7 +22,7 @@ from glm_jax.generate.prompt import Prompt
 from glm_jax.model import GLM, GLMConfig, decoding_network, decoding_params
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import Cache, empty_cache, put_prompt, put_prompts
-from glm_jax.model.paged_attention import PAGE_SIZE
+from glm_jax.model.paged_attention import PAGE_SIZE, CacheLayout, cache_layout
 from glm_jax.parallel.layout import BATCH_AXES, constrain
 
 MIN_CACHE_SIZE = 1024
@@ -51,8 +51,11 @@ class Decoder:
 
     def new_cache(self, num_rows: int, num_slots: int) -> Cache:
         """An empty cache of `num_rows` rows and `cache_size(num_slots)` slots."""
+        slots, heads = cache_size(num_slots), self.model.config.num_attention_heads
+        shards = 1 if self.mesh is None else self.mesh.shape["tensor"]
+        layout = cache_layout(self.platform, slots, heads, shards)
         with self.on_mesh():
-            return _new_cache(self.model, num_rows, cache_size(num_slots))
+            return _new_cache(self.model, num_rows, slots, layout)
 
     def read(self, cache: Cache, prompt: Prompt, rows: Bool[np.ndarray, "B"]) -> Cache:
         """Runs one text and puts it into the first slots of some rows of a cache.
@@ -63,6 +66,11 @@ class Decoder:
         tokens, numbers = self._tokens_to_run([prompt], 1)
         with self.on_mesh():
             return _read(self.model, self.params, cache, tokens, numbers, rows)
+
+    @property
+    def platform(self) -> str:
+        """Where the parameters are, such as "tpu"."""
+        return next(iter(jax.tree.leaves(self.params)[0].devices())).platform
 
     @property
     def num_shards(self) -> int:
@@ -170,9 +178,9 @@ def _decoding_params(config: GLMConfig, params: PyTree) -> PyTree:
     return decoding_params(config, params)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _new_cache(model: DecodingGLM, num_rows: int, num_slots: int) -> Cache:
-    return empty_cache(model.config, num_rows, num_slots)
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _new_cache(model: DecodingGLM, num_rows: int, num_slots: int, layout: CacheLayout) -> Cache:
+    return empty_cache(model.config, num_rows, num_slots, layout)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)

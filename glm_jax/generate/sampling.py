@@ -68,9 +68,11 @@ def mask_repeats(
         return repeats & (same | (distance >= ngram[:, None]))
 
     repeats = jax.lax.fori_loop(1, jnp.max(ngram), compare, repeats)
-    rows = jnp.arange(tokens.shape[0])[:, None]
-    forbidden = jnp.where(repeats, tokens, scores.shape[1])
-    return scores.at[rows, forbidden].set(FORBIDDEN, mode="drop")
+    # Along one axis: for two a TPU would bring the scores of every step into another layout.
+    first = jnp.arange(len(scores))[:, None] * scores.shape[1]
+    index = jnp.where(repeats, first + tokens, scores.size)
+    forbidden = jnp.zeros(scores.size, bool).at[index].set(True, mode="drop")
+    return jnp.where(forbidden.reshape(scores.shape), FORBIDDEN, scores)
 
 
 def mask_early_ends(
@@ -80,8 +82,8 @@ def mask_early_ends(
     min_length: Int[Array, "B"],
 ) -> Float[Array, "B V"]:
     """Forbids the tokens that end a blank while it is shorter than `min_length`."""
-    ended = scores.at[:, ends].set(FORBIDDEN, mode="drop")
-    return jnp.where((length < min_length)[:, None], ended, scores)
+    is_end = jnp.any(jnp.arange(scores.shape[1])[:, None] == ends, axis=1)
+    return jnp.where((length < min_length)[:, None] & is_end, FORBIDDEN, scores)
 
 
 def choose(

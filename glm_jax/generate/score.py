@@ -18,7 +18,6 @@ from glm_jax.generate.prompt import Prompt
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import Cache
-from glm_jax.model.paged_attention import PAGE_SIZE
 
 # Minimum padded length of Part B.
 MIN_PART_B_LENGTH = 16
@@ -148,7 +147,7 @@ def _run_part_b(
     targets: Int[Array, "B L"],
     start: Int[Array, "B"],
 ) -> tuple[Float[Array, "B L"], Cache]:
-    num_slots = cache[0].key.shape[0] * PAGE_SIZE
+    num_slots = cache[0].num_slots
     visible = memory_mask(start, tokens.shape[1], num_slots)
     inputs = (tokens, position_ids, cache, start, visible)
     hidden, cache = network(model, params, *inputs, method="extend")

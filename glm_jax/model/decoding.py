@@ -13,12 +13,13 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 from glm_jax.model.attention.choose import attention_function
 from glm_jax.model.dropout import Dropout
 from glm_jax.model.glm import GLM
-from glm_jax.model.kv_cache import Cache, KVCache, NewKVCache, PagedKVCache, pages_in_use
+from glm_jax.model.kv_cache import Cache, KVCache, NewKVCache, PagedKVCache, slots_in_use
 from glm_jax.model.paged_attention import LayerCache
 from glm_jax.model.quantized import quantized
 from glm_jax.model.quantized_product import column_blocks
 from glm_jax.model.row_linear import RowLinear, few_rows_product
 from glm_jax.model.self_attention import AttentionExtras
+from glm_jax.parallel.layout import constrain
 
 
 class DecodingGLM(GLM):
@@ -82,14 +83,16 @@ class DecodingGLM(GLM):
         batch = tokens.shape[0]
         start = jnp.broadcast_to(start, (batch,))
         visible = jnp.broadcast_to(attention_mask.astype(bool), (batch, *attention_mask.shape[1:]))
-        num_pages = pages_in_use(visible)
+        num_slots = slots_in_use(visible)
         hidden = self._embed(tokens, position_ids, None)
-        kv_caches = [PagedKVCache(layer, start, visible, num_pages) for layer in cache]
+        kv_caches = [PagedKVCache(layer, start, visible, num_slots) for layer in cache]
         return self._run_with_cache(hidden, kv_caches, self.extras(position_ids))
 
     def last_logits(self, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:
         """`logits` of one position of every example."""
-        return few_rows_product(hidden, self.embedding_table())
+        logits = few_rows_product(hidden, self.embedding_table())
+        # Every device chooses tokens for a part of the rows.
+        return constrain(logits, ("logits_batch", "replicated"))
 
     def _run_with_cache(
         self,
@@ -119,6 +122,20 @@ class DecodingGLM(GLM):
             is_last = layer == len(self.blocks) - 1
             hidden, _ = block(hidden, *inputs, positions if is_last else None)
         return hidden
+
+
+def in_compute_dtype(params: PyTree, dtype: str) -> PyTree:
+    """The parameters in the dtype that the network computes with, so that no step casts them.
+
+    LayerNorm computes in float32, so its parameters stay as they are. Integers do, too.
+    """
+
+    def cast(keys: tuple[Any, ...], leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+        in_float32 = any("layernorm" in key.key for key in keys)
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf.astype(dtype) if floating and not in_float32 else leaf
+
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 def by_layer(params: PyTree) -> PyTree:

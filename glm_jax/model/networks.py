@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from glm_jax.model.chatglm import ChatGLM, DecodingChatGLM
 from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.model.config import GLMConfig
-from glm_jax.model.decoding import DecodingGLM, by_layer
+from glm_jax.model.decoding import DecodingGLM, by_layer, in_compute_dtype
 from glm_jax.model.glm import GLM
 from glm_jax.model.layers import Linear, LinearKind
 from glm_jax.model.prefix import with_projected_prefix
@@ -45,4 +45,4 @@ def decoding_params(config: GLMConfig, params: PyTree) -> PyTree:
     """
     if isinstance(config, ChatGLMConfig):
         params = with_projected_prefix(config, params)
-    return by_layer(params)
+    return by_layer(in_compute_dtype(params, config.compute_dtype))

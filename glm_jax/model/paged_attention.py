@@ -1,4 +1,13 @@
-"""Attention over a key/value cache in pages of 64 slots, of which only those in use are read."""
+"""Attention over a key/value cache in pages, of which only what is in use is read.
+
+On CPUs a page has 64 slots, so that few are read that are not in use, and an axis of heads. On TPUs
+1,024 slots are read at a time, since every operation takes a time of its own however small it is;
+all are in one page, which the compiler updates in place; and a device stores the keys of all its
+heads of a position as one row, as a projection gives them: a head of 64 would be padded to 128 in
+memory. Scores are the products of these rows with one row for each head, the query inside the head
+and zero outside. That is more arithmetic, on matrix units which wait for the memory anyway, and
+needs no array in another layout.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +21,65 @@ from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.attention.xla import MASKED_SCORE
 
+# Slots of the smallest page. Caches and prompts have multiples of it.
 PAGE_SIZE = 64
-# Pages that accelerators read in a round of the loop, each of whose operations takes a time of its
-# own however small it is. CPUs read one, so that none is read that is not in use.
-PAGES_AT_ONCE = 16
+_MAX_SLOTS_AT_ONCE = 1024
 # Queries that fill a tile of a TPU's registers: the products of fewer are vector operations, which
 # the compiler estimates at 20 times as long.
 MIN_QUERIES = 8
 
 
-class LayerCache(NamedTuple):
-    """Keys and values of one layer: P pages, each of 64 slots for every example and head."""
+class CacheLayout(NamedTuple):
+    """How a cache stores keys and values.
 
-    key: Float[Array, "P B H 64 K"]
-    value: Float[Array, "P B H 64 K"]
+    Attributes:
+      page_size: slots of a page.
+      heads_of_row: heads of a slot that are stored as one row.
+    """
+
+    page_size: int = PAGE_SIZE
+    heads_of_row: int = 1
+
+
+def cache_layout(platform: str, num_slots: int, num_heads: int, num_shards: int) -> CacheLayout:
+    """The layout that a platform reads fastest.
+
+    Args:
+      platform: of the devices, such as "tpu".
+      num_slots: of an example, M, a multiple of the page size.
+      num_heads: of the network, H.
+      num_shards: devices that divide the heads among them.
+    """
+    if platform == "cpu":
+        return CacheLayout()
+    if platform == "tpu":
+        return CacheLayout(num_slots, num_heads // num_shards)
+    return CacheLayout(math.gcd(num_slots, _MAX_SLOTS_AT_ONCE))
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer: P pages, each of S slots for every example.
+
+    Heads are in G groups; a row of W numbers has those of H / G heads.
+    """
+
+    key: Float[Array, "P B G S W"]
+    value: Float[Array, "P B G S W"]
+
+    @property
+    def page_size(self) -> int:
+        """Slots of a page, S."""
+        return self.key.shape[3]
+
+    @property
+    def slots_at_once(self) -> int:
+        """Slots that attention reads at a time: of a page."""
+        return math.gcd(self.page_size, _MAX_SLOTS_AT_ONCE)
+
+    @property
+    def num_slots(self) -> int:
+        """Slots of an example, M."""
+        return len(self.key) * self.page_size
 
 
 class PrefixKeyValue(NamedTuple):
@@ -50,95 +104,149 @@ class PrefixKeyValue(NamedTuple):
         )
 
 
+def in_groups(array: Float[Array, "B H L K"], num_groups: int) -> Float[Array, "B G L W"]:
+    """Keys or values as a cache with that number of groups of heads stores them."""
+    batch, _, length, size = array.shape
+    split = array.reshape(batch, num_groups, -1, length, size)
+    return split.swapaxes(2, 3).reshape(batch, num_groups, length, -1)
+
+
+def by_head(array: Float[Array, "B G L W"], num_heads: int) -> Float[Array, "B H L K"]:
+    """The inverse of `in_groups`."""
+    batch, groups, length, _ = array.shape
+    split = array.reshape(batch, groups, length, num_heads // groups, -1)
+    return split.swapaxes(2, 3).reshape(batch, num_heads, length, -1)
+
+
 def attend_pages(
     query: Float[Array, "B L H K"],
     cache: LayerCache,
     visible: Bool[Array, "B 1 L M"],
-    num_pages: Int[Array, ""],
+    num_slots: Int[Array, ""],
     prefix: PrefixKeyValue | None = None,
 ) -> Float[Array, "B L H K"]:
-    """Attention over the first pages of a cache and over a prefix, as the platform does it best."""
-    return jax.lax.platform_dependent(
-        *(query, cache, visible, num_pages, prefix),
-        cpu=attend_groups_of_pages,
-        tpu=partial(attend_groups_of_pages, at_once=PAGES_AT_ONCE, min_queries=MIN_QUERIES),
-        default=partial(attend_groups_of_pages, at_once=PAGES_AT_ONCE),
-    )
+    """`attend_at_least` with as many rows of queries as the platform wants."""
+    inputs = (query, cache, visible, num_slots, prefix)
+    on_tpu, elsewhere = (partial(attend_at_least, number) for number in (MIN_QUERIES, 1))
+    return jax.lax.platform_dependent(*inputs, tpu=on_tpu, default=elsewhere)
 
 
-def attend_groups_of_pages(
+def attend_at_least(
+    min_queries: int,
     query: Float[Array, "B L H K"],
     cache: LayerCache,
     visible: Bool[Array, "B 1 L M"],
-    num_pages: Int[Array, ""],
+    num_slots: Int[Array, ""],
     prefix: PrefixKeyValue | None = None,
-    *,
-    at_once: int = 1,
-    min_queries: int = 1,
 ) -> Float[Array, "B L H K"]:
-    """Attention over the first pages of a cache, one group after another, and over a prefix.
+    """Attention over the first slots of a cache, some at a time, and over a prefix.
 
-    Scores and sums are float32, as in `attend`; the softmax is built up group by group (Milakov and
+    Scores and sums are float32, as in `attend`; the softmax is built up round by round (Milakov and
     Gimelshein, 2018, algorithm 3).
 
     Args:
+      min_queries: fewer rows of queries are repeated to so many.
       query: of the new positions.
-      cache, visible, num_pages: as in `PagedKVCache`.
+      cache, visible, num_slots: as in `PagedKVCache`.
       prefix: seen by every position.
-      at_once: pages of a group, or what the number of all pages has in common with that.
-      min_queries: fewer queries are repeated to so many.
     """
-    batch, length = query.shape[:2]
-    query = jnp.swapaxes(query, 1, 2) * query.shape[-1] ** -0.5  # [B, H, L, K]
-    if length < min_queries:
-        rows = jnp.arange(min_queries) % length
+    batch, length, heads, size = query.shape
+    # With many queries the products with zeros would take longer than another layout does.
+    groups = cache.key.shape[2] if length < MIN_QUERIES else heads
+    rows = _rows((query * size**-0.5).reshape(batch, length, groups, -1), heads // groups)
+    number = rows.shape[2]
+    if length > 1:
+        visible = jnp.tile(visible, (1, 1, number // length, 1))
+    if number < min_queries:
+        index = jnp.arange(min_queries) % number
         # Behind the barrier the compiler does not see that rows are equal.
-        query, visible = jax.lax.optimization_barrier((query[:, :, rows], visible[:, :, rows]))
-    shape = query.shape[:3]
-    lowest = jnp.full((*shape, 1), jnp.finfo(jnp.float32).min)
-    sums = (lowest, jnp.zeros((*shape, 1)), jnp.zeros(query.shape))
+        rows = jax.lax.optimization_barrier(rows[:, :, index])
+        visible = visible if length == 1 else visible[:, :, index]
+    sums = None
     if prefix is not None:
-        size = (batch, *prefix.key.shape[1:])
-        key, value = (
-            jnp.swapaxes(jnp.broadcast_to(array, size), 1, 2).astype(cache.key.dtype)[None]
-            for array in prefix
-        )  # [1, B, H, M, K]
-        sums = _add_keys(sums, query, key, value, jnp.ones((1, 1, 1, prefix.length), bool))
-    count = math.gcd(at_once, len(cache.key))
-    slots = count * PAGE_SIZE
+        shape = (batch, *prefix.key.shape[1:])
+        arrays = (jnp.swapaxes(jnp.broadcast_to(array, shape), 1, 2) for array in prefix)
+        key, value = (in_groups(array.astype(cache.key.dtype), groups) for array in arrays)
+        sums = _add_keys(sums, rows, key, value, jnp.ones((1, 1, 1, prefix.length), bool))
 
-    def add_group(group: Int[Array, ""], sums: tuple) -> tuple:
-        key, value = (jax.lax.dynamic_slice_in_dim(pages, group * count, count) for pages in cache)
-        seen = jax.lax.dynamic_slice_in_dim(visible, group * slots, slots, axis=3)
-        return _add_keys(sums, query, key, value, seen)
+    slots = cache.slots_at_once
 
-    _, total, context = jax.lax.fori_loop(0, -(-num_pages // count), add_group, sums)
-    if length < min_queries:
-        total, context = jax.lax.optimization_barrier((total, context))
-        total, context = total[:, :, :length], context[:, :, :length]
-    return jnp.swapaxes(context / total, 1, 2).astype(cache.value.dtype)
+    def add_slots(number: Int[Array, ""] | int, sums: tuple | None) -> tuple:
+        first = number * slots
+        key, value = (_slots(pages, first, slots) for pages in cache)
+        seen = jax.lax.dynamic_slice_in_dim(visible, first, slots, axis=3)
+        if groups != key.shape[1]:
+            key, value = by_head(key, heads), by_head(value, heads)
+        return _add_keys(sums, rows, key, value, seen)
+
+    if slots == cache.num_slots:
+        sums = add_slots(0, sums)
+    else:
+        if sums is None:
+            number_of_rows = (*rows.shape[:3], 1)
+            lowest = jnp.full(number_of_rows, jnp.finfo(jnp.float32).min)
+            sums = (lowest, jnp.zeros(number_of_rows), jnp.zeros(rows.shape))
+        sums = jax.lax.fori_loop(0, -(-num_slots // slots), add_slots, sums)
+    _, total, context = sums
+    context = context / total
+    if number < min_queries:
+        context = jax.lax.optimization_barrier(context)[:, :, :number]
+    return _own_heads(context, length).reshape(query.shape).astype(cache.value.dtype)
+
+
+def _slots(
+    pages: Float[Array, "P B G S W"], first: Int[Array, ""] | int, number: int
+) -> Float[Array, "B G M W"]:
+    """Some slots of one page."""
+    page_size = pages.shape[3]
+    start = (first // page_size, 0, 0, first % page_size, 0)
+    sizes = (1, *pages.shape[1:3], number, pages.shape[4])
+    return jax.lax.dynamic_slice(pages, start, sizes)[0]
+
+
+def _heads_of_numbers(num_heads: int, width: int) -> Bool[Array, "heads 1 W"]:
+    """Which numbers of a row belong to each of its heads."""
+    return jnp.arange(num_heads)[:, None, None] == jnp.arange(width) // (width // num_heads)
+
+
+def _rows(query: Float[Array, "B L G W"], num_heads: int) -> Float[Array, "B G R W"]:
+    """A row for each head of a group and query, zero outside the head; R is the heads times L."""
+    batch, length, groups, width = query.shape
+    own = _heads_of_numbers(num_heads, width)
+    rows = jnp.where(own, jnp.swapaxes(query, 1, 2)[:, :, None], 0)  # [B, G, heads, L, W]
+    return rows.reshape(batch, groups, num_heads * length, width)
+
+
+def _own_heads(context: Float[Array, "B G R W"], length: int) -> Float[Array, "B L G W"]:
+    """What each query has found in its own heads, from rows as `_rows` orders them."""
+    batch, groups, rows, width = context.shape
+    split = context.reshape(batch, groups, rows // length, length, width)
+    own = _heads_of_numbers(rows // length, width)
+    return jnp.swapaxes(jnp.sum(jnp.where(own, split, 0), axis=2), 1, 2)
 
 
 def _add_keys(
-    sums: tuple,
-    query: Float[Array, "B H L K"],
-    key: Float[Array, "P B H M K"],
-    value: Float[Array, "P B H M K"],
-    visible: Bool[Array, "#B 1 #L P*M"],
+    sums: tuple | None,
+    rows: Float[Array, "B G R W"],
+    key: Float[Array, "B G M W"],
+    value: Float[Array, "B G M W"],
+    visible: Bool[Array, "#B 1 #R M"],
 ) -> tuple:
-    """The running maximum, total and context of a softmax, with more keys, in pages of M."""
-    maximum, total, context = sums
-    scores = jnp.einsum("bhlk,pbhmk->bhlpm", query, key, preferred_element_type=jnp.float32)
-    pages = scores.shape[3:]
-    scores = jnp.where(visible, scores.reshape(*scores.shape[:3], -1), MASKED_SCORE)
-    new_maximum = jnp.maximum(maximum, jnp.max(scores, axis=-1, keepdims=True))
-    weights = jnp.exp(scores - new_maximum)
-    fading = jnp.exp(maximum - new_maximum)
-    added = jnp.einsum(
-        "bhlpm,pbhmk->bhlk",
-        weights.astype(value.dtype).reshape(*weights.shape[:3], *pages),
+    """The maximum, total and context of a softmax so far, with the keys of M more slots."""
+    scores = jnp.einsum("bgrw,bgmw->bgrm", rows, key, preferred_element_type=jnp.float32)
+    scores = jnp.where(visible, scores, MASKED_SCORE)
+    maximum = jnp.max(scores, axis=-1, keepdims=True)
+    if sums is not None:
+        maximum = jnp.maximum(sums[0], maximum)
+    weights = jnp.exp(scores - maximum)
+    context = jnp.einsum(
+        "bgrm,bgmw->bgrw",
+        weights.astype(value.dtype),
         value,
         preferred_element_type=jnp.float32,
     )
-    total = total * fading + jnp.sum(weights, axis=-1, keepdims=True)
-    return new_maximum, total, context * fading + added
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    if sums is not None:
+        fading = jnp.exp(sums[0] - maximum)
+        total, context = sums[1] * fading + total, sums[2] * fading + context
+    return maximum, total, context

@@ -43,9 +43,12 @@ def for_matrix_units(
     number = len(rows)
     if number >= _TPU_ROWS:
         return product(rows, kernel)
-    # Behind the barrier the compiler does not see that rows are equal.
-    repeated = jax.lax.optimization_barrier(rows[jnp.arange(_TPU_ROWS) % number])
-    return jax.lax.optimization_barrier(product(repeated, kernel))[:number]
+    # Behind the barrier the compiler does not see which rows are zero.
+    chosen = jax.lax.optimization_barrier(jnp.eye(_TPU_ROWS, number, dtype=bool))
+    padded = jnp.sum(jnp.where(chosen[..., None], rows, 0), axis=1)
+    products = product(padded, kernel)
+    own = chosen.reshape(*chosen.shape, *(1,) * (products.ndim - 1))
+    return jnp.sum(jnp.where(own, products[:, None], 0), axis=0)
 
 
 def _vectors_product(

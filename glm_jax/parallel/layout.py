@@ -76,7 +76,13 @@ class LayoutConfig:
     def table(self) -> Mapping[str, tuple[str, ...]]:
         """Mesh axes by logical axis, of data and of parameters; others are replicated."""
         stored = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {"batch": BATCH_AXES, "length": LENGTH_AXES, **stored}
+        others = {
+            "batch": BATCH_AXES,
+            "length": LENGTH_AXES,
+            "vocab_out": (TENSOR,),
+            "logits_batch": (*BATCH_AXES, TENSOR),
+        }
+        return {**others, **stored}
 
 
 DEFAULT_LAYOUT = LayoutConfig()

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import jax
 import pytest
 
 from glm_jax.cli.main import main
+from glm_jax.compile.decode_step import abstract_decoding_params, compile_decode_step
+from glm_jax.compile.predict import no_faster_than
+from glm_jax.compile.report import read_report
+from glm_jax.compile.topology import open_topology
 from glm_jax.configure import PACKAGE, read_decoding
 from glm_jax.errors import UsageError
 from glm_jax.generate.decode_config import DecodeSize
 from glm_jax.model import ChatGLMConfig, GLMConfig
+from glm_jax.parallel.mesh import MeshConfig, make_mesh
+
+PAGE_REPORTS = Path(__file__).parents[2] / "docs" / "tpu" / "decode"
 
 CHATGLM = "configs/chatglm/chatglm_6b.gin"
 
@@ -42,3 +52,40 @@ def test_flags_that_do_not_go_together(flags, sentence, capsys):
     assert main(["compile", "--topology=v5e:1x1", *flags]) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
+
+
+def test_parameters_for_decoding_are_in_the_compute_dtype():
+    config = GLMConfig(
+        vocab_size=32, num_layers=2, hidden_size=16, num_attention_heads=2, max_sequence_length=8,
+        compute_dtype="bfloat16",
+    )  # fmt: skip
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+    params = abstract_decoding_params(config, mesh)
+    paths, _ = jax.tree_util.tree_flatten_with_path(params)
+    dtypes = {"/".join(key.key for key in path): leaf.dtype for path, leaf in paths}
+    norms = {name for name in dtypes if "layernorm" in name}
+    assert len(norms) == 2 * (2 * 2 + 1)
+    assert {str(dtypes[name]) for name in norms} == {"float32"}
+    assert {str(dtype) for name, dtype in dtypes.items() if name not in norms} == {"bfloat16"}
+
+
+def test_no_step_is_faster_than_what_it_reads():
+    report = read_report(next(PAGE_REPORTS.glob("glm_2b-v5e-1x1.json")))
+    bound = 2 * report.prediction.serial_used_seconds
+    slower = no_faster_than(report.prediction, bound)
+    assert slower.overlapped_seconds == slower.serial_used_seconds == bound
+    assert slower.serial_utilisation == pytest.approx(report.prediction.serial_utilisation / 2)
+    assert no_faster_than(report.prediction, 0.0) == report.prediction
+
+
+def test_a_step_copies_no_cache_and_is_close_to_what_it_reads():
+    pytest.importorskip("libtpu")
+    config = GLMConfig(
+        vocab_size=1024, num_layers=2, hidden_size=2048, num_attention_heads=32,
+        max_sequence_length=1024, compute_dtype="bfloat16",
+    )  # fmt: skip
+    size = DecodeSize(batch_size=8, cache_length=1024)
+    report = compile_decode_step(config, size, open_topology("v5e:1x1"), "step", {})
+    cache = 2 * 2 * 8 * 1024 * 2048 * 2
+    assert report.memory.temporaries < 0.1 * cache
+    assert report.prediction.serial_used_seconds < 2 * report.reading_seconds

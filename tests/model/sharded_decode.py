@@ -1,9 +1,13 @@
-"""Run by test_kv_cache.py in a process with eight virtual CPU devices; prints JSON."""
+"""Run by test_kv_cache.py in a process with eight virtual CPU devices; prints JSON.
+
+Of a cache with a head in a row, and of one with two.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,7 +17,7 @@ from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM, by_layer
 from glm_jax.model.kv_cache import empty_cache
-from glm_jax.model.paged_attention import PAGE_SIZE
+from glm_jax.model.paged_attention import CacheLayout, in_groups
 from glm_jax.parallel.batches import batch_sharding
 from glm_jax.parallel.layout import parameter_shardings
 from glm_jax.parallel.mesh import MeshConfig, make_mesh
@@ -31,8 +35,8 @@ def extend(params, cache, tokens, position_ids, start):
     return DecodingGLM(CONFIG).apply({"params": params}, *inputs, method="extend")
 
 
-def make_cache():
-    return empty_cache(CONFIG, BATCH, SLOTS)
+def make_cache(layout):
+    return empty_cache(CONFIG, BATCH, SLOTS, layout)
 
 
 def main() -> None:
@@ -42,31 +46,37 @@ def main() -> None:
     start = draw.integers(0, SLOTS - LENGTH, BATCH)
     boxed = MODEL.init(jax.random.key(0), tokens, position_ids, start)["params"]
     alone = jax.device_get(nn.unbox(boxed))
-    expected = jax.jit(extend)(by_layer(alone), make_cache(), tokens, position_ids, start)
+    inputs = (tokens, position_ids, start)
+    hidden, cache = jax.jit(extend)(by_layer(alone), make_cache(CacheLayout()), *inputs)
 
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     params = jax.device_put(alone, parameter_shardings(boxed, mesh))
     with jax.set_mesh(mesh):
-        inputs = jax.device_put((tokens, position_ids, start), batch_sharding(mesh))
-        cache = jax.jit(make_cache)()
+        inputs = jax.device_put(inputs, batch_sharding(mesh))
         params = jax.jit(by_layer)(params)
-        program = jax.jit(extend, donate_argnums=1).lower(params, cache, *inputs).compile()
-        result = program(params, cache, *inputs)
-    text = program.as_text() or ""
+        found = []
+        for heads_of_row in (1, 2):
+            groups = CONFIG.num_attention_heads // heads_of_row
+            stored = jax.tree.map(lambda pages, groups=groups: in_groups(pages[0], groups), cache)
+            layout = CacheLayout(SLOTS, heads_of_row)
+            found.append(compare(params, layout, inputs, (hidden, stored)))
+    print(json.dumps(found))
+
+
+def compare(params: Any, layout: CacheLayout, inputs: Any, expected: Any) -> dict[str, Any]:
+    """What the sharded program finds, and how it moves the cache."""
+    cache = jax.jit(make_cache, static_argnums=0)(layout)
+    program = jax.jit(extend, donate_argnums=1).lower(params, cache, *inputs).compile()
+    result = program(params, cache, *inputs)
     pairs = zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True)
-    print(
-        json.dumps(
-            {
-                "difference": max(float(np.abs(np.asarray(a) - b).max()) for a, b in pairs),
-                "cache_part": result[1][0].key.addressable_shards[0].data.shape,
-                # Only the cache has pages of slots as the fourth of five axes: an operation that
-                # moves data between devices and has them would move it.
-                "moved": re.findall(
-                    rf"\S*\[\d+,\d+,\d+,{PAGE_SIZE},\d+\]\S* (?:all-\w+|collective-\w+)", text
-                ),
-            }
-        )
-    )
+    # Only the cache has slots as the fourth of five axes: an operation that moves data between
+    # devices and has them would move it.
+    moves = rf"\S*\[\d+,\d+,\d+,{SLOTS},\d+\]\S* (?:all-\w+|collective-\w+)"
+    return {
+        "difference": max(float(np.abs(np.asarray(a) - b).max()) for a, b in pairs),
+        "cache_part": result[1][0].key.addressable_shards[0].data.shape,
+        "moved": re.findall(moves, program.as_text() or ""),
+    }
 
 
 if __name__ == "__main__":

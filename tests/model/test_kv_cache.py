@@ -12,19 +12,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm_jax.model import GLM, GLMConfig
 from glm_jax.model.attention.mask import memory_mask, prefix_mask
 from glm_jax.model.decoding import DecodingGLM, by_layer
-from glm_jax.model.kv_cache import empty_cache, put_prompt, put_prompts
+from glm_jax.model.kv_cache import empty_cache, put_prompt, put_prompts, slots_in_use
 from glm_jax.model.paged_attention import (
     PAGE_SIZE,
+    CacheLayout,
     LayerCache,
     PrefixKeyValue,
-    attend_groups_of_pages,
+    attend_at_least,
     attend_pages,
+    cache_layout,
 )
 
 CONFIG = GLMConfig(
@@ -262,30 +265,78 @@ def test_the_layers_apart_are_the_same_network():
 
 def test_the_cache_is_spread_over_devices_and_stays_where_it_is(run_program):
     found = json.loads(run_program(Path(__file__).with_name("sharded_decode.py")))
-    assert found["difference"] < TOLERANCE
-    assert found["cache_part"] == [1, 2, 2, 64, 8]  # examples over four, heads over two
-    assert found["moved"] == []
+    # Examples over four devices, heads over two.
+    for layout, part in zip(found, ([1, 2, 2, 64, 8], [1, 2, 1, 64, 16]), strict=True):
+        assert layout["difference"] < TOLERANCE
+        assert layout["cache_part"] == part
+        assert layout["moved"] == []
+
+
+def stored(pages: jnp.ndarray, layout: CacheLayout) -> jnp.ndarray:
+    """Pages of 64 slots [P, B, H, 64, K] in another layout."""
+    batch, size = pages.shape[1], pages.shape[-1]
+    by_slot = pages.transpose(1, 0, 3, 2, 4)  # [B, P, 64, H, K]
+    split = by_slot.reshape(
+        batch,
+        -1,
+        layout.page_size,
+        pages.shape[2] // layout.heads_of_row,
+        layout.heads_of_row * size,
+    )
+    return split.transpose(1, 0, 3, 2, 4)
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 6), st.booleans())
-def test_groups_of_pages_and_repeated_queries_change_nothing(seed, length, num_pages, with_prefix):
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    length=st.sampled_from([1, 2, 3, 8, 9]),
+    num_pages=st.integers(1, 6),
+    with_prefix=st.booleans(),
+)
+def test_the_layout_of_a_cache_changes_nothing(seed, length, num_pages, with_prefix):
     draw = np.random.default_rng(seed)
-    shape = (6, BATCH, 2, PAGE_SIZE, 8)
-    cache = LayerCache(*(jnp.asarray(draw.normal(size=shape), jnp.float32) for _ in range(2)))
-    query = jnp.asarray(3 * draw.normal(size=(BATCH, length, 2, 8)), jnp.float32)
+    shape = (6, BATCH, 6, PAGE_SIZE, 8)
+    arrays = [jnp.asarray(draw.normal(size=shape), jnp.float32) for _ in range(2)]
+    query = jnp.asarray(3 * draw.normal(size=(BATCH, length, 6, 8)), jnp.float32)
     # Every query sees some slots of the pages in use, and none of the others.
     visible = draw.random((BATCH, 1, length, 6 * PAGE_SIZE)) < 0.3
     visible[..., 0] = True
     visible[..., num_pages * PAGE_SIZE :] = False
     prefix = None
     if with_prefix:
-        arrays = (jnp.asarray(draw.normal(size=(1, 5, 2, 8)), jnp.float32) for _ in range(2))
-        prefix = PrefixKeyValue(*arrays)
-    inputs = (query, cache, jnp.asarray(visible), jnp.asarray(num_pages), prefix)
-    expected = attend_groups_of_pages(*inputs)
-    np.testing.assert_allclose(attend_pages(*inputs), expected, atol=TOLERANCE)
-    for at_once in (2, 3, 16):
-        found = attend_groups_of_pages(*inputs, at_once=at_once, min_queries=8)
+        values = (jnp.asarray(draw.normal(size=(1, 5, 6, 8)), jnp.float32) for _ in range(2))
+        prefix = PrefixKeyValue(*values)
+    inputs = (jnp.asarray(visible), slots_in_use(jnp.asarray(visible)), prefix)
+    expected = attend_pages(query, LayerCache(*arrays), *inputs)
+    for layout in (CacheLayout(), CacheLayout(128, 2), CacheLayout(192, 3), CacheLayout(384, 6)):
+        cache = LayerCache(*(stored(array, layout) for array in arrays))
+        found = attend_at_least(8, query, cache, *inputs)
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+def test_tpus_have_one_page_with_rows_of_all_heads_of_a_device():
+    found = [cache_layout("tpu", 4096, 32, shards) for shards in (1, 4)]
+    assert found == [CacheLayout(4096, 32), CacheLayout(4096, 8)]
+    assert cache_layout("cuda", 2048, 32, 4) == CacheLayout(1024, 1)
+    assert cache_layout("cpu", 4096, 32, 4) == CacheLayout(64, 1)
+
+
+@pytest.mark.parametrize("layout", [CacheLayout(), CacheLayout(128, 1), CacheLayout(256, 2)])
+def test_texts_read_and_continued_in_every_layout(layout):
+    tokens, position_ids = some_inputs(6)
+    prompt, slots, padded = 5, 4 * SLOTS, 3 * SLOTS
+    expected = whole(MODEL, some_params(), tokens, position_ids, np.full(BATCH, prompt))
+    padding = [(0, 0), (0, padded - LENGTH)]
+    inputs = np.pad(tokens, padding), np.pad(position_ids, [(0, 0), *padding])
+    _, texts = read(*inputs, np.full(BATCH, prompt))
+    cache = put_prompts(empty_cache(CONFIG, BATCH, slots, layout), texts, jnp.arange(BATCH))
+    for layer, text in zip(cache, texts, strict=True):
+        pages = jnp.pad(text.key, [(0, 1), *[(0, 0)] * 4])
+        np.testing.assert_array_equal(layer.key, stored(pages, layout))
+    for first, last in ((prompt, prompt + 1), (prompt + 1, prompt + 3), (prompt + 3, LENGTH)):
+        start = np.full(BATCH, first)
+        pieces = tokens[:, first:last], position_ids[..., first:last]
+        mask = memory_mask(start, last - first, slots)
+        logits, cache = extend(*pieces, cache, start, mask)
+        np.testing.assert_allclose(logits, expected[:, first:last], atol=TOLERANCE, rtol=0)
