@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +154,7 @@ def attend_at_least(
     # With many queries the products with zeros would take longer than another layout does.
     groups = cache.key.shape[2] if length < MIN_QUERIES else heads
     rows = _rows((query * size**-0.5).reshape(batch, length, groups, -1), heads // groups)
-    number = rows.shape[2]
+    number, slots = rows.shape[2], cache.slots_at_once
     if length > 1:
         visible = jnp.tile(visible, (1, 1, number // length, 1))
     if number < min_queries:
@@ -162,14 +162,6 @@ def attend_at_least(
         # Behind the barrier the compiler does not see that rows are equal.
         rows = jax.lax.optimization_barrier(rows[:, :, index])
         visible = visible if length == 1 else visible[:, :, index]
-    sums = None
-    if prefix is not None:
-        shape = (batch, *prefix.key.shape[1:])
-        arrays = (jnp.swapaxes(jnp.broadcast_to(array, shape), 1, 2) for array in prefix)
-        key, value = (in_groups(array.astype(cache.key.dtype), groups) for array in arrays)
-        sums = _add_keys(sums, rows, key, value, jnp.ones((1, 1, 1, prefix.length), bool))
-
-    slots = cache.slots_at_once
 
     def add_slots(number: Int[Array, ""] | int, sums: tuple | None) -> tuple:
         first = number * slots
@@ -179,13 +171,11 @@ def attend_at_least(
             key, value = by_head(key, heads), by_head(value, heads)
         return _add_keys(sums, rows, key, value, seen)
 
+    sums = None if prefix is None else _prefix_sums(rows, prefix, cache.key.dtype)
     if slots == cache.num_slots:
         sums = add_slots(0, sums)
     else:
-        if sums is None:
-            number_of_rows = (*rows.shape[:3], 1)
-            lowest = jnp.full(number_of_rows, jnp.finfo(jnp.float32).min)
-            sums = (lowest, jnp.zeros(number_of_rows), jnp.zeros(rows.shape))
+        sums = sums or _sums_of_nothing(rows)
         sums = jax.lax.fori_loop(0, -(-num_slots // slots), add_slots, sums)
     _, total, context = sums
     context = context / total
@@ -223,6 +213,21 @@ def _own_heads(context: Float[Array, "B G R W"], length: int) -> Float[Array, "B
     split = context.reshape(batch, groups, rows // length, length, width)
     own = _heads_of_numbers(rows // length, width)
     return jnp.swapaxes(jnp.sum(jnp.where(own, split, 0), axis=2), 1, 2)
+
+
+def _prefix_sums(rows: Float[Array, "B G R W"], prefix: PrefixKeyValue, dtype: Any) -> tuple:
+    """The sums of `_add_keys` with the keys of a prefix."""
+    batch, groups = rows.shape[:2]
+    shape = (batch, *prefix.key.shape[1:])
+    arrays = (jnp.swapaxes(jnp.broadcast_to(array, shape), 1, 2).astype(dtype) for array in prefix)
+    key, value = (in_groups(array, groups) for array in arrays)
+    return _add_keys(None, rows, key, value, jnp.ones((1, 1, 1, prefix.length), bool))
+
+
+def _sums_of_nothing(rows: Float[Array, "B G R W"]) -> tuple:
+    """The sums of `_add_keys` before the first keys."""
+    shape = (*rows.shape[:3], 1)
+    return jnp.full(shape, jnp.finfo(jnp.float32).min), jnp.zeros(shape), jnp.zeros(rows.shape)
 
 
 def _add_keys(
