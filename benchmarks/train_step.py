@@ -44,6 +44,9 @@ def main() -> None:
     # Both libraries take as many threads as there are cores to run on.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     os.environ["JAX_PLATFORMS"] = "cpu"
+    from glm_jax.environment import keep_memory_between_steps
+
+    keep_memory_between_steps()  # as the commands do; PyTorch's allocations profit as well
 
     shape = (arguments.batch_size, arguments.length)
     programs: dict[str, Step] = {

@@ -201,6 +201,16 @@ def without_xla_flags() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def memory_is_returned() -> Iterator[None]:
+    """Leaves the workers' memory to the C library: they run training commands, and others too."""
+    from glm_jax import environment
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "keep_memory_between_steps", lambda: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def process_environment() -> Callable[[int], dict[str, str]]:
     """The environment of a process of our code on some number of virtual CPU devices."""

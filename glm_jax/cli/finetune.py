@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 
+from glm_jax import environment
 from glm_jax.cli import pretrain
 
 HELP = "finetune a GLM on a task: SuperGLUE, GLUE, CLUE, summaries, questions, or your own"
@@ -35,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         from glm_jax.finetune.run import finetune, finetune_task
         from glm_jax.seq2seq.prepare import prepare_seq2seq
 
+        environment.keep_memory_between_steps()
         console = Console(quiet=jax.process_index() != 0)
 
         def say(line: str) -> None:

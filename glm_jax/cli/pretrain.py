@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 
+from glm_jax import environment
 from glm_jax.errors import UsageError
 
 HELP = "pretrain a GLM from a token store, or resume a run"
@@ -61,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         from glm_jax.train.pretrain import pretrain
 
+        environment.keep_memory_between_steps()
         first = jax.process_index() == 0
         console = Console(quiet=not first)
         outcome = pretrain(config, console, window or None)
