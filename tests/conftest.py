@@ -30,8 +30,8 @@ MAX_GIGABYTES = 3.0
 # When a process is taken for hanging. Far more than any takes: the machine may be busy.
 HANG_SECONDS = 900
 
-# Tracing makes many objects that stay: searching them for garbage at Python's own rate is a fifth of
-# the time of tests that trace. The processes that tests start do the same (sitecustomize.py).
+# Tracing makes many objects that stay: searching them for garbage at Python's own rate is a fifth
+# of the time of tests that trace. Processes that tests start do the same (sitecustomize.py).
 FEW_COLLECTIONS = (100_000, 50, 50)
 gc.set_threshold(*FEW_COLLECTIONS)
 

@@ -99,14 +99,14 @@ class RowMaker:
     ) -> dict[str, tf.Tensor]:
         """A batch in the form of contract C1 from what was chosen."""
         text, length, objective, single_span = chosen
-        make = _batch_graph(
-            self.blanks,
-            tuple(self.special.items()),
-            self.sentence_end.tobytes(),
-            self.sequence_length,
-            self.seed,
-        )
-        made = make(text, length, example, objective, single_span)
+        if tf.inside_function():
+            made = self._graph()(text, length, example, objective, single_span)
+        else:  # for a few rows, for which building a graph would take longer
+            made = make_batch(
+                text, length, example, objective, single_span,
+                config=self.blanks, special=self.special, sentence_end=self.sentence_end,
+                sequence_length=self.sequence_length, seed=self.seed,
+            )  # fmt: skip
         if self.mixed_in is not None:
             stream, index_in_stream = assigned
             made = add_rows(
@@ -121,6 +121,15 @@ class RowMaker:
             name: tf.ensure_shape(made[name], [None, *shape])
             for name, (shape, _) in batch_form(self.sequence_length).items()
         }
+
+    def _graph(self) -> Callable[..., dict[str, tf.Tensor]]:
+        return _batch_graph(
+            self.blanks,
+            tuple(self.special.items()),
+            self.sentence_end.tobytes(),
+            self.sequence_length,
+            self.seed,
+        )
 
 
 @lru_cache(maxsize=16)
