@@ -30,6 +30,11 @@ MAX_GIGABYTES = 3.0
 # When a process is taken for hanging. Far more than any takes: the machine may be busy.
 HANG_SECONDS = 900
 
+# Tracing makes many objects that stay: searching them for garbage at Python's own rate is a fifth
+# of the time of tests that trace. Processes that tests start do the same (sitecustomize.py).
+FEW_COLLECTIONS = (100_000, 50, 50)
+gc.set_threshold(*FEW_COLLECTIONS)
+
 # The suite starts many small runs of the same program; compiling it once is most of their time.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
@@ -216,9 +221,11 @@ def process_environment() -> Callable[[int], dict[str, str]]:
     """The environment of a process of our code on some number of virtual CPU devices."""
 
     def environment(devices: int = 1) -> dict[str, str]:
-        path = [str(ROOT), str(ROOT / "tests" / "without_torch"), os.environ.get("PYTHONPATH", "")]
+        started = str(ROOT / "tests" / "started_processes")
+        path = [str(ROOT), started, os.environ.get("PYTHONPATH", "")]
         return os.environ | {
             "JAX_PLATFORMS": "cpu",
+            "PYTHONDONTWRITEBYTECODE": "",  # else each compiles the package's sources again
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
             + os.environ.get("XLA_FLAGS", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -23,6 +24,12 @@ def abstract_params(model: GLM, mesh: Mesh) -> PyTree:
 def initial_params(model: GLM, key: Array) -> PyTree:
     """Initial parameters; they depend neither on the size of the batch nor on the attention."""
     model = model.clone(config=dataclasses.replace(model.config, attention="xla"))
+    return _traced_params(model, key)
+
+
+# A run asks for the parameters' shapes, then for their values: JAX keeps what it has traced.
+@partial(jax.jit, static_argnums=0, inline=True)
+def _traced_params(model: GLM, key: Array) -> PyTree:
     tokens = jnp.zeros((1, 1), jnp.int32)
     positions = jnp.zeros((1, 2, 1), jnp.int32)
     return model.init(key, tokens, positions, jnp.zeros((1,), jnp.int32))["params"]

@@ -5,10 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from glm_jax.cli.main import main
 from glm_jax.train.metrics import read_metrics
 
-SAVED, STEPS = 3, 6
+SAVED, STEPS = 3, 6  # all that `finished_tiny_run` has
 RELATIVE = 1e-5  # float32 sums in another order
 
 # Processes, devices of each, and the mesh over them all.
@@ -29,16 +28,15 @@ def steps(run_folder) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def begun(run_command, write_tiny_run, tmp_path_factory):
+def begun(run_command, write_tiny_run, finished_tiny_run, tmp_path_factory):
     """The gin file, a run of one device to its end, and one on fsdp=8 that ended half-way."""
     folder = tmp_path_factory.mktemp("restore")
     gin_file = write_tiny_run(folder)
-    assert main(arguments(gin_file, folder / "whole", STEPS, [])) == 0
     half = run_command(
         arguments(gin_file, folder / "half", SAVED, ["mesh.data=1", "mesh.fsdp=8"]), devices=8
     )
     assert half.returncode == 0, half.stderr
-    return gin_file, folder / "whole", folder / "half"
+    return gin_file, finished_tiny_run, folder / "half"
 
 
 @pytest.mark.parametrize(

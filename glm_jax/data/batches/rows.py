@@ -1,7 +1,8 @@
 """Example index -> row of a batch: its text or a second stream's row, then its blanks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -98,11 +99,14 @@ class RowMaker:
     ) -> dict[str, tf.Tensor]:
         """A batch in the form of contract C1 from what was chosen."""
         text, length, objective, single_span = chosen
-        made = make_batch(
-            text, length, example, objective, single_span,
-            config=self.blanks, special=self.special, sentence_end=self.sentence_end,
-            sequence_length=self.sequence_length, seed=self.seed,
-        )  # fmt: skip
+        if tf.inside_function():
+            made = self._graph()(text, length, example, objective, single_span)
+        else:  # for a few rows, for which building a graph would take longer
+            made = make_batch(
+                text, length, example, objective, single_span,
+                config=self.blanks, special=self.special, sentence_end=self.sentence_end,
+                sequence_length=self.sequence_length, seed=self.seed,
+            )  # fmt: skip
         if self.mixed_in is not None:
             stream, index_in_stream = assigned
             made = add_rows(
@@ -117,6 +121,41 @@ class RowMaker:
             name: tf.ensure_shape(made[name], [None, *shape])
             for name, (shape, _) in batch_form(self.sequence_length).items()
         }
+
+    def _graph(self) -> Callable[..., dict[str, tf.Tensor]]:
+        return _batch_graph(
+            self.blanks,
+            tuple(self.special.items()),
+            self.sentence_end.tobytes(),
+            self.sequence_length,
+            self.seed,
+        )
+
+
+@lru_cache(maxsize=16)
+def _batch_graph(
+    blanks: BlankConfig,
+    special: tuple[tuple[str, int], ...],
+    sentence_end: bytes,
+    sequence_length: int,
+    seed: int,
+) -> Callable[..., dict[str, tf.Tensor]]:
+    """`make_batch` with some settings; its graph is built once for all datasets of one shape.
+
+    Building it takes over a second, and a run reads training and validation examples.
+    """
+    settings = {
+        "config": blanks,
+        "special": dict(special),
+        "sentence_end": np.frombuffer(sentence_end, bool),
+        "sequence_length": sequence_length,
+        "seed": seed,
+    }
+
+    def make(*texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        return make_batch(*texts, **settings)
+
+    return tf.function(make, autograph=False)
 
 
 def add_rows(
