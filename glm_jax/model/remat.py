@@ -1,6 +1,7 @@
 """What is saved of a block for its backward pass, and what is recomputed.
 
-Gathered parameters are never saved: the backward pass gathers them again.
+Where a policy doesn't say otherwise, gathered parameters are not saved: the backward pass gathers
+them again.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ PRODUCTS = (
     MLP_UP,
 )
 
+_AND_GATHERED = "_gathered"
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-REMAT_POLICIES = ("none", "minimal", "offload", "full")
+REMAT_POLICIES = ("none", "minimal", "minimal_gathered", "offload", "full", "full_gathered")
 
 
 def remat_policy(name: str) -> Callable[..., Any] | None:
@@ -42,8 +45,13 @@ def remat_policy(name: str) -> Callable[..., Any] | None:
     "none" saves all but what was gathered from other devices; "minimal" saves the results of the
     products that the backward pass needs, and of flash attention (other kinds are recomputed);
     "offload" saves these in the host's memory; "full" saves only a block's input.
+    "minimal_gathered" and "full_gathered" also save what was gathered from other devices, so that
+    it isn't transferred again: the parameters of all layers, in the compute dtype.
     """
     policies = jax.checkpoint_policies
+    if name.endswith(_AND_GATHERED):
+        kept = remat_policy(name.removesuffix(_AND_GATHERED))
+        return policies.save_from_both_policies(kept, _only_gathered)
     if name == "none":
         return _all_but_gathered if active_axes(MESH_AXES) else None
     if name == "minimal":
@@ -75,3 +83,7 @@ def rematerialize(
 
 def _all_but_gathered(primitive: Any, *_operands: Any, **_parameters: Any) -> bool:
     return primitive.name != "all_gather"
+
+
+def _only_gathered(primitive: Any, *_operands: Any, **_parameters: Any) -> bool:
+    return primitive.name == "all_gather"
