@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from glm_jax.compile.any_step import compile_any_step
 from glm_jax.compile.decode_step import compile_decode_step
+from glm_jax.compile.fusions import in_words
 from glm_jax.compile.hardware import HardwareConfig, hardware_configs
 from glm_jax.compile.page_text import DECODING, FINETUNING, HEADER, OPERATIONS
 from glm_jax.compile.program import DoesNotFitError
@@ -147,9 +148,22 @@ def operations(reports: Path) -> str:
             titles = ("operation", "result", *FUSION_COLUMNS)
             lines += [f"\n## {name}\n", _row(titles), _row("---" for _ in titles)]
             for fusion in report.fusions:
-                operation = f"**{fusion.operation}**" if fusion.is_product else fusion.operation
+                words = in_words(fusion.operation)
+                operation = f"**{words}**" if fusion.is_product else words
                 lines.append(_row((operation, fusion.result, *fusion_cells(report, fusion))))
+            lines.append(f"\n{_traffic(report)}")
     return OPERATIONS + "\n".join(lines) + "\n" if lines else ""
+
+
+def _traffic(report: StepReport) -> str:
+    """One sentence on what the listed operations of a program read and write."""
+    passed = sum(fusion.read_bytes + fusion.written_bytes for fusion in report.fusions)
+    least = sum(fusion.least_bytes for fusion in report.fusions)
+    cycles = sum(fusion.cycles for fusion in report.fusions) / sum(report.cycles.values())
+    return (
+        f"These are {cycles:.0%} of the estimated cycles. In a step they read and write "
+        f"{passed / 1e9:.0f} GB, {passed / least:.2f} times the least possible."
+    )
 
 
 def cells(config: HardwareConfig, part: Part, path: Path) -> list[str]:

@@ -75,8 +75,16 @@ OPERATIONS = """
 # What the operations read and write
 
 The operations of a step with most estimated cycles, those of all layers together; products are in
-bold, with what the compiler fused into them. Reads and writes are sizes of the operands and results
-of one call. *Memory's share* is the part of the estimated time that these take at the memory's
-bandwidth: near 100% nothing but less traffic helps, and a product far below it can't become faster
-by reading less. `glm-jax compile` prints this table for every program.
+bold, with what the compiler fused into them. What the backward pass computes again is *recomputed*.
+
+- **ms** is the time of all calls of a step; reads and writes are the operands and results of one.
+- **Least** is what one call must read and write. A product reads the two matrices that it
+  multiplies and writes its result. Any other operation could be part of a product next to it and
+  read and write nothing, except for arguments and results of the program, such as the optimizer's
+  state.
+- **Memory's share** is the part of the estimated time that its reads and writes take at the
+  memory's bandwidth. Near 100%, nothing but less traffic helps; a product far below can't become
+  faster by reading less. It is over 100% where arrays stay in the chip's own memory (VMEM).
+
+`glm-jax compile` prints this table for every program.
 """

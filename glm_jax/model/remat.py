@@ -1,7 +1,7 @@
 """What is saved of a block for its backward pass, and what is recomputed.
 
-Where a policy doesn't say otherwise, gathered parameters are not saved: the backward pass gathers
-them again.
+Gathered parameters are not saved, unless a policy `keeps_gathered`: the backward pass gathers them
+again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PRODUCTS = (
     MLP_UP,
 )
 
-_AND_GATHERED = "_gathered"
+_GATHERED = "_gathered"
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -45,13 +45,11 @@ def remat_policy(name: str) -> Callable[..., Any] | None:
     "none" saves all but what was gathered from other devices; "minimal" saves the results of the
     products that the backward pass needs, and of flash attention (other kinds are recomputed);
     "offload" saves these in the host's memory; "full" saves only a block's input.
-    "minimal_gathered" and "full_gathered" also save what was gathered from other devices, so that
-    it isn't transferred again: the parameters of all layers, in the compute dtype.
+    "minimal_gathered" and "full_gathered" are these with gathered parameters kept, see
+    `keeps_gathered`.
     """
     policies = jax.checkpoint_policies
-    if name.endswith(_AND_GATHERED):
-        kept = remat_policy(name.removesuffix(_AND_GATHERED))
-        return policies.save_from_both_policies(kept, _only_gathered)
+    name = name.removesuffix(_GATHERED)
     if name == "none":
         return _all_but_gathered if active_axes(MESH_AXES) else None
     if name == "minimal":
@@ -64,6 +62,14 @@ def remat_policy(name: str) -> Callable[..., Any] | None:
             offload_dst="pinned_host",
         )
     return policies.nothing_saveable
+
+
+def keeps_gathered(name: str) -> bool:
+    """Whether the backward pass uses the parameters that the forward pass gathered.
+
+    They are in the compute dtype, those of all layers at a time; nothing is transferred twice.
+    """
+    return name.endswith(_GATHERED)
 
 
 def rematerialize(
@@ -83,7 +89,3 @@ def rematerialize(
 
 def _all_but_gathered(primitive: Any, *_operands: Any, **_parameters: Any) -> bool:
     return primitive.name != "all_gather"
-
-
-def _only_gathered(primitive: Any, *_operands: Any, **_parameters: Any) -> bool:
-    return primitive.name == "all_gather"
