@@ -14,8 +14,8 @@ _WRAPPERS = re.compile(
     r"jit\([\w.<>]*\)/|shard_map/|while/body/|closed_call/|checkpoint/|rematted_computation/"
     r"|layers\.step/|layers\.run_block/|\w+\._run_\w+/|\w+\.hidden_states/|(?<=blocks)_\d+"
 )
-_BACKWARD = re.compile(r"transpose\(jvp\([\w.]*\)\)/?")
-_FORWARD = re.compile(r"jvp\([\w.]*\)/?")
+_BACKWARD = re.compile(r"transpose\(jvp\(([^()]*)\)\)/?")
+_FORWARD = re.compile(r"jvp\(([^()]*)\)/?")
 _RECOMPUTED = "rematted_computation/"
 # Operations that a reader knows by other names.
 _WORDS = {
@@ -94,10 +94,15 @@ def operation_of(instruction: Instruction) -> str:
     """Its name without what transformations and layers add, with the pass that it is part of."""
     name = instruction.text("op_name") or instruction.opcode
     is_backward = _BACKWARD.search(name) is not None
-    path = _WRAPPERS.sub("", _FORWARD.sub("", _BACKWARD.sub("", name)))
+    path = _WRAPPERS.sub("", _FORWARD.sub(_einsum, _BACKWARD.sub(_einsum, name)))
     if is_backward and _RECOMPUTED in name:
         return f"recomputed: {path}"
     return f"backward: {path}" if is_backward else path
+
+
+def _einsum(differentiated: re.Match[str]) -> str:
+    """The einsum that is differentiated; the method of a module says nothing."""
+    return f"{differentiated[1]}/" if "->" in differentiated[1] else ""
 
 
 def in_words(operation: str) -> str:

@@ -85,6 +85,10 @@ def test_the_memory_of_an_operation_has_a_share_of_its_time():
             "closed_call/checkpoint/rematted_computation/layers/mlp/up/up.product/dot_general",
             "recomputed: layers/mlp/up/up.product/dot_general",
         ),
+        (
+            "jit(train_step)/shard_map/transpose(jvp(...d,vd->...v))/dot_general",
+            "backward: ...d,vd->...v/dot_general",
+        ),
         ("jit(run_rows)/while/body/blocks_3/mlp/down/dot_general", "blocks/mlp/down/dot_general"),
         ("", "fusion"),
     ],
