@@ -7,7 +7,14 @@ import re
 from collections.abc import Iterator
 
 from glm_jax.compile.costs import NO_ESTIMATE, PRODUCTS, Loops
-from glm_jax.compile.hlo import Array, Computation, Instruction, Module, trip_count
+from glm_jax.compile.hlo import (
+    Array,
+    Computation,
+    Instruction,
+    Module,
+    read_arrays,
+    trip_count,
+)
 
 # What transformations and loops add to the names of operations, and numbers of unscanned layers.
 _WRAPPERS = re.compile(
@@ -53,6 +60,24 @@ class Fusion:
     read_bytes: float
     written_bytes: float
     least_bytes: float = 0.0
+
+    @property
+    def main_result(self) -> Array:
+        """The largest array of the result."""
+        return max(read_arrays(self.result), key=lambda array: array.bytes)
+
+    def in_words(self, rows: int, length: int) -> str:
+        """What it is: "backward: MLP up, product, for the weights".
+
+        Args:
+          rows: positions of a step on one chip.
+          length: of a sequence; an array with an axis of one or the other is no weight's gradient.
+        """
+        words = in_words(self.operation)
+        if not (self.is_product and words.startswith("backward")):
+            return words
+        is_weight = not {rows, length}.intersection(self.main_result.dimensions)
+        return f"{words}, for the {'weights' if is_weight else 'input'}"
 
     def memory_share(self, bytes_per_cycle: float) -> float:
         """The part of the estimated time in which its bytes pass at the memory's bandwidth."""
@@ -112,6 +137,7 @@ def in_words(operation: str) -> str:
     modules = [name.replace("_", " ") for name in modules if "." not in name]
     where = " ".join(name for name in modules if name not in ("layers", "blocks"))
     where = where.replace("mlp", "MLP").replace("layernorm", "LayerNorm")
+    where = where.replace("query key value", "query, key and value")
     what = _WORDS.get(last, re.sub(r"\.\d+$", "", last).replace("_", " "))
     return f"{passing}{separator}{f'{where}, ' if where else ''}{what}"
 

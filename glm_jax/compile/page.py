@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from glm_jax.compile.any_step import compile_any_step
 from glm_jax.compile.decode_step import compile_decode_step
-from glm_jax.compile.fusions import in_words
 from glm_jax.compile.hardware import HardwareConfig, hardware_configs
 from glm_jax.compile.page_text import DECODING, FINETUNING, HEADER, OPERATIONS
 from glm_jax.compile.program import DoesNotFitError
@@ -148,9 +147,11 @@ def operations(reports: Path) -> str:
             titles = ("operation", "result", *FUSION_COLUMNS)
             lines += [f"\n## {name}\n", _row(titles), _row("---" for _ in titles)]
             for fusion in report.fusions:
-                words = in_words(fusion.operation)
+                rows = round(report.batch_per_chip * report.sequence_length)
+                words = fusion.in_words(rows, report.sequence_length)
                 operation = f"**{words}**" if fusion.is_product else words
-                lines.append(_row((operation, fusion.result, *fusion_cells(report, fusion))))
+                result = f"{fusion.main_result.dtype}{list(fusion.main_result.dimensions)}"
+                lines.append(_row((operation, result, *fusion_cells(report, fusion))))
             lines.append(f"\n{_traffic(report)}")
     return OPERATIONS + "\n".join(lines) + "\n" if lines else ""
 

@@ -48,7 +48,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
         ("layers/mlp/up/up.product/dot_general", "MLP up, product"),
         (
             "backward: layers/attention/query_key_value/reduce_sum",
-            "backward: attention query key value, sum",
+            "backward: attention query, key and value, sum",
         ),
         ("recomputed: ...d,vd->...v/dot_general", "recomputed: logits, product"),
         (
@@ -60,6 +60,16 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 )
 def test_operations_have_names_in_words(operation, words):
     assert in_words(operation) == words
+
+
+def test_gradients_for_weights_and_inputs_have_different_names():
+    def words(result: str, operation: str = "backward: layers/mlp/up/dot_general") -> str:
+        return Fusion(operation, result, True, 1, 1, 1, 1).in_words(rows=1024, length=128)
+
+    assert words("bf16[256,512]") == "backward: MLP up, product, for the weights"
+    assert words("(f32[256], bf16[8,128,256])") == "backward: MLP up, product, for the input"
+    assert words("bf16[1024,256]") == "backward: MLP up, product, for the input"
+    assert words("bf16[8,128,512]", "layers/mlp/up/dot_general") == "MLP up, product"
 
 
 def test_the_memory_of_an_operation_has_a_share_of_its_time():
