@@ -25,6 +25,8 @@ KINDS = (
 _DIMENSIONS = re.compile(r'"emitter":"(\d)D')
 _COLORS = re.compile(r"colors:([1-9]\d*)")
 _ONE_WAY = "UniDirection"
+# It names no algorithm where it spreads a collective over fusions, whose steps go around a ring.
+_SPREAD = "async_collective_fusion_config"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,7 @@ def read_collective(
     num_slices = len({slice_of[device] for device in group})
     ici, dcn = wire_bytes(kind, full_bytes, len(group), num_slices)
     return Collective(
-        kind, full_bytes, len(group), ici, dcn, _links(instruction.attributes), is_async
+        kind, full_bytes, len(group), ici, dcn, links_in_use(instruction.attributes), is_async
     )
 
 
@@ -185,11 +187,18 @@ def _full_bytes(instruction: Instruction, kind: str) -> float:
     return sum(sizes)
 
 
-def _links(attributes: str) -> int | None:
+def links_in_use(attributes: str) -> int | None:
+    """How many of a chip's links a collective keeps busy, None if the compiler doesn't say.
+
+    Args:
+      attributes: of the collective, or of the fusion that it is in.
+    """
     colors = _COLORS.search(attributes)
     dimensions = _DIMENSIONS.search(attributes)
     if colors:
         return int(colors[1]) * (1 if _ONE_WAY in attributes else 2)
+    if dimensions is None and _SPREAD in attributes:
+        return 2
     return 2 * int(dimensions[1]) if dimensions else None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from glm_jax.compile.collectives import (
     Collective,
     collective_kind,
+    links_in_use,
     read_collective,
     read_slice_transfer,
 )
@@ -21,6 +22,8 @@ PRODUCTS = ("dot", "convolution")
 KERNEL_TARGET = "tpu_custom_call"
 # The compiler writes the largest number where it has no estimate.
 NO_ESTIMATE = 2**63 - 1
+# `flag_end` of a collective that is spread over fusions, in the first of them.
+STARTS = "-1"
 # What takes time though the compiler may give it no estimate; the rest is free, or moves in the
 # background.
 TIMED = ("fusion", "reshape", "copy", "sort", "gather", "scatter")
@@ -115,7 +118,6 @@ class _Counter:
         self._loops = loops
         self._slice_of = slice_of
         self._num_slices = len(set(slice_of))
-        self._fused_channels: set[int] = set()
         self.flops = 0.0
         self.cycles: collections.Counter[str] = collections.Counter()
         self.unestimated: dict[str, float] = {}
@@ -172,7 +174,7 @@ class _Counter:
         """Adds products and collectives inside a fusion, or inside an asynchronous call.
 
         A collective that is spread over several fusions, to overlap with their computation, occurs
-        in each of them with the same channel and is counted once.
+        in each of them and is counted in the one that starts it.
         """
         name = instruction.called("calls") or ""
         if instruction.opcode == "async-start":
@@ -183,31 +185,33 @@ class _Counter:
         arrays = _arrays_by_name(computation)
         for inner in computation:
             kind = collective_kind(inner)
-            spread = "async_collective_fusion_config" in inner.attributes
+            spread = inner.text("flag_end")
             if inner.opcode in PRODUCTS:
                 self.flops += times * product_flops(inner, arrays)
             elif inner.opcode == "fusion":
                 self._add_fused(inner, times)
-            elif kind and self._is_new(inner):
+            elif kind and spread in (None, STARTS):
                 # A fusion with a smaller result keeps only the chip's part of the sum.
-                if kind == "all-reduce" and not spread and instruction.bytes < inner.bytes:
+                if kind == "all-reduce" and spread is None and instruction.bytes < inner.bytes:
                     kind = "reduce-scatter"
-                self._add_collective(inner, kind, times, is_async=spread)
+                self._add_collective(
+                    inner, kind, times, is_async=spread is not None, of=instruction
+                )
         return None
 
-    def _is_new(self, instruction: Instruction) -> bool:
-        """Whether a fused collective's channel is met for the first time."""
-        text = instruction.attributes.partition("channel_id=")[2].partition(",")[0]
-        if not text.isdigit():
-            return True
-        is_new = int(text) not in self._fused_channels
-        self._fused_channels.add(int(text))
-        return is_new
-
     def _add_collective(
-        self, instruction: Instruction, kind: str, times: int, *, is_async: bool
+        self,
+        instruction: Instruction,
+        kind: str,
+        times: int,
+        *,
+        is_async: bool,
+        of: Instruction | None = None,
     ) -> None:
+        """Adds a collective; `of` is the fusion that it is in, which may name its algorithm."""
         collective = read_collective(instruction, kind, self._slice_of, is_async=is_async)
+        if collective.ici_links is None and of is not None:
+            collective = dataclasses.replace(collective, ici_links=links_in_use(of.attributes))
         self.collectives.append((collective, times))
 
     def _add_kernel(self, instruction: Instruction, times: int) -> None:

@@ -147,9 +147,24 @@ def operations(reports: Path) -> str:
             titles = ("operation", "result", *FUSION_COLUMNS)
             lines += [f"\n## {name}\n", _row(titles), _row("---" for _ in titles)]
             for fusion in report.fusions:
-                operation = f"**{fusion.operation}**" if fusion.is_product else fusion.operation
-                lines.append(_row((operation, fusion.result, *fusion_cells(report, fusion))))
+                rows = round(report.batch_per_chip * report.sequence_length)
+                words = fusion.in_words(rows, report.sequence_length)
+                operation = f"**{words}**" if fusion.is_product else words
+                result = f"{fusion.main_result.dtype}{list(fusion.main_result.dimensions)}"
+                lines.append(_row((operation, result, *fusion_cells(report, fusion))))
+            lines.append(f"\n{_traffic(report)}")
     return OPERATIONS + "\n".join(lines) + "\n" if lines else ""
+
+
+def _traffic(report: StepReport) -> str:
+    """One sentence on what the listed operations of a program read and write."""
+    passed = sum(fusion.read_bytes + fusion.written_bytes for fusion in report.fusions)
+    least = sum(fusion.least_bytes for fusion in report.fusions)
+    cycles = sum(fusion.cycles for fusion in report.fusions) / sum(report.cycles.values())
+    return (
+        f"These are {cycles:.0%} of the estimated cycles. In a step they read and write "
+        f"{passed / 1e9:.0f} GB, {passed / least:.2f} times the least possible."
+    )
 
 
 def cells(config: HardwareConfig, part: Part, path: Path) -> list[str]:

@@ -12,15 +12,18 @@ compiled on two cores, partly shared with other work.
 
 - **Memory** is the peak per chip (arguments and temporaries in brackets) and the compiler's limit
   for a program.
-- **Remat** says what the backward pass keeps, and *no loop* that the program has all layers one
+- **Remat** says what the backward pass keeps (*gathered*: the parameters that the forward pass
+  gathered, which are not transferred again), and *no loop* that the program has all layers one
   after another (`model.scan_layers = False`). Pretraining rows without *no loop* were compiled
   before dropout and LayerNorm became cheaper: their steps are slower than today's.
 - **Step** and **utilisation** are three bounds. The first hides everything behind the longest of
   computing, the links within a slice (ICI) and the network between slices (DCN). The second hides
   nothing. The third hides nothing either, and counts only the links that the compiler's algorithm
   for each collective keeps busy: a ring around one dimension of the torus uses two of a chip's four
-  or six. Utilisation is the model's own operations (nothing that remat repeats) as a share of the
-  chip's bfloat16 peak.
+  or six. Parameters are gathered over all their mesh axes at once, which the compiler does on the
+  links of all dimensions on v4, v5p and a full pod of v6e, and of one at a time elsewhere.
+  Utilisation is the model's own operations (nothing that remat repeats) as a share of the chip's
+  bfloat16 peak.
 - Computing is the sum of the compiler's estimated cycles, times the rounds of each loop, at the
   chip's clock. Attention kernels count with the operations that they declare, at the part of the
   peak that their heads can fill. What the compiler has no estimate for (gathers and scatters) is
@@ -75,8 +78,17 @@ OPERATIONS = """
 # What the operations read and write
 
 The operations of a step with most estimated cycles, those of all layers together; products are in
-bold, with what the compiler fused into them. Reads and writes are sizes of the operands and results
-of one call. *Memory's share* is the part of the estimated time that these take at the memory's
-bandwidth: near 100% nothing but less traffic helps, and a product far below it can't become faster
-by reading less. `glm-jax compile` prints this table for every program.
+bold, with what the compiler fused into them. What the backward pass computes again is *recomputed*.
+
+- **Result** is its largest array, **ms** the time of all calls of a step; reads and writes are the
+  operands and results of one.
+- **Least** is what one call must read and write. A product reads the two matrices that it
+  multiplies and writes its result. Any other operation could be part of a product next to it and
+  read and write nothing, except for arguments and results of the program, such as the optimizer's
+  state.
+- **Memory's share** is the part of the estimated time that its reads and writes take at the
+  memory's bandwidth. Near 100%, nothing but less traffic helps; a product far below can't become
+  faster by reading less. It is over 100% where arrays stay in the chip's own memory (VMEM).
+
+`glm-jax compile` prints this table for every program.
 """

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.table import Table
 
 from glm_jax.compile.chips import CHIPS
-from glm_jax.compile.fusions import Fusion
+from glm_jax.compile.fusions import Fusion, in_words
 from glm_jax.compile.report import StepReport
 
 GIBIBYTE = 2**30
@@ -127,17 +127,18 @@ def details(report: StepReport) -> list[Table]:
     return [table for table in tables if table.row_count]
 
 
-FUSION_COLUMNS = ("calls", "million cycles", "reads, MiB", "writes, MiB", "memory's share")
+FUSION_COLUMNS = ("calls", "ms", "reads, MiB", "writes, MiB", "least, MiB", "memory's share")
 
 
 def fusion_cells(report: StepReport, fusion: Fusion) -> tuple[str, ...]:
-    """What FUSION_COLUMNS name, of one call but for the cycles of all."""
+    """What FUSION_COLUMNS name, of one call but for the time of all."""
     chip = CHIPS[report.topology.partition(":")[0]]
     return (
         f"{fusion.calls:.3g}",
-        f"{fusion.cycles / 1e6:.2f}",
+        f"{1e3 * fusion.cycles / chip.clock:.3g}",
         f"{fusion.read_bytes / fusion.calls / 2**20:.1f}",
         f"{fusion.written_bytes / fusion.calls / 2**20:.1f}",
+        f"{fusion.least_bytes / fusion.calls / 2**20:.1f}",
         f"{fusion.memory_share(chip.hbm_bandwidth / chip.clock):.0%}",
     )
 
@@ -146,7 +147,7 @@ def _fusions(report: StepReport) -> Table:
     table = _table("largest operations", *FUSION_COLUMNS)
     for fusion in report.fusions:
         product = " (product)" if fusion.is_product else ""
-        table.add_row(f"{fusion.operation}{product}", *fusion_cells(report, fusion))
+        table.add_row(f"{in_words(fusion.operation)}{product}", *fusion_cells(report, fusion))
     return table
 
 

@@ -12,8 +12,10 @@ from typing import Any
 from glm_jax.compile.chips import CHIPS, TpuChip
 from glm_jax.errors import UsageError
 
-# A slice of v4 or v5p is a torus if every side is a multiple of this many chips.
+# A side of a slice closes to a ring if its chips are a multiple of a cube of v4 or v5p, or the full
+# side of a pod of v5e or v6e ("2D torus" of 256 chips in Google Cloud's pages).
 CUBE_SIDE = 4
+POD_SIDE = 16
 INSTALL = "pip install libtpu"
 
 
@@ -72,7 +74,8 @@ def open_topology(name: str, num_slices: int = 1) -> Topology:
         options["num_slices"] = num_slices
     if chip.chip_config_name:
         options["chip_config_name"] = chip.chip_config_name
-        options["wrap"] = tuple(side % CUBE_SIDE == 0 for side in (*sides, 1)[:3])
+    ring = CUBE_SIDE if chip.ici_links == 6 else POD_SIDE
+    options["wrap"] = tuple(side % ring == 0 for side in (*sides, 1)[:3])
     try:
         description = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except jax.errors.JaxRuntimeError as error:

@@ -42,8 +42,8 @@ class GLMConfig:
       attention: how attention is computed: "xla", on any platform; "by_head", one head after
         another, for CPUs; "flash", Pallas kernels for TPUs; "cudnn", on GPUs, without dropout of
         probabilities.
-      remat: what the backward pass keeps and what it computes again, see `remat_policy`: "none",
-        "minimal", "offload" or "full".
+      remat: what the backward pass keeps and what it computes again, one of REMAT_POLICIES, see
+        `remat_policy`.
       scan_layers: whether the program has one layer in a loop, which compiles fast, or all layers
         one after another, which runs faster where memory limits it: nothing is copied into and out
         of arrays of all layers, and transfers of one layer overlap with work on another.

@@ -22,7 +22,7 @@ from glm_jax.model.gathering import (
     with_part_of_stack,
 )
 from glm_jax.model.layers import Linear, LinearKind, layer_norm
-from glm_jax.model.remat import rematerialize
+from glm_jax.model.remat import keeps_gathered, rematerialize
 from glm_jax.model.self_attention import AttentionExtras
 from glm_jax.parallel.collectives import (
     gather_from_tensor_parallel,
@@ -228,11 +228,17 @@ class GLM(nn.Module):
         self, run_block: Callable[..., Array], stack: Block, *, in_loop: bool
     ) -> Callable[..., Array]:
         """`run_block` with the parameters of its layer gathered, and what it keeps limited."""
-        if self.param_specs is not None:
-            specs = specs_of_layer(self.param_specs[str(stack.name)])
-            run_block = with_gathered_parameters(run_block, specs, self.config.compute_dtype)
-        # Around the gathering, so that gathered parameters are not kept for the backward pass.
-        return rematerialize(run_block, self.config.remat, in_loop=in_loop)
+        remat = self.config.remat
+        rematerialized = partial(rematerialize, name=remat, in_loop=in_loop)
+        if self.param_specs is None:
+            return rematerialized(run_block)
+        specs = specs_of_layer(self.param_specs[str(stack.name)])
+        gathered = partial(with_gathered_parameters, specs=specs, dtype=self.config.compute_dtype)
+        # What is gathered outside is kept for the backward pass, inside it is not. A policy that
+        # saves it would have it copied, through `reduce_precision`.
+        if keeps_gathered(remat):
+            return gathered(rematerialized(run_block))
+        return rematerialized(gathered(run_block))
 
     def _run_stack(
         self,

@@ -1,6 +1,7 @@
 """What is saved of a block for its backward pass, and what is recomputed.
 
-Gathered parameters are never saved: the backward pass gathers them again.
+Gathered parameters are not saved, unless a policy `keeps_gathered`: the backward pass gathers them
+again.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ PRODUCTS = (
     MLP_UP,
 )
 
+_GATHERED = "_gathered"
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-REMAT_POLICIES = ("none", "minimal", "offload", "full")
+REMAT_POLICIES = ("none", "minimal", "minimal_gathered", "offload", "full", "full_gathered")
 
 
 def remat_policy(name: str) -> Callable[..., Any] | None:
@@ -42,8 +45,11 @@ def remat_policy(name: str) -> Callable[..., Any] | None:
     "none" saves all but what was gathered from other devices; "minimal" saves the results of the
     products that the backward pass needs, and of flash attention (other kinds are recomputed);
     "offload" saves these in the host's memory; "full" saves only a block's input.
+    "minimal_gathered" and "full_gathered" are these with gathered parameters kept, see
+    `keeps_gathered`.
     """
     policies = jax.checkpoint_policies
+    name = name.removesuffix(_GATHERED)
     if name == "none":
         return _all_but_gathered if active_axes(MESH_AXES) else None
     if name == "minimal":
@@ -56,6 +62,14 @@ def remat_policy(name: str) -> Callable[..., Any] | None:
             offload_dst="pinned_host",
         )
     return policies.nothing_saveable
+
+
+def keeps_gathered(name: str) -> bool:
+    """Whether the backward pass uses the parameters that the forward pass gathered.
+
+    They are in the compute dtype, those of all layers at a time; nothing is transferred twice.
+    """
+    return name.endswith(_GATHERED)
 
 
 def rematerialize(

@@ -12,6 +12,7 @@ scattered. Gradients of values that all tensor-parallel devices share are comple
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 from jax.sharding import PartitionSpec
@@ -69,14 +70,16 @@ def gather_parameter(
     # Without the barrier the compiler casts the parameters of all layers before the loop over
     # them, and holds both.
     value = jax.lax.optimization_barrier(value)
-    # The innermost axis first, so that the shards are concatenated in order.
-    sharded_by = [(dim, axis) for dim, axes in enumerate(mesh_axes(spec)) for axis in axes[::-1]]
-    gathered_over = [(dim, axis) for dim, axis in sharded_by if over_tensor or axis != TENSOR]
+    gathered_over = [
+        (dimension, tuple(axis for axis in axes if over_tensor or axis != TENSOR))
+        for dimension, axes in enumerate(mesh_axes(spec))
+    ]
+    gathered_over = [(dimension, axes) for dimension, axes in gathered_over if axes]
     if gathered_over or over_tensor:
         value = value.astype(dtype)
-    for dimension, axis in gathered_over:
-        value = jax.lax.all_gather(value, axis, axis=dimension, tiled=True)
-    if over_tensor and TENSOR not in [axis for _, axis in gathered_over]:
+    for where in gathered_over:
+        value = _gather_shards(where, value)
+    if over_tensor and not any(TENSOR in axes for _, axes in gathered_over):
         value = copy_to_tensor_parallel(value)
     return value
 
@@ -127,20 +130,45 @@ def _gather(axis: int, value: Array) -> Array:
     return jax.lax.all_gather(value, TENSOR, axis=axis, tiled=True)
 
 
+def _gather_over(where: tuple[int, tuple[str, ...]], value: Array) -> Array:
+    """A dimension gathered over mesh axes, the outermost first, in one exchange.
+
+    On a torus it keeps the links of all its dimensions busy, where a gather over one axis after
+    another keeps those of one busy at a time.
+    """
+    dimension, axes = where
+    return jax.lax.all_gather(value, axes, axis=dimension, tiled=True)
+
+
+def _scatter_sum_over(where: tuple[int, tuple[str, ...]], value: Array) -> Array:
+    """A value summed over mesh axes, of which each device gets its shard.
+
+    The compiler scatters a sum over one axis, and sums in full over several.
+    """
+    dimension, axes = where
+    for axis in axes:
+        value = jax.lax.psum_scatter(value, axis, scatter_dimension=dimension, tiled=True)
+    return value
+
+
+Where = TypeVar("Where")
+
+
 def _with_gradient(
-    forward: Callable[[int, Array], Array], backward: Callable[[int, Array], Array]
-) -> Callable[[int, Array], Array]:
-    """`forward` along an axis, with `backward` along the same axis as its gradient."""
+    forward: Callable[[Where, Array], Array], backward: Callable[[Where, Array], Array]
+) -> Callable[[Where, Array], Array]:
+    """`forward` along some axes, with `backward` along the same axes as its gradient."""
     function = jax.custom_vjp(forward, nondiff_argnums=(0,))
     function.defvjp(
-        lambda axis, value: (forward(axis, value), None),
-        lambda axis, _, gradient: (backward(axis, gradient),),
+        lambda where, value: (forward(where, value), None),
+        lambda where, _, gradient: (backward(where, gradient),),
     )
     return function
 
 
 _scatter_slice = _with_gradient(_slice, _gather)
 _gather_slices = _with_gradient(_gather, _slice)
+_gather_shards = _with_gradient(_gather_over, _scatter_sum_over)
 
 
 def gather_context(value: Float[Array, "B L ..."]) -> Float[Array, "B M ..."]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from glm_jax.errors import UsageError
@@ -132,7 +132,9 @@ def replicate(tree: PyTree) -> PyTree:
     return jax.lax.with_sharding_constraint(tree, PartitionSpec())
 
 
-def parameter_specs(abstract: PyTree, mesh: Mesh, layout: LayoutConfig = DEFAULT_LAYOUT) -> PyTree:
+def parameter_specs(
+    abstract: PyTree, mesh: Mesh | AbstractMesh, layout: LayoutConfig = DEFAULT_LAYOUT
+) -> PyTree:
     """The sharding of every array of a tree, from the logical names that it carries.
 
     Args:

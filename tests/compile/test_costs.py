@@ -114,6 +114,24 @@ def test_a_gather_spread_over_fusions_counts_once_and_is_asynchronous():
     ((moved, times),) = [item for item in costs().collectives if item[0].kind == "all-gather"]
     assert (times, moved.is_async, moved.group_size) == (1, True, 4)
     assert moved.ici_bytes == 8 * 16 * 2 * 3 / 4
+    assert moved.ici_links == 2
+
+
+def test_every_gather_that_is_spread_over_fusions_counts_also_with_one_channel_for_all():
+    # As one program has them: each starts in a fusion of its own.
+    twice = LOOP.replace('"flag_end":"8"', '"flag_end":"-1"')
+    gathers = [moved for moved, _ in costs(twice).collectives if moved.kind == "all-gather"]
+    assert len(gathers) == 2
+
+
+def test_a_fusion_names_the_algorithm_of_the_sum_inside_it():
+    def links(text: str) -> int | None:
+        (moved,) = [moved for moved, _ in costs(text).collectives if moved.kind != "all-gather"]
+        return moved.ici_links
+
+    config = '"collective_algorithm_config":{"debug":"StrategyRing{colors:1 phases:1}"}'
+    named = LOOP.replace("calls=%summed", f"calls=%summed, backend_config={{{config}}}")
+    assert (links(LOOP), links(named)) == (None, 2)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,10 @@ CASES: dict[str, dict] = {
     },
     "remat": {"mesh": {"data": 1, "fsdp": 4, "tensor": 2}, "model": {"remat": "full"}},
     "minimal remat": {"mesh": {"data": 1, "fsdp": 4, "tensor": 2}, "model": {"remat": "minimal"}},
+    "gathered parameters kept": {
+        "mesh": {"data": 1, "fsdp": 2, "fsdp_minor": 2, "tensor": 2},
+        "model": {"remat": "minimal_gathered", "scan_layers": False},
+    },
     "one layer after another": {
         "mesh": {"data": 1, "fsdp": 4, "tensor": 2},
         "model": {"remat": "minimal", "scan_layers": False},
