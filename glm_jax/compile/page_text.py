@@ -54,19 +54,25 @@ DECODING = """
 # Decoding
 
 A step of the loop of `glm-jax fill`, `chat` and `serve`: one more token of every text, with full
-caches, on the smallest slice of each generation. Several chips divide every matrix (tensor
-parallelism).
+caches, on the smallest slice of each generation that it fits. Several chips divide every matrix
+(tensor parallelism).
 
 - Weights are bfloat16, or int8 or int4 where the name says so; word embeddings, biases, LayerNorms
   and caches are bfloat16.
 - **Reads** is what a chip reads of weights and caches, and how long that takes at the memory's
-  bandwidth, which no step can be faster than. **Step** is computed as above; it includes the choice
-  of a token by temperature, top-k, top-p and repeated n-grams, and a share of what a program does
-  once in 32 steps.
-- Attention reads 16 pages of the cache at a time, or all. Rows of ChatGLM-6B were compiled when it
-  read one page after another, which takes longer: one text of GLM-2B on v5e:1x1 took 14.8 ms then.
-- The products of fewer than 8 texts are made with their rows repeated to 8: the compiler gives
-  products of one row to the vector units, and estimates 2.7 to 2.9 times as long for them.
+  bandwidth. **Step** is computed as above; it includes the choice of a token by temperature, top-k,
+  top-p and repeated n-grams, and a share of what a program does once in 32 steps. The compiler
+  reads some matrices ahead, while other operations run, and estimates nothing for that: so a step
+  counts as no faster than its reads.
+- For a product that reads its matrix from memory the compiler estimates 72% of the bandwidth on
+  v5e, 85% on v6e and 47% on v5p, and no operation has less than 2,000 cycles, about 1.2
+  microseconds: a layer has about twenty. That is what keeps small networks on many chips far from
+  their reads.
+- A slot of the cache is one row of all heads of a chip, and attention is two products with such
+  rows; up to 1,024 slots are read at a time. Fewer than 8 texts are filled up to 8 rows: the
+  compiler gives products of one row to the vector units, and estimates 2.7 to 2.9 times as long.
+- Programs have 32 MiB of on-chip memory for the windows of an operation
+  (`xla_tpu_scoped_vmem_limit_kib`), as those of `glm-jax fill`, `chat` and `serve` on a TPU.
 
 ```bash
 glm-jax compile --decode --model_file=configs/hardware/decode/chatglm_6b_int8-v5e-1x1.gin \\

@@ -18,6 +18,7 @@ from glm_jax.generate.sampling import choose, mask_early_ends, mask_repeats
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import Cache
+from glm_jax.parallel.layout import constrain
 
 # With twice the memory for the windows of matrices that are read, the compiler estimates 7% less.
 _TPU_OPTIONS = {"xla_tpu_scoped_vmem_limit_kib": "32768"}
@@ -108,7 +109,7 @@ def run_rows(
     def run_step(state: tuple) -> tuple:
         cache, rows, step, emitted = state
         logits, cache = next_logits(model, params, cache, rows)
-        token = _choose(logits, rows, ends)
+        token = constrain(_choose(logits, rows, ends), ("batch",))
         rows, kept, closes = _advance(rows, token, blank_start, ends)
         total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         log_prob = jnp.take_along_axis(logits, token[:, None], axis=-1) - total

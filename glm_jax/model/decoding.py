@@ -91,6 +91,8 @@ class DecodingGLM(GLM):
     def last_logits(self, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:
         """`logits` of one position of every example."""
         logits = few_rows_product(hidden, self.embedding_table())
+        # Without this the next line would gather the table, so that it makes logits of its rows.
+        logits = constrain(logits, ("batch", "vocab_out"))
         # Every device chooses tokens for a part of the rows.
         return constrain(logits, ("logits_batch", "replicated"))
 
@@ -101,6 +103,7 @@ class DecodingGLM(GLM):
         extras: AttentionExtras | None,
     ) -> tuple[Float[Array, "B L D"], Cache]:
         layers: list[LayerCache] = []
+        hidden = constrain(hidden, ("batch", "replicated", "replicated"))
         for block, kv_cache in zip(self.blocks, kv_caches, strict=True):
             hidden, layer = block(hidden, None, None, None, kv_cache, extras)
             assert layer is not None

@@ -53,7 +53,8 @@ def cache_layout(platform: str, num_slots: int, num_heads: int, num_shards: int)
     if platform == "cpu":
         return CacheLayout()
     if platform == "tpu":
-        return CacheLayout(num_slots, num_heads // num_shards)
+        shared = num_heads % num_shards == 0  # else every device has all heads
+        return CacheLayout(num_slots, num_heads // num_shards if shared else num_heads)
     return CacheLayout(math.gcd(num_slots, _MAX_SLOTS_AT_ONCE))
 
 

@@ -318,6 +318,7 @@ def test_the_layout_of_a_cache_changes_nothing(seed, length, num_pages, with_pre
 def test_tpus_have_one_page_with_rows_of_all_heads_of_a_device():
     found = [cache_layout("tpu", 4096, 32, shards) for shards in (1, 4)]
     assert found == [CacheLayout(4096, 32), CacheLayout(4096, 8)]
+    assert cache_layout("tpu", 1024, 18, 4) == CacheLayout(1024, 18)
     assert cache_layout("cuda", 2048, 32, 4) == CacheLayout(1024, 1)
     assert cache_layout("cpu", 4096, 32, 4) == CacheLayout(64, 1)
 
