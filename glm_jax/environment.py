@@ -53,11 +53,13 @@ def keep_memory_between_steps() -> None:
     of its main thread, in which steps run then. The main thread waits for them therefore; batches
     are made in other threads.
 
-    It counts before JAX has set up its devices, and does nothing where these are no CPUs or the
-    C library is not glibc.
+    It counts before JAX has set up its devices, and does nothing where these are no CPUs, where a
+    run has several processes, or where the C library is not glibc.
     """
     import jax
 
+    if jax.distributed.is_initialized():
+        return
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if not sys.platform.startswith("linux") or jax.default_backend() != "cpu":
         return
