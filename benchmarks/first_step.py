@@ -4,8 +4,9 @@
     python benchmarks/first_step.py --store=stores/embedded --repeats=3 --checkout=../before
 
 Starts `glm-jax pretrain` of configs/runs/demo.gin in a new run folder until its first step has been
-reported. With several checkouts, each with a .venv of its own, they take turns, so that other load
-on the machine affects all of them equally. The fastest start of each counts.
+reported: once without programs that an earlier start has compiled, and once with those that this
+one has kept. With several checkouts, each with a .venv of its own, they take turns, so that other
+load on the machine affects all of them equally. The fastest start of each counts.
 """
 
 from __future__ import annotations
@@ -29,15 +30,19 @@ class Start(NamedTuple):
     cpu: float
 
 
-def start_once(checkout: Path, store: Path) -> Start:
-    """Starts a run and ends it after its first step."""
+def start_once(checkout: Path, store: Path, cache: str) -> Start:
+    """Starts a run, with this folder for the user's cache, and ends it after its first step."""
+    environment = os.environ | {"XDG_CACHE_HOME": cache}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     with tempfile.TemporaryDirectory() as folder:
         run = f"{folder}/run"
         bindings = [*SETTINGS, f"data.store={str(store)!r}", f"train.run_folder={run!r}"]
         command = [str(checkout / ".venv/bin/glm-jax"), "pretrain"]
         command += ["--gin_file=configs/runs/demo.gin", *(f"--gin.{b}" for b in bindings)]
         began = time.perf_counter()
-        with subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if re.match(r"step +1/", line):
@@ -65,13 +70,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
     checkouts = [*arguments.checkout, Path(__file__).parents[1]]
-    starts: dict[Path, list[Start]] = {checkout: [] for checkout in checkouts}
+    starts: dict[tuple[Path, str], list[Start]] = {}
     for _ in range(arguments.repeats):
-        for checkout, some in starts.items():
-            some.append(start_once(checkout.resolve(), arguments.store.resolve()))
-    for checkout, some in starts.items():
+        for checkout in checkouts:
+            with tempfile.TemporaryDirectory() as cache:
+                for which in ("first", "second"):
+                    start = start_once(checkout.resolve(), arguments.store.resolve(), cache)
+                    starts.setdefault((checkout, which), []).append(start)
+    for (checkout, which), some in starts.items():
         best = min(some)
-        print(f"{checkout}: {best.wall:.1f} s until the first step, {best.cpu:.1f} of processors")
+        print(
+            f"{checkout}, {which} start: {best.wall:.1f} s until the first step, "
+            f"{best.cpu:.1f} of processors"
+        )
 
 
 if __name__ == "__main__":

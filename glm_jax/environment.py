@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
+import platform
 import sys
+import time
 from pathlib import Path
 
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 GOOGLE = "0x1ae0"  # the vendor number of TPU chips
+CPU_INFO = Path("/proc/cpuinfo")
+DAYS_KEPT = 30  # of a compiled program
+# Less is not worth a file.
+MIN_COMPILE_SECONDS = 0.2
 
 # Parameters of glibc's mallopt, see its manual page.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -46,11 +53,13 @@ def keep_memory_between_steps() -> None:
     of its main thread, in which steps run then. The main thread waits for them therefore; batches
     are made in other threads.
 
-    It counts before JAX has set up its devices, and does nothing where these are no CPUs or the
-    C library is not glibc.
+    It counts before JAX has set up its devices, and does nothing where these are no CPUs, where a
+    run has several processes, or where the C library is not glibc.
     """
     import jax
 
+    if jax.distributed.is_initialized():
+        return
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if not sys.platform.startswith("linux") or jax.default_backend() != "cpu":
         return
@@ -60,6 +69,50 @@ def keep_memory_between_steps() -> None:
         return
     mallopt(M_MMAP_MAX, 0)  # all from the heap
     mallopt(M_TRIM_THRESHOLD, -1)  # whose end is never returned
+
+
+def keep_compiled_programs() -> None:
+    """Keeps what a command compiles in the user's cache folder, for its next start.
+
+    Where JAX has been given a folder, as by the variable JAX_COMPILATION_CACHE_DIR, it stays; and
+    JAX_ENABLE_COMPILATION_CACHE=false turns all of it off. Programs are deleted after 30 days. It
+    counts before the first program is compiled.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    try:
+        folder = program_folder()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        oldest = time.time() - DAYS_KEPT * 24 * 3600
+        for program in folder.iterdir():
+            if program.stat().st_mtime < oldest:
+                program.unlink(missing_ok=True)
+    except (OSError, RuntimeError):  # no home folder, or one that can't be written
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
+
+
+def program_folder() -> Path:
+    """Where compiled programs are kept, for processors of this machine's kind only."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    cache = Path(base) if base else Path.home() / ".cache"
+    return cache / "glm-jax" / "programs" / _processor()
+
+
+def _processor() -> str:
+    """A name for the kind of processor, whose instructions are in programs for CPUs."""
+    try:
+        first = CPU_INFO.read_text().partition("\n\n")[0].splitlines()
+    except OSError:
+        first = [platform.processor()]
+    # Without what differs between cores and moments, such as their frequency.
+    names = ("vendor_id", "model", "flags", "CPU ", "Features")
+    kind = [line for line in first if line.startswith(names)] or first
+    digest = hashlib.sha256("\n".join(kind).encode()).hexdigest()[:12]
+    return f"{platform.machine()}-{digest}"
 
 
 def _has_tpu() -> bool:

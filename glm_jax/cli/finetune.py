@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         from glm_jax.seq2seq.prepare import prepare_seq2seq
 
         environment.keep_memory_between_steps()
+        environment.keep_compiled_programs()
         console = Console(quiet=jax.process_index() != 0)
 
         def say(line: str) -> None:

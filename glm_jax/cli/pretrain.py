@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         from glm_jax.train.pretrain import pretrain
 
         environment.keep_memory_between_steps()
+        environment.keep_compiled_programs()
         first = jax.process_index() == 0
         console = Console(quiet=not first)
         outcome = pretrain(config, console, window or None)
