@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import pydoc_data.topics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,24 @@ import hypothesis
 import jaxtyping
 import pytest
 
+from tests.tiny_runs import (
+    begun_tiny_run,
+    finished_tiny_run,
+    made_once,
+    tiny_run,
+    tiny_store,
+    write_tiny_run,
+)
 from tests.type_checking import CHECKED_MODULES, check
+
+__all__ = [
+    "begun_tiny_run",
+    "finished_tiny_run",
+    "made_once",
+    "tiny_run",
+    "tiny_store",
+    "write_tiny_run",
+]
 
 # Annotations, shapes included, are checked at run time in the tests' own processes. Installed
 # before anything imports the package.
@@ -61,40 +77,22 @@ hypothesis.settings.load_profile("any-speed")
 
 # A worker takes one file after another: the longest must not be the last.
 LONGEST_FILES = (
-    "parallel/test_sharded_step.py",
-    "distributed/test_kills.py",
     "distributed/test_restore.py",
+    "parallel/test_sharded_step.py",
     "train/test_pretrain.py",
+    "seq2seq/test_answers_finetune.py",
     "cli/test_commands.py",
+    "distributed/test_kills.py",
+    "train/test_resume.py",
+    "train/test_preflight.py",
+    "seq2seq/test_filler.py",
+    "finetune/test_kills.py",
+    "data/batches/test_pipeline.py",
+    "train/test_step.py",
+    "finetune/test_lora.py",
+    "train/test_optimizers.py",
     "launch/test_runs.py",
 )
-
-TINY_RUN = """
-model.vocab_size = 512
-model.num_layers = 2
-model.hidden_size = 32
-model.num_attention_heads = 2
-model.max_sequence_length = 32
-model.embedding_dropout = 0.0
-model.hidden_dropout = 0.0
-model.attention_dropout = 0.0
-data.store = {store!r}
-data.sequence_length = 32
-data.batch_size = 8
-blanks.token = 0.5
-blanks.sentence = 0.3
-blanks.document = 0.2
-blanks.task_masks = True
-optimizer.learning_rate = 1e-2
-optimizer.decay_steps = 40
-train.run_folder = {run_folder!r}
-train.num_steps = 6
-train.log_every = 1
-evaluation.every = 100
-evaluation.num_batches = 2
-evaluation.fill_examples = 1
-checkpoint.every = 100
-"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -132,64 +130,6 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no recorded numbers here: the folder shared/ beside the checkout is missing")
     return SHARED
-
-
-@pytest.fixture(scope="session")
-def tiny_store(tmp_path_factory) -> Path:
-    """A small token store of real prose with a tokenizer of 400 pieces."""
-    from glm_jax.tokenizer import train_sentencepiece
-    from tests.data.store.writing import write_store
-
-    folder = tmp_path_factory.mktemp("store")
-    texts = [text for _, text in sorted(pydoc_data.topics.topics.items())]
-    tokenizer = train_sentencepiece(texts[:20], folder / "tokenizer", vocab_size=400)
-    start, end = tokenizer.special["ENC"], tokenizer.special["eos"]
-    documents = [[start, *tokenizer.encode_text(text), end] for text in texts]
-    path = folder / "store"
-    write_store(path, {"train": documents[6:40], "validation": documents[:6]}, tokenizer)
-    return path
-
-
-@pytest.fixture(scope="session")
-def write_tiny_run(tiny_store) -> Callable[[Path], Path]:
-    """Writes the gin file of a run of seconds into a folder; its run folder is `run` beside it."""
-
-    def write(folder: Path) -> Path:
-        path = folder / "tiny.gin"
-        run_folder = str(folder / "run")
-        path.write_text(TINY_RUN.format(store=str(tiny_store), run_folder=run_folder))
-        return path
-
-    return write
-
-
-@pytest.fixture
-def tiny_run(write_tiny_run, tmp_path) -> Path:
-    """A gin file of a run of seconds, whose run folder is `run` beside it."""
-    return write_tiny_run(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def begun_tiny_run(write_tiny_run, tmp_path_factory) -> Path:
-    """The run folder of a tiny run of one step; to be copied, not to be changed."""
-    return _run(write_tiny_run(tmp_path_factory.mktemp("begun")), "train.num_steps=1")
-
-
-@pytest.fixture(scope="session")
-def finished_tiny_run(write_tiny_run, tmp_path_factory) -> Path:
-    """The run folder of a finished tiny run; to be copied, not to be changed."""
-    return _run(write_tiny_run(tmp_path_factory.mktemp("finished")))
-
-
-def _run(gin_file: Path, *bindings: str) -> Path:
-    """Pretrains as a configuration says; the run folder is `run` next to its file."""
-    from rich.console import Console
-
-    from glm_jax.configure import read_configuration
-    from glm_jax.train.pretrain import pretrain
-
-    assert pretrain(read_configuration([gin_file], bindings), Console(quiet=True)).finished
-    return gin_file.parent / "run"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ import pytest
 from glm_jax.cli.fill import read_texts
 from glm_jax.errors import UsageError
 from glm_jax.serve.errors import RequestError
-from tests.conftest import TINY_RUN
 from tests.text_readers import (
     byte_pairs,
     corpus,
@@ -29,6 +28,7 @@ from tests.text_readers import (
     tokenizer_json,
     word_pieces,
 )
+from tests.tiny_runs import TINY_RUN
 
 # Where a form puts what it is about.
 HERE = "§"

@@ -9,7 +9,7 @@ import pytest
 
 from glm_jax.cli.main import main
 from glm_jax.compile.report import read_report
-from tests.conftest import TINY_RUN
+from tests.tiny_runs import TINY_RUN
 
 
 @pytest.fixture

@@ -50,5 +50,6 @@ def test_a_mesh_gives_the_gradients_of_one_device(result_of, mesh):
     assert {name: d for name, d in gradients.items() if not d <= RELATIVE} == {}
 
 
-def test_every_device_stores_its_shard(result_of):
-    assert result_of("fsdp x tensor")["kernel_shard"] == [2, 8, 16]
+@pytest.mark.parametrize("mesh", [case for case in CASES if "fsdp" in str(case.values)])
+def test_every_device_stores_its_shard(result_of, mesh):
+    assert result_of(mesh)["kernel_shard"] == [2, 8, 16]

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.parallel import sharded_step
+
 PROGRAM = Path(__file__).with_name("sharded_step.py")
-NUM_GROUPS = 2  # of layouts
+NUM_SLOW_GROUPS = 2  # of layouts
 RELATIVE = 1e-5  # float32 sums in another order
 
 # All with dropout, whose bits no layout may change.
@@ -120,27 +122,29 @@ def result_of(run_program) -> Callable[[str], dict]:
     """What the program gives for a case.
 
     The layouts are shared out over some processes, so that one that fails takes only its own along.
-    What they are compared with is computed in a process without collective operations.
+    What they are compared with is computed in this process.
     """
     alone = {f"reference: {name}": case for name, case in REFERENCES.items()} | OTHERS
-    slow = {
-        name for name in (*CASES, *alone) if name.removeprefix("reference: ") in (COVERED_BY_OTHERS)
-    }
-    groups = []
-    for together in ([n for n in CASES if n not in slow], [n for n in CASES if n in slow]):
-        groups += [together[start::NUM_GROUPS] for start in range(NUM_GROUPS)]
-    groups += [[n for n in alone if n not in slow], [n for n in alone if n in slow]]
+    slow = [name for name in CASES if name in COVERED_BY_OTHERS]
+    groups = [[name for name in CASES if name not in slow]]
+    groups += [slow[start::NUM_SLOW_GROUPS] for start in range(NUM_SLOW_GROUPS)]
 
     @functools.cache
     def results(number: int) -> dict[str, dict] | Exception:
-        cases = [(CASES | alone)[name] for name in groups[number]]
+        cases = [CASES[name] for name in groups[number]]
         try:
             printed = run_program(PROGRAM, json.dumps(cases))
         except (AssertionError, subprocess.TimeoutExpired) as error:
             return error  # it is not run again for every test of the group
         return dict(zip(groups[number], json.loads(printed), strict=True))
 
+    @functools.cache
+    def reference(case: str) -> dict:
+        return sharded_step.run(alone[case])
+
     def result(case: str) -> dict:
+        if case in alone:
+            return reference(case)
         number = next(number for number, names in enumerate(groups) if case in names)
         found = results(number)
         if isinstance(found, Exception):

@@ -29,20 +29,25 @@ checkpoint.keep = 1
 
 
 @pytest.fixture(scope="session")
-def tiny_pairs(tmp_path_factory) -> Path:
+def tiny_pairs(made_once) -> Path:
     """A folder with `data`, `checkpoint`, and `run.gin` that finetunes one on the other."""
-    made = tmp_path_factory.mktemp("pairs")
-    checkpoint = write_checkpoint(made / "checkpoint")
-    data = write_pairs(made / "data", "train")
+    return made_once("tiny_pairs", _write_pairs)
+
+
+def _write_pairs(folder: Path) -> None:
+    checkpoint = write_checkpoint(folder / "checkpoint")
+    data = write_pairs(folder / "data", "train")
     write_pairs(data, "val")
     paths = f"seq2seq.data = '{data}'\nfinetune.initial_weights = '{checkpoint}'\n"
-    (made / "run.gin").write_text(SETTINGS + paths)
-    return made
+    (folder / "run.gin").write_text(SETTINGS + paths)
 
 
 @pytest.fixture(scope="session")
-def trained_run(tiny_pairs) -> Path:
+def trained_run(tiny_pairs, made_once) -> Path:
     """A run folder of that."""
-    flags = [f"--gin_file={tiny_pairs / 'run.gin'}", f"--gin.finetune.run_folder={tiny_pairs}/run"]
-    assert main(["finetune", *flags]) == 0
-    return tiny_pairs / "run"
+
+    def fill(folder: Path) -> None:
+        command = ["finetune", f"--gin_file={tiny_pairs / 'run.gin'}"]
+        assert main([*command, f"--gin.finetune.run_folder={folder}/run"]) == 0
+
+    return made_once("trained_run", fill) / "run"

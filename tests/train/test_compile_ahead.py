@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -30,9 +32,8 @@ def test_it_gives_the_numbers_of_the_step_that_is_compiled_at_its_first_call(tin
         np.testing.assert_array_equal(ahead, expected)
 
 
-def test_a_run_that_is_done_compiles_nothing(tiny_run, monkeypatch):
-    config = read_configuration([tiny_run], ["train.num_steps=2"])
-    console = Console(quiet=True)
-    assert pretrain(config, console).finished
+def test_a_run_that_is_done_compiles_nothing(begun_tiny_run, tiny_run, monkeypatch):
+    shutil.copytree(begun_tiny_run, tiny_run.parent / "run")
+    config = read_configuration([tiny_run], ["train.num_steps=1"])
     monkeypatch.setattr(preflight, "compile_in_background", lambda *_: pytest.fail("compiled"))
-    assert pretrain(config, console).finished
+    assert pretrain(config, Console(quiet=True)).finished

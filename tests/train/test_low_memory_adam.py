@@ -107,8 +107,10 @@ def first_update(optimizer: optax.GradientTransformation, gradients: Any, params
 
 
 @pytest.mark.slow
-def test_every_device_keeps_its_part_of_the_moments_and_computes_the_same():
-    results = sharded_optimizers({moments: {"moments": moments} for moments in MOMENTS})
+def test_every_device_keeps_its_part_of_the_moments_and_computes_the_same(run_program):
+    results = sharded_optimizers(
+        run_program, {moments: {"moments": moments} for moments in MOMENTS}
+    )
     part = {"kernel": [2, 32, 256], "bias": [2, 256]}  # of [2, 128, 512], fsdp 4 and tensor 2
     whole = {
         "float32": ("1/mu", "1/nu"),

@@ -89,8 +89,8 @@ def test_it_learns_and_resumes_bit_for_bit(name, tmp_path):
     assert losses[-1] < 0.5 * first_losses[0]
 
 
-def test_every_device_keeps_its_shard_of_the_moments_and_computes_the_same():
-    results = sharded_optimizers({name: {"name": name} for name in OPTIMIZERS})
+def test_every_device_keeps_its_shard_of_the_moments_and_computes_the_same(run_program):
+    results = sharded_optimizers(run_program, {name: {"name": name} for name in OPTIMIZERS})
     kernel, bias = [2, 32, 256], [2, 256]  # of [2, 128, 512], fsdp 4 and tensor 2
     muon_state = "1/inner_states/muon/inner_state/0/inner_states/muon/inner_state/0"
     expected = {

@@ -48,8 +48,9 @@ def mesh() -> Mesh:
 def test_settings_that_a_sweep_varies_leave_the_step_as_it_is(write_tiny_run, tmp_path, mesh):
     tiny_run = write_tiny_run(tmp_path)
     first = lowered(tiny_run, mesh)
-    for binding in VARIED:
-        assert lowered(tiny_run, mesh, binding) == first, binding
+    if lowered(tiny_run, mesh, *VARIED) != first:
+        changing = [name for name in VARIED if lowered(tiny_run, mesh, name) != first]
+        pytest.fail(f"changed by {changing}")
     restarted = lowered(tiny_run, mesh, *RESTART)
     assert restarted != first
     assert lowered(tiny_run, mesh, RESTART[0], "optimizer.restart_decay_steps=9") == restarted

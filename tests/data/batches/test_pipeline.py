@@ -13,6 +13,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glm_jax.data.batches import rows as rows_module
 from glm_jax.data.batches.pipeline import batches
 from glm_jax.data.batches.rows import MixedIn, RowMaker
 from glm_jax.data.blanks.config import BlankConfig, Objective
@@ -179,6 +180,19 @@ def test_seeds_differ(make_batches, reference):
     assert (reference[0]["tokens"] != other["tokens"]).any(axis=1).all()
 
 
+def test_datasets_with_the_same_settings_share_a_graph(make_batches, monkeypatch):
+    built, make_batch = [], rows_module.make_batch
+
+    def counted(*texts, **settings):
+        built.append(settings["seed"])
+        return make_batch(*texts, **settings)
+
+    monkeypatch.setattr(rows_module, "make_batch", counted)
+    for seed, start_step in ((31, 0), (31, 5), (32, 0)):
+        take(make_batches(seed=seed, start_step=start_step), 1)
+    assert built == [31, 32]
+
+
 @pytest.mark.parametrize(
     ("length", "blanks", "most"),
     [(128, BlankConfig(), 0.042), (512, BlankConfig(), 0.021), (512, MIXED, 0.021)],
@@ -337,6 +351,7 @@ from test_pipeline import SlowSplit
 import numpy as np
 from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.data.order.epochs import EpochOrder, EpochTexts
+from glm_jax.data.batches import rows as rows_module
 from glm_jax.data.batches.pipeline import batches
 from glm_jax.data.batches.rows import RowMaker
 
