@@ -30,7 +30,8 @@ compiled on two cores, partly shared with other work.
 - Computing is the sum of the compiler's estimated cycles, times the rounds of each loop, at the
   chip's clock. Attention kernels count with the operations that they declare, at the part of the
   peak that their heads can fill. What the compiler has no estimate for (gathers and scatters) is
-  taken to move its result at the memory's bandwidth.
+  taken to move its result, a scatter its updates, at the memory's bandwidth. Of the branches of a
+  conditional the one with most cycles counts.
 - **Transfers** are the bytes that a chip takes in per step over ICI and DCN.
 
 To inspect one row, or a change to it:
