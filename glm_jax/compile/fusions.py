@@ -74,7 +74,8 @@ class Fusion:
           length: of a sequence; an array with an axis of one or the other is no weight's gradient.
         """
         words = in_words(self.operation)
-        if not (self.is_product and words.startswith("backward")):
+        # Logits may be for a part of the positions.
+        if not (self.is_product and words.startswith("backward")) or "logits" in words:
             return words
         is_weight = not {rows, length}.intersection(self.main_result.dimensions)
         return f"{words}, for the {'weights' if is_weight else 'input'}"
