@@ -73,7 +73,7 @@ def compile_decode_step(
     layout = cache_layout("tpu", size.cache_length, network.num_attention_heads, chips)
     cache, *inputs = _abstract_inputs(model.config, size, layout, mesh)
     with jax.set_mesh(mesh):
-        lowered = jitted_run_rows("tpu").lower(model, 1, params, cache, *inputs)
+        lowered = jitted_run_rows(topology.chip.device_kind).lower(model, 1, params, cache, *inputs)
     # Parameters as the network has them: a byte of int4 holds two.
     parameters = parameter_count(abstract_decoding_params(_unquantized(model.config), mesh))
     work = DecodeWork(model.config, parameters, size.batch_size, size.cache_length, 1.0)

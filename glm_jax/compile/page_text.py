@@ -75,7 +75,7 @@ caches, on the smallest slice of each generation that it fits. Several chips div
 - A slot of the cache is one row of all heads of a chip, and attention is two products with such
   rows; up to 1,024 slots are read at a time. Fewer than 8 texts are filled up to 8 rows: the
   compiler gives products of one row to the vector units, and estimates 2.7 to 2.9 times as long.
-- Programs have 32 MiB of on-chip memory for the windows of an operation
+- Programs have 32 MiB of on-chip memory for the windows of an operation, on v6e 48
   (`xla_tpu_scoped_vmem_limit_kib`), as those of `glm-jax fill`, `chat` and `serve` on a TPU.
 
 ```bash

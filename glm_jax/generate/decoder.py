@@ -53,7 +53,7 @@ class Decoder:
         """An empty cache of `num_rows` rows and `cache_size(num_slots)` slots."""
         slots, heads = cache_size(num_slots), self.model.config.num_attention_heads
         shards = 1 if self.mesh is None else self.mesh.shape["tensor"]
-        layout = cache_layout(self.platform, slots, heads, shards)
+        layout = cache_layout(self.device.platform, slots, heads, shards)
         with self.on_mesh():
             return _new_cache(self.model, num_rows, slots, layout)
 
@@ -68,9 +68,9 @@ class Decoder:
             return _read(self.model, self.params, cache, tokens, numbers, rows)
 
     @property
-    def platform(self) -> str:
-        """Where the parameters are, such as "tpu"."""
-        return next(iter(jax.tree.leaves(self.params)[0].devices())).platform
+    def device(self) -> jax.Device:
+        """One that has parameters."""
+        return next(iter(jax.tree.leaves(self.params)[0].devices()))
 
     @property
     def num_shards(self) -> int:

@@ -140,7 +140,7 @@ class Engine:
           until_one_ends: return as soon as one text is filled.
         """
         min_active = self.num_active if until_one_ends else 1
-        run_rows = jitted_run_rows(self._decoder.platform)
+        run_rows = jitted_run_rows(self._decoder.device.device_kind)
         with self._decoder.on_mesh():
             self._cache, rows, num_steps, emitted = run_rows(
                 self._decoder.model,
