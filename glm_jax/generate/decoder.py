@@ -68,8 +68,8 @@ class Decoder:
             return _read(self.model, self.params, cache, tokens, numbers, rows)
 
     @property
-    def device(self) -> jax.Device:
-        """One that has parameters."""
+    def device(self) -> Any:
+        """One of the devices that have parameters."""
         return next(iter(jax.tree.leaves(self.params)[0].devices()))
 
     @property
