@@ -176,8 +176,8 @@ def _put(
     ) -> Float[Array, "P B G S W"]:
         joined = jax.vmap(partial(_joined, num_groups=old.shape[2]))(new)
         rows = constrain(jnp.take(joined, text_of_row, axis=1), _AXES)
-        where = (slice(first, first + len(new)), *[slice(None)] * 2, slice(rows.shape[3]))
-        return constrain(old.at[where].set(jnp.where(chosen, rows, old[where])), _AXES)
+        region = (slice(first, first + len(new)), *[slice(None)] * 2, slice(rows.shape[3]))
+        return constrain(old.at[region].set(jnp.where(chosen, rows, old[region])), _AXES)
 
     return jax.tree.map(put, cache, prompts)
 
@@ -206,21 +206,20 @@ def _write(
     """
     count, _, groups, size, width = pages.shape
     # With one page it is no index: the TPU compiler makes a loop of a scatter with three indices.
-    only = count == 1
-    first = 0 if only else 1
-    indices = slots[..., None] if only else jnp.stack([slots // size, slots % size], axis=-1)
+    one_page = count == 1
+    indices = slots[..., None] if one_page else jnp.stack([slots // size, slots % size], axis=-1)
     written = jax.lax.scatter(
-        pages[0] if only else pages,
+        pages[0] if one_page else pages,
         indices,
         new.astype(pages.dtype).reshape(*new.shape[:2], groups, width),
         jax.lax.ScatterDimensionNumbers(
             update_window_dims=(2, 3),
-            inserted_window_dims=(2,) if only else (0, 3),
-            scatter_dims_to_operand_dims=(2,) if only else (0, 3),
-            operand_batching_dims=(first,),
+            inserted_window_dims=(2,) if one_page else (0, 3),
+            scatter_dims_to_operand_dims=(2,) if one_page else (0, 3),
+            operand_batching_dims=(0,) if one_page else (1,),
             scatter_indices_batching_dims=(0,),
         ),
         unique_indices=True,
         mode=jax.lax.GatherScatterMode.FILL_OR_DROP,
     )
-    return written[None] if only else written
+    return written[None] if one_page else written

@@ -164,8 +164,8 @@ def attend_at_least(
         rows = jax.lax.optimization_barrier(rows[:, :, index])
         visible = visible if length == 1 else visible[:, :, index]
 
-    def add_slots(number: Int[Array, ""] | int, sums: tuple | None) -> tuple:
-        first = number * slots
+    def add_slots(part: Int[Array, ""] | int, sums: tuple | None) -> tuple:
+        first = part * slots
         key, value = (_slots(pages, first, slots) for pages in cache)
         seen = jax.lax.dynamic_slice_in_dim(visible, first, slots, axis=3)
         if groups != key.shape[1]:
