@@ -78,6 +78,7 @@ def test_no_step_is_faster_than_what_it_reads():
     assert no_faster_than(report.prediction, 0.0) == report.prediction
 
 
+@pytest.mark.slow  # ten seconds of the TPU compiler
 def test_a_step_copies_no_cache_and_is_close_to_what_it_reads():
     pytest.importorskip("libtpu")
     config = GLMConfig(

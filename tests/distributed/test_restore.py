@@ -41,8 +41,11 @@ def begun(run_command, write_tiny_run, finished_tiny_run, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "where",
-    # Two processes of several devices have more that may go wrong than one.
-    [pytest.param("tensor=2, data=4", marks=pytest.mark.slow), "two processes", "one device"],
+    # Killed runs of several processes resume in test_kills.py.
+    [
+        *(pytest.param(w, marks=pytest.mark.slow) for w in ("tensor=2, data=4", "two processes")),
+        "one device",
+    ],
 )
 def test_a_run_goes_on_elsewhere(where, begun, start_processes, run_command, run_here, tmp_path):
     gin_file, whole, half = begun

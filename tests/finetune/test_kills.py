@@ -153,7 +153,8 @@ def kill_at_call(patch: pytest.MonkeyPatch, name: str, number: int) -> None:
     [
         # A checkpoint is saved, and not evaluated.
         pytest.param("predictions_of", 2, marks=pytest.mark.slow),
-        ("write_pointers", 2),  # it is evaluated, and the pointers do not know it
+        # It is evaluated, and the pointers do not know it.
+        pytest.param("write_pointers", 2, marks=pytest.mark.slow),
         # The same after the last step.
         pytest.param("write_pointers", EPOCHS, marks=pytest.mark.slow),
         pytest.param("write_results", 1, marks=pytest.mark.slow),

@@ -104,7 +104,9 @@ def spoil_run(info: dict[str, Any], value: float) -> None:
     last["param_checksums"][name]["sq_sum"] = changed(last["param_checksums"][name]["sq_sum"])
 
 
-@pytest.mark.parametrize("run", ["adamw_cosine", "adamw_linear_accum"])
+@pytest.mark.parametrize(
+    "run", ["adamw_cosine", pytest.param("adamw_linear_accum", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("change", [last_is_off, last_is_nan])
 def test_training(shared, tmp_path, run, change):
     goldens = copied(shared, tmp_path, f"c_training/{run}")

@@ -130,8 +130,8 @@ def losses(run: Path) -> list[float]:
     return [r["loss"] for r in read_metrics(run / "metrics.jsonl") if r["kind"] == "train"]
 
 
-# A prefix learns here, and tests/chatglm has the gradients of a projected one.
-SLOW_WAYS = {"projected_prefix"}
+# tests/chatglm has the gradients of prefixes, and tests/finetune trains adapters.
+SLOW_WAYS = {"lora", "prefix", "projected_prefix"}
 
 
 @pytest.mark.parametrize(

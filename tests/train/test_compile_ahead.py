@@ -16,6 +16,7 @@ from glm_jax.train.pretrain import pretrain
 from glm_jax.train.step import settings_on_devices
 
 
+@pytest.mark.slow  # every run of the other tests is compiled ahead
 def test_it_gives_the_numbers_of_the_step_that_is_compiled_at_its_first_call(tiny_run, tmp_path):
     from etils import epath
 

@@ -164,13 +164,8 @@ def test_a_small_glm_learns_as_well_as_with_float32_moments(moments):
     assert last < expected + MARGINS[moments] * (first - expected)
 
 
-@pytest.mark.parametrize(
-    "moments",
-    [
-        "bfloat16",
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in MOMENTS if kind != "bfloat16"),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("moments", MOMENTS)
 def test_the_state_has_the_stated_size(moments):
     _, _, bytes_per_parameter = trained(moments)
     assert bytes_per_parameter == pytest.approx(BYTES_PER_PARAMETER[moments], abs=0.2)
