@@ -31,6 +31,7 @@ def run(*arguments: object) -> None:
     assert main([str(argument) for argument in arguments]) == 0
 
 
+@pytest.mark.slow  # a task in a Python file runs the same steps
 def test_a_task_in_german_from_gin_alone(tiny_task, tmp_path, capsys):
     rows = [json.loads(line) for line in block('{"satz"').splitlines()]
     data = tmp_path / "kritiken"

@@ -62,7 +62,7 @@ def test_another_batch_size_continues_with_the_next_example(begun):
 @pytest.mark.parametrize(
     ("bindings", "changes"),
     [
-        (["data.seed=5"], "data.seed was 0 and is 5"),
+        pytest.param(["data.seed=5"], "data.seed was 0 and is 5", marks=pytest.mark.slow),
         pytest.param(
             ["data.sequence_length=16"],
             "data.sequence_length was 32 and is 16",
