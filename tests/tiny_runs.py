@@ -79,7 +79,7 @@ def _write_store(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def write_tiny_run(tiny_store) -> Callable[[Path], Path]:
-    """Writes the gin file of a run of seconds into a folder; its run folder is `run` beside it."""
+    """Writes the gin file of a run of seconds into a folder; its run folder is `run` next to it."""
 
     def write(folder: Path) -> Path:
         path = folder / "tiny.gin"
@@ -92,7 +92,7 @@ def write_tiny_run(tiny_store) -> Callable[[Path], Path]:
 
 @pytest.fixture
 def tiny_run(write_tiny_run, tmp_path) -> Path:
-    """A gin file of a run of seconds, whose run folder is `run` beside it."""
+    """A gin file of a run of seconds, whose run folder is `run` next to it."""
     return write_tiny_run(tmp_path)
 
 

@@ -16,9 +16,9 @@ compiled on two cores, partly shared with other work.
   gathered, which are not transferred again), and *no loop* that the program has all layers one
   after another (`model.scan_layers = False`). Pretraining rows without *no loop* were compiled
   before dropout and LayerNorm became cheaper: their steps are slower than today's.
-- Rows of v5e, except for `glm_10b-v5e-16x16`, were compiled when gathers that the compiler spreads
-  over several fusions were counted only in part: their transfers, and the steps with nothing
-  hidden, take longer than these rows say.
+- Rows of v5e, except for `glm_10b-v5e-16x16` and `glm_large-v5e-4x4`, were compiled when gathers
+  that the compiler spreads over several fusions were counted only in part: their transfers, and the
+  steps with nothing hidden, take longer than these rows say.
 - **Step** and **utilisation** are three bounds. The first hides everything behind the longest of
   computing, the links within a slice (ICI) and the network between slices (DCN). The second hides
   nothing. The third hides nothing either, and counts only the links that the compiler's algorithm
