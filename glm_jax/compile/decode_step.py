@@ -22,6 +22,7 @@ from glm_jax.errors import UsageError
 from glm_jax.generate.decode import MAX_STEPS, DecodeState, RowSettings, jitted_run_rows, run_rows
 from glm_jax.generate.decode_config import DecodeSize
 from glm_jax.model import GLMConfig, decoding_network, decoding_params, network_of
+from glm_jax.model.decode_kernels.layers import kernels_for
 from glm_jax.model.flops import forward_flops_per_token
 from glm_jax.model.initial import initial_params
 from glm_jax.model.kv_cache import empty_cache
@@ -68,7 +69,10 @@ def compile_decode_step(
             f"{name}"
         )
     mesh = make_mesh(MeshConfig(data=1, tensor=chips), topology.devices)
-    model = decoding_network(dataclasses.replace(network, attention="xla"))
+    model = decoding_network(
+        dataclasses.replace(network, attention="xla"),
+        kernels=kernels_for(topology.chip.device_kind),
+    )
     params = abstract_decoding_params(model.config, mesh)
     layout = cache_layout("tpu", size.cache_length, network.num_attention_heads, chips)
     cache, *inputs = _abstract_inputs(model.config, size, layout, mesh)

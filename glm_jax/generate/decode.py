@@ -149,8 +149,7 @@ def next_logits(
     tokens, position_ids = last_tokens(rows)
     visible = memory_mask(jnp.where(active, slot, 0), 1, num_slots)
     inputs = (tokens[:, None], position_ids[..., None], cache, slot, visible)
-    hidden, cache = network(model, params, *inputs, method="extend")
-    return network(model, params, hidden[:, 0], method="last_logits"), cache
+    return network(model, params, *inputs, method="next_logits")
 
 
 def last_tokens(rows: DecodeState) -> tuple[Int[Array, "B"], Int[Array, "B 2"]]:

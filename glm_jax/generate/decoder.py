@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from glm_jax.generate.prompt import Prompt
 from glm_jax.model import GLM, GLMConfig, decoding_network, decoding_params
+from glm_jax.model.decode_kernels.layers import kernels_for
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import Cache, empty_cache, put_prompt, put_prompts
 from glm_jax.model.paged_attention import PAGE_SIZE, CacheLayout, cache_layout
@@ -70,7 +71,7 @@ class Decoder:
     @property
     def device(self) -> Any:
         """One of the devices that have parameters."""
-        return next(iter(jax.tree.leaves(self.params)[0].devices()))
+        return _device_of(self.params)
 
     @property
     def num_shards(self) -> int:
@@ -137,9 +138,11 @@ def make_decoder(
       special: ids of the special tokens by the original's names.
       ends: names of the tokens that end a blank.
     """
+    decoding = _decoding_params(model.config, params)
+    kernels = kernels_for(_device_of(decoding).device_kind)
     return Decoder(
-        decoding_network(model.config),
-        _decoding_params(model.config, params),
+        decoding_network(model.config, kernels=kernels),
+        decoding,
         special["sop"],
         tuple(special[name] for name in ends),
         _mesh_of(params),
@@ -164,6 +167,11 @@ def power_of_two(number: int) -> int:
 def network(model: DecodingGLM, params: PyTree, *inputs: Any, method: str) -> Any:
     """One method of the network on its parameters."""
     return model.apply({"params": params}, *inputs, method=method)
+
+
+def _device_of(params: PyTree) -> Any:
+    """One of the devices that have parameters."""
+    return next(iter(jax.tree.leaves(params)[0].devices()))
 
 
 def _mesh_of(params: PyTree) -> jax.sharding.Mesh | None:

@@ -126,9 +126,9 @@ class ChatGLM(GLM):
 class DecodingChatGLM(DecodingGLM, ChatGLM):
     """`ChatGLM` for decoding, with parameters as `chatglm_by_layer` gives them."""
 
-    def last_logits(self, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:
-        """As `DecodingGLM.last_logits`, with invalid scores replaced."""
-        return replace_invalid(super().last_logits(hidden), self.config.fallback_token)
+    def scores(self, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
+        """As `DecodingGLM.scores`, with invalid ones replaced."""
+        return replace_invalid(super().scores(logits), self.config.fallback_token)
 
 
 def replace_invalid(scores: Float[Array, "B V"], fallback: int) -> Float[Array, "B V"]:

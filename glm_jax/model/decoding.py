@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from glm_jax.model.attention.choose import attention_function
+from glm_jax.model.decode_kernels.attention_half import Slots
+from glm_jax.model.decode_kernels.layers import DecodeKernels, Network, run_step
 from glm_jax.model.dropout import Dropout
 from glm_jax.model.glm import GLM
 from glm_jax.model.kv_cache import Cache, KVCache, NewKVCache, PagedKVCache, slots_in_use
@@ -28,7 +30,12 @@ class DecodingGLM(GLM):
     A loop over stacked layers copies each layer's parameters out of the stack. In training that is
     negligible; in decoding, where reading the parameters takes most of the time, the copy would
     triple it.
+
+    Attributes:
+      kernels: of TPUs, for a step of one new position; None for plain operations.
     """
+
+    kernels: DecodeKernels | None = None
 
     def setup(self) -> None:
         super().setup()
@@ -88,13 +95,46 @@ class DecodingGLM(GLM):
         kv_caches = [PagedKVCache(layer, start, visible, num_slots) for layer in cache]
         return self._run_with_cache(hidden, kv_caches, self.extras(position_ids))
 
+    def next_logits(
+        self,
+        tokens: Int[Array, "B 1"],
+        position_ids: Int[Array, "B 2 1"] | Int[Array, "B 1"],
+        cache: Cache,
+        start: Int[Array, "B"],
+        attention_mask: Bool[Array, "B 1 1 M"],
+    ) -> tuple[Float[Array, "B V"], Cache]:
+        """`last_logits` of `extend` for one new position of every example, which sees itself."""
+        inputs = (tokens, position_ids, cache, start, attention_mask)
+        if self.kernels is None or not self._fits(cache):
+            hidden, cache = self.extend(*inputs)
+            return self.last_logits(hidden[:, 0]), cache
+        layers = [block.variables["params"] for block in self.blocks]
+        final_norm = self.final_layernorm.variables["params"]
+        network = Network(layers, final_norm, self.embedding_table())
+        slots = Slots(start, attention_mask[:, 0].astype(jnp.int32), slots_in_use(attention_mask))
+        hidden = self._embed(tokens, position_ids, None)[:, 0]
+        logits, cache = run_step(hidden, network, cache, slots, self.config, self.kernels)
+        return self.scores(logits), cache
+
     def last_logits(self, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:
         """`logits` of one position of every example."""
-        logits = few_rows_product(hidden, self.embedding_table())
+        return self.scores(few_rows_product(hidden, self.embedding_table()))
+
+    def scores(self, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
+        """Logits as tokens are chosen by."""
         # Without this the next line would gather the table, so that it makes logits of its rows.
         logits = constrain(logits, ("batch", "vocab_out"))
         # Every device chooses tokens for a part of the rows.
         return constrain(logits, ("logits_batch", "replicated"))
+
+    def _fits(self, cache: Cache) -> bool:
+        """Whether the kernels support this network, on this mesh, with a cache of this layout."""
+        assert self.kernels is not None
+        mesh_shape = jax.sharding.get_abstract_mesh().shape
+        page_size, width = cache[0].key.shape[3:]
+        shard = self.kernels.shard(self.config, mesh_shape)
+        one_page = page_size == cache[0].num_slots
+        return bool(shard and one_page and width == shard.attention_width)
 
     def _run_with_cache(
         self,

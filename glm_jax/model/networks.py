@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 from glm_jax.model.chatglm import ChatGLM, DecodingChatGLM
 from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.model.config import GLMConfig
+from glm_jax.model.decode_kernels.layers import DecodeKernels
 from glm_jax.model.decoding import DecodingGLM, by_layer, in_compute_dtype
 from glm_jax.model.glm import GLM
 from glm_jax.model.layers import Linear, LinearKind
@@ -31,11 +32,16 @@ def network_of(config: GLMConfig, *, linear: LinearKind = Linear, **attributes: 
     return GLM(config, linear=linear, **attributes)
 
 
-def decoding_network(config: GLMConfig) -> DecodingGLM:
-    """The network for decoding, which takes `decoding_params`."""
+def decoding_network(config: GLMConfig, *, kernels: DecodeKernels | None = None) -> DecodingGLM:
+    """The network for decoding, which takes `decoding_params`.
+
+    Args:
+      config: its dimensions and numerics.
+      kernels: of TPUs; None for plain operations.
+    """
     if isinstance(config, ChatGLMConfig):
         return DecodingChatGLM(dataclasses.replace(config, prefix_projection=False))
-    return DecodingGLM(config)
+    return DecodingGLM(config, kernels=kernels)
 
 
 def decoding_params(config: GLMConfig, params: PyTree) -> PyTree:

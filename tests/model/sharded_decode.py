@@ -1,6 +1,6 @@
 """Run by test_kv_cache.py in a process with eight virtual CPU devices; prints JSON.
 
-Of a cache with a head in a row, and of one with two.
+Of a cache with a head in a row, of one with two, and of the kernels for TPUs, emulated.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from glm_jax.model import GLM, GLMConfig
+from glm_jax.model import GLM, GLMConfig, decoding_network
 from glm_jax.model.attention.mask import memory_mask
+from glm_jax.model.decode_kernels.layers import DecodeKernels
 from glm_jax.model.decoding import DecodingGLM, by_layer
 from glm_jax.model.kv_cache import empty_cache
 from glm_jax.model.paged_attention import CacheLayout, in_groups
@@ -60,7 +61,36 @@ def main() -> None:
             stored = jax.tree.map(lambda pages, groups=groups: in_groups(pages[0], groups), cache)
             layout = CacheLayout(SLOTS, heads_of_row)
             found.append(compare(params, layout, inputs, (hidden, stored)))
-    print(json.dumps(found))
+    print(json.dumps([*found, {"kernels": compare_kernels()}]))
+
+
+def compare_kernels() -> float:
+    """How far the logits of the kernels on eight devices are from those of plain operations."""
+    config = GLMConfig(
+        vocab_size=128, num_layers=2, hidden_size=256, num_attention_heads=4, max_sequence_length=32
+    )
+    draw = np.random.default_rng(0)
+    tokens = draw.integers(0, config.vocab_size, (BATCH, 1))
+    position_ids = draw.integers(0, config.num_positions, (BATCH, 2, 1))
+    start = np.zeros(BATCH, np.int32)
+    boxed = GLM(config).init(jax.random.key(0), tokens, position_ids, start)["params"]
+    # Larger than the real initial values, so that every part has a share in the result.
+    alone = jax.tree.map(lambda leaf: 3.0 * jax.device_get(leaf), nn.unbox(boxed))
+
+    def next_logits(params: Any, kernels: DecodeKernels | None) -> Any:
+        network = decoding_network(config, kernels=kernels)
+        cache = empty_cache(config, BATCH, SLOTS, CacheLayout(SLOTS, 2))
+        inputs = (tokens, position_ids, cache, start, memory_mask(start, 1, SLOTS))
+        return network.apply({"params": params}, *inputs, method="next_logits")[0]
+
+    program = jax.jit(next_logits, static_argnums=1)
+    expected = np.asarray(program(by_layer(alone), None))
+    mesh = make_mesh(MeshConfig(data=4, tensor=2))
+    with jax.set_mesh(mesh):
+        params = jax.jit(by_layer)(jax.device_put(alone, parameter_shardings(boxed, mesh)))
+        found = np.asarray(program(params, DecodeKernels(1, interpret=True)))
+    assert np.ptp(expected) > 1.0
+    return float(np.abs(found - expected).max())
 
 
 def compare(params: Any, layout: CacheLayout, inputs: Any, expected: Any) -> dict[str, Any]:

@@ -264,12 +264,13 @@ def test_the_layers_apart_are_the_same_network():
 
 
 def test_the_cache_is_spread_over_devices_and_stays_where_it_is(run_program):
-    found = json.loads(run_program(Path(__file__).with_name("sharded_decode.py")))
+    *found, kernels = json.loads(run_program(Path(__file__).with_name("sharded_decode.py")))
     # Examples over four devices, heads over two.
     for layout, part in zip(found, ([1, 2, 2, 64, 8], [1, 2, 1, 64, 16]), strict=True):
         assert layout["difference"] < TOLERANCE
         assert layout["cache_part"] == part
         assert layout["moved"] == []
+    assert kernels["kernels"] < TOLERANCE
 
 
 def stored(pages: jnp.ndarray, layout: CacheLayout) -> jnp.ndarray:

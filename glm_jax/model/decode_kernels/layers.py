@@ -1,0 +1,198 @@
+"""A step of decoding from the embeddings to the logits, on the devices that share the heads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, PyTree
+
+from glm_jax.model.config import GLMConfig
+from glm_jax.model.decode_kernels.attention_half import AttentionWeights, Slots, attention_half
+from glm_jax.model.decode_kernels.logits import logits
+from glm_jax.model.decode_kernels.mlp_half import MLPWeights, mlp_half
+from glm_jax.model.decode_kernels.stream import Norm, Stream, stream_of
+from glm_jax.model.decode_kernels.tiling import Shard
+from glm_jax.model.kv_cache import Cache
+from glm_jax.parallel.layout import BATCH_AXES, LENGTH_AXES, TENSOR, spec_of
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeKernels:
+    """That a step of decoding uses the kernels, and how.
+
+    Attributes:
+      num_cores: of a device.
+      interpret: whether Pallas emulates the kernels instead of compiling them for a TPU.
+    """
+
+    num_cores: int
+    interpret: bool = False
+
+    def shard(self, config: GLMConfig, mesh_shape: Mapping[str, int]) -> Shard | None:
+        """What one device of a mesh has of a layer; None where the kernels don't support that.
+
+        Args:
+          config: of the network.
+          mesh_shape: sizes of the mesh's axes; empty without a mesh.
+        """
+        devices = mesh_shape.get(TENSOR, 1)
+        others = (*BATCH_AXES[1:], *LENGTH_AXES)
+        divided = not any(
+            size % devices for size in (config.num_attention_heads, config.mlp_size)
+        ) and all(mesh_shape.get(axis, 1) == 1 for axis in others)
+        shard = Shard(
+            config.hidden_size,
+            config.hidden_size // devices,
+            config.mlp_size // devices,
+            config.head_size,
+            jnp.dtype(config.compute_dtype).itemsize,
+            self.num_cores,
+        )
+        plain = config.quantization == "none"
+        return shard if plain and divided and shard.is_tiled else None
+
+
+# Two cores that appear as one device.
+_TWO_CORES = ("TPU v4", "TPU v5")
+
+
+def kernels_for(device_kind: str) -> DecodeKernels | None:
+    """The kernels for devices of a kind, such as "TPU v5 lite"; None where there are none."""
+    if not device_kind.startswith("TPU"):
+        return None
+    return DecodeKernels(2 if device_kind in _TWO_CORES else 1)
+
+
+class Network(NamedTuple):
+    """The parameters that a step uses, but for the embedding of its tokens.
+
+    Attributes:
+      layers: of each `Block`, as `by_layer` gives them.
+      final_norm: "scale" and "bias" of the last LayerNorm.
+      table: word embeddings in the compute dtype.
+    """
+
+    layers: Sequence[PyTree]
+    final_norm: Mapping[str, Float[Array, "D"]]
+    table: Float[Array, "V D"]
+
+
+def run_step(
+    hidden: Float[Array, "B D"],
+    network: Network,
+    cache: Cache,
+    slots: Slots,
+    config: GLMConfig,
+    kernels: DecodeKernels,
+) -> tuple[Float[Array, "B V"], Cache]:
+    """Logits of one new position of every example, and the updated cache.
+
+    Args:
+      hidden: the embedded tokens, in the compute dtype.
+      network: its parameters.
+      cache: in the layout for TPUs.
+      slots: of the new positions.
+      config: of the network.
+      kernels: which `DecodeKernels.shard` has found to support it.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    shard = kernels.shard(config, mesh.shape)
+    assert shard is not None, "checked by the caller"
+    layers = [_weights(layer, config.compute_dtype) for layer in network.layers]
+    final_norm = Norm(network.final_norm["scale"], network.final_norm["bias"])
+    run = partial(_run, shard=shard, epsilon=config.layernorm_epsilon, interpret=kernels.interpret)
+    inputs = (hidden, layers, final_norm, network.table, cache, slots)
+    if mesh.empty:
+        return run(*inputs)
+    (rows,) = spec_of(("batch",), hidden.shape[:1], mesh.shape)
+    (words,) = spec_of(("vocab_out",), network.table.shape[:1], mesh.shape)
+    by_row, of_cache = PartitionSpec(rows), PartitionSpec(None, rows, TENSOR)
+    return jax.shard_map(
+        partial(run, tensor_axis=TENSOR),
+        in_specs=(
+            by_row,
+            [_WEIGHT_SPECS] * len(layers),
+            Norm(_ALL, _ALL),
+            PartitionSpec(words),
+            of_cache,
+            Slots(by_row, by_row, _ALL),
+        ),
+        out_specs=(PartitionSpec(rows, words), of_cache),
+        check_vma=False,
+    )(*inputs)
+
+
+# Weights of one layer: attention and its bias, MLP and its bias.
+_Layer = tuple[AttentionWeights, Float[Array, "D"], MLPWeights, Float[Array, "D"]]
+
+_ALL = PartitionSpec()
+_ROWS, _COLUMNS = PartitionSpec(TENSOR), PartitionSpec(None, TENSOR)
+_WEIGHT_SPECS: Any = (
+    AttentionWeights(Norm(_ALL, _ALL), _COLUMNS, _COLUMNS, _COLUMNS),
+    _ALL,
+    MLPWeights(Norm(_ALL, _ALL), _ROWS, _ROWS, _COLUMNS),
+    _ALL,
+)
+
+
+def _weights(layer: PyTree, dtype: str) -> _Layer:
+    """The parameters of one layer, matrices and their biases in the compute dtype."""
+    linear = {
+        name: jax.tree.map(lambda array: array.astype(dtype), layer[part][name])
+        for part, names in (("attention", ("query_key_value", "output")), ("mlp", ("up", "down")))
+        for name in names
+    }
+    projection, output, up, down = linear.values()
+    attention_norm, mlp_norm = (
+        Norm(layer[f"{part}_layernorm"]["scale"], layer[f"{part}_layernorm"]["bias"])
+        for part in ("attention", "mlp")
+    )
+    return (
+        AttentionWeights(
+            attention_norm, projection["kernel"], projection["bias"], output["kernel"]
+        ),
+        output["bias"],
+        MLPWeights(mlp_norm, up["kernel"], up["bias"], down["kernel"]),
+        down["bias"],
+    )
+
+
+def _run(
+    hidden: Float[Array, "B D"],
+    layers: Sequence[_Layer],
+    final_norm: Norm,
+    table: Float[Array, "V D"],
+    cache: Cache,
+    slots: Slots,
+    *,
+    shard: Shard,
+    epsilon: float,
+    interpret: bool,
+    tensor_axis: str | None = None,
+) -> tuple[Float[Array, "B V"], Cache]:
+    """`run_step` on one device."""
+    # What devices exchange is in the compute dtype, as in training.
+    update_dtype = jnp.float32 if tensor_axis is None else hidden.dtype
+    settings = {"epsilon": epsilon, "update_dtype": update_dtype, "interpret": interpret}
+
+    def summed(update: Float[Array, "cores B D"]) -> Float[Array, "cores B D"]:
+        return update if tensor_axis is None else lax.psum(update, tensor_axis)
+
+    stream, new_cache = stream_of(hidden), []
+    for (attention, attention_bias, mlp, mlp_bias), layer_cache in zip(layers, cache, strict=True):
+        base, update, layer_cache = attention_half(
+            stream, attention, layer_cache, slots, shard, **settings
+        )
+        stream = Stream(base, summed(update), attention_bias)
+        base, update = mlp_half(stream, mlp, shard, **settings)
+        stream = Stream(base, summed(update), mlp_bias)
+        new_cache.append(layer_cache)
+    found = logits(stream, final_norm, table, epsilon=epsilon, interpret=interpret)
+    return found, tuple(new_cache)

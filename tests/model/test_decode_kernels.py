@@ -1,0 +1,130 @@
+"""A step of decoding by the kernels for TPUs, emulated, gives what plain operations give."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from glm_jax.model import GLMConfig, decoding_network, decoding_params, network_of
+from glm_jax.model.attention.mask import memory_mask
+from glm_jax.model.decode_kernels.layers import DecodeKernels, kernels_for
+from glm_jax.model.decode_kernels.tiling import Shard
+from glm_jax.model.kv_cache import empty_cache
+from glm_jax.model.paged_attention import CacheLayout
+
+CONFIG = GLMConfig(
+    vocab_size=200, num_layers=2, hidden_size=256, num_attention_heads=4, max_sequence_length=32
+)
+BATCH = 3
+# Of logits up to 10; of bfloat16 with the rounding of two layers.
+TOLERANCES = {"float32": 2e-5, "bfloat16": 0.15}
+
+
+def random_params(config: GLMConfig) -> Any:
+    """Parameters with biases, and matrices large enough for attention far from uniform."""
+    model, draw = network_of(config), np.random.default_rng(0)
+    tokens = np.zeros((1, 4), np.int32)
+    boxed = jax.eval_shape(
+        model.init, jax.random.key(0), tokens, np.zeros((1, 2, 4), np.int32), np.ones(1, np.int32)
+    )
+
+    def random(keys: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jnp.ndarray:
+        mean = 1.0 if keys[-1].key == "scale" else 0.0
+        return jnp.asarray(mean + 0.06 * draw.normal(size=leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(random, nn.unbox(boxed)["params"])
+
+
+def step(kernels: DecodeKernels | None, config: GLMConfig, num_slots: int, start: list[int]) -> Any:
+    """Logits and caches of one step with a random cache."""
+    draw = np.random.default_rng(1)
+    network = decoding_network(config, kernels=kernels)
+    params = decoding_params(config, random_params(config))
+    layout = CacheLayout(num_slots, config.num_attention_heads)
+    cache = jax.tree.map(
+        lambda array: jnp.asarray(draw.normal(size=array.shape), array.dtype),
+        empty_cache(config, BATCH, num_slots, layout),
+    )
+    tokens = draw.integers(0, config.vocab_size, (BATCH, 1))
+    position_ids = draw.integers(0, config.num_positions, (BATCH, 2, 1))
+    slots = jnp.asarray(start, jnp.int32)
+    mask = memory_mask(jnp.where(slots < num_slots, slots, 0), 1, num_slots)
+    apply = jax.jit(partial(network.apply, method="next_logits"))
+    return apply({"params": params}, tokens, position_ids, cache, slots, mask)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "num_cores", "num_slots", "start"),
+    [
+        ("float32", 1, 1024, [17, 1024, 1023]),
+        ("float32", 2, 2048, [1040, 5, 2048]),
+        ("bfloat16", 1, 1024, [0, 500, 64]),
+    ],
+)
+def test_kernels_give_what_plain_operations_give(dtype, num_cores, num_slots, start):
+    config = dataclasses.replace(CONFIG, compute_dtype=dtype)
+    expected, expected_cache = step(None, config, num_slots, start)
+    kernels = DecodeKernels(num_cores, interpret=True)
+    found, cache = step(kernels, config, num_slots, start)
+    # What a row computes that has no slot of its own is of no use.
+    used = np.asarray(start) < num_slots
+    assert found.dtype == jnp.float32
+    assert np.ptp(expected) > 3.0
+    np.testing.assert_allclose(
+        np.asarray(found)[used], np.asarray(expected)[used], atol=TOLERANCES[dtype]
+    )
+    for one, other in zip(jax.tree.leaves(cache), jax.tree.leaves(expected_cache), strict=True):
+        one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
+        np.testing.assert_allclose(one, other, atol=TOLERANCES[dtype])
+        # All other slots stay as they are, bit for bit.
+        old = np.ones(one.shape, bool)
+        for row, slot in enumerate(start):
+            old[:, row, :, slot : slot + 1] = False
+        np.testing.assert_array_equal(one[old], other[old])
+
+
+def test_kernels_are_used(monkeypatch):
+    """The comparison above compares two programs."""
+    calls = []
+
+    def run_step(*inputs):
+        calls.append(inputs)
+        return run(*inputs)
+
+    from glm_jax.model import decoding
+
+    run = decoding.run_step
+    monkeypatch.setattr(decoding, "run_step", run_step)
+    jax.eval_shape(lambda: step(DecodeKernels(1, interpret=True), CONFIG, 1024, [1, 2, 3]))
+    assert len(calls) == 1
+    # A head of a row alone, a network that no block divides, and integers have plain operations.
+    for config in (
+        dataclasses.replace(CONFIG, hidden_size=192, num_attention_heads=3),
+        dataclasses.replace(CONFIG, quantization="int8"),
+    ):
+        assert DecodeKernels(1).shard(config, {}) is None
+    assert DecodeKernels(1).shard(CONFIG, {"tensor": 2, "fsdp": 2}) is None
+
+
+def test_devices_with_two_cores():
+    assert kernels_for("TPU v5") == DecodeKernels(2)
+    assert kernels_for("TPU v5 lite") == DecodeKernels(1)
+    assert kernels_for("TPU v6 lite") == DecodeKernels(1)
+    assert kernels_for("cpu") is None
+
+
+def test_blocks_of_published_sizes():
+    glm_2b = Shard(2048, 2048, 8192, 64, 2, 1)
+    assert (glm_2b.attention_columns, glm_2b.mlp_columns) == (256, 512)
+    glm_10b = Shard(4096, 1024, 4096, 64, 2, 2)
+    assert (glm_10b.attention_columns, glm_10b.mlp_columns) == (128, 256)
+    assert glm_10b.rows_at_once(64, 1024) == 16
+    assert glm_10b.rows_at_once(60, 1024) == 15
+    assert not dataclasses.replace(glm_2b, attention_width=192).is_tiled
