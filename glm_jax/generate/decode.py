@@ -11,10 +11,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
 
 from glm_jax.generate.decoder import network
-from glm_jax.generate.sampling import choose, mask_early_ends, mask_repeats
+from glm_jax.generate.sampling import (
+    FORBIDDEN,
+    choose,
+    early_ends,
+    number_of_each,
+    repeating_tokens,
+)
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import Cache
@@ -104,28 +110,49 @@ def run_rows(
     """
 
     def should_continue(state: tuple) -> Bool[Array, ""]:
-        _, rows, step, _ = state
+        _, rows, step, *_ = state
         active = jnp.sum(rows.current < rows.count)
         return (step < max_steps) & (active >= min_active)
 
     def run_step(state: tuple) -> tuple:
-        cache, rows, step, emitted = state
+        cache, rows, step, numbers, log_probs = state
+        rows = _by_example(rows)
         logits, cache = next_logits(model, params, cache, rows)
-        token = constrain(_choose(logits, rows, ends), ("batch",))
+        token, *found = _by_example(_choose_and_rank(logits, rows, ends, num_top))
         rows, kept, closes = _advance(rows, token, blank_start, ends)
-        total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-        log_prob = jnp.take_along_axis(logits, token[:, None], axis=-1) - total
-        top_logits, top_tokens = jax.lax.top_k(logits, num_top)
-        new_tokens = Emitted(token, log_prob[:, 0], kept, closes, top_tokens, top_logits - total)
-        emitted = jax.tree.map(lambda all_, new: all_.at[step].set(new), emitted, new_tokens)
-        return cache, rows, step + 1, emitted
+        log_prob, top_tokens, top_log_probs = found
+        # Two arrays: an operation on a TPU takes a time of its own however small it is.
+        new_numbers = jnp.stack([token, kept, closes, *top_tokens.T])
+        new_log_probs = jnp.stack([log_prob, *top_log_probs.T])
+        numbers = numbers.at[step].set(new_numbers)
+        return cache, rows, step + 1, numbers, log_probs.at[step].set(new_log_probs)
 
-    shape = (MAX_STEPS, rows.length.shape[0])
-    number, truth = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool)
-    top = jnp.zeros((*shape, num_top), jnp.int32)
-    empty = Emitted(number, jnp.zeros(shape), truth, truth, top, top.astype(jnp.float32))
-    state = (cache, rows, jnp.int32(0), empty)
-    return jax.lax.while_loop(should_continue, run_step, state)
+    batch_size = rows.length.shape[0]
+    numbers = jnp.zeros((MAX_STEPS, 3 + num_top, batch_size), jnp.int32)
+    log_probs = jnp.zeros((MAX_STEPS, 1 + num_top, batch_size))
+    state = (cache, rows, jnp.int32(0), numbers, log_probs)
+    cache, rows, step, numbers, log_probs = jax.lax.while_loop(should_continue, run_step, state)
+    emitted = Emitted(
+        token=numbers[:, 0],
+        log_prob=log_probs[:, 0],
+        kept=numbers[:, 1] > 0,
+        closes=numbers[:, 2] > 0,
+        top_tokens=jnp.swapaxes(numbers[:, 3:], 1, 2),
+        top_log_probs=jnp.swapaxes(log_probs[:, 1:], 1, 2),
+    )
+    return cache, rows, step, emitted
+
+
+def _by_example(tree: PyTree) -> PyTree:
+    """Arrays with an axis of examples, sharded as the batch is and not as logits are.
+
+    They are small: many operations on a part of them, and exchanges between, take longer.
+    """
+
+    def shard(array: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
+        return constrain(array, ("batch", *["replicated"] * (array.ndim - 1)))
+
+    return jax.tree.map(shard, tree)
 
 
 @functools.cache
@@ -154,8 +181,7 @@ def next_logits(
 
 def last_tokens(rows: DecodeState) -> tuple[Int[Array, "B"], Int[Array, "B 2"]]:
     """The last token of every row, which has not been run yet, and its position ids."""
-    last = jnp.maximum(rows.length - 1, 0)[:, None]
-    tokens = jnp.take_along_axis(rows.tokens, last, axis=1)[:, 0]
+    tokens = number_of_each(rows.tokens, jnp.maximum(rows.length - 1, 0))
     index = rows.taken + given_tokens(rows)
     position = _mask_position(rows) + rows.position_step * index
     return tokens, jnp.stack([position, index + 1], axis=1)
@@ -169,16 +195,21 @@ def given_tokens(rows: DecodeState) -> Int[Array, "B"]:
 def _mask_position(rows: DecodeState) -> Int[Array, "B"]:
     """The position of the mask of each row's current blank."""
     blank = jnp.minimum(rows.current, rows.mask_positions.shape[1] - 1)
-    return jnp.take_along_axis(rows.mask_positions, blank[:, None], axis=1)[:, 0]
+    return number_of_each(rows.mask_positions, blank)
 
 
-def _choose(
-    logits: Float[Array, "B V"], rows: DecodeState, ends: Int[Array, "E"]
-) -> Int[Array, "B"]:
+def _choose_and_rank(
+    logits: Float[Array, "B V"], rows: DecodeState, ends: Int[Array, "E"], num_top: int
+) -> tuple[Int[Array, "B"], Float[Array, "B"], Int[Array, "B A"], Float[Array, "B A"]]:
+    """The next tokens and their log-probabilities; the most probable tokens and theirs."""
     settings, first = rows.settings, rows.length - rows.taken - given_tokens(rows)
     scores = apply_constraints(logits, rows, first, ends)
     keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(settings.key), rows.length)
-    return choose(scores, settings.temperature, settings.top_k, settings.top_p, keys)
+    token = choose(scores, settings.temperature, settings.top_k, settings.top_p, keys)
+    total = jax.nn.logsumexp(logits, axis=-1)
+    log_prob = number_of_each(logits, token) - total
+    top_logits, top_tokens = jax.lax.top_k(logits, num_top)
+    return token, log_prob, top_tokens, top_logits - total[:, None]
 
 
 def apply_constraints(
@@ -192,20 +223,16 @@ def apply_constraints(
       first: slot of the first token of each row's blank.
       ends: tokens that end a blank.
     """
-    settings = rows.settings
+    settings, vocab_size = rows.settings, scores.shape[1]
     start = jnp.where(settings.whole_text, 0, first)
-    scores = jax.lax.cond(
+    # The branches have masks as their results: scores would be copied, changed or not.
+    forbidden = jax.lax.cond(
         jnp.any(settings.ngram > 0),
-        lambda scores: mask_repeats(scores, rows.tokens, start, rows.length, settings.ngram),
-        lambda scores: scores,
-        scores,
+        lambda: repeating_tokens(rows.tokens, start, rows.length, settings.ngram, vocab_size),
+        lambda: jnp.zeros(scores.shape, bool),
     )
-    return jax.lax.cond(
-        jnp.any(rows.taken < settings.min_length),
-        lambda scores: mask_early_ends(scores, ends, rows.taken, settings.min_length),
-        lambda scores: scores,
-        scores,
-    )
+    forbidden |= early_ends(ends, rows.taken, settings.min_length, vocab_size)
+    return jnp.where(forbidden, FORBIDDEN, scores)
 
 
 def _advance(

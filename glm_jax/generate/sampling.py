@@ -8,82 +8,95 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 # What may never be chosen.
 FORBIDDEN = -jnp.inf
 
 
-def keep_top_k(logits: Float[Array, "B V"], top_k: Int[Array, "B"]) -> Float[Array, "B V"]:
-    """Forbids all but the k most probable tokens of each row; 0 keeps all.
+def number_of_each(values: Num[Array, "B N"], index: Int[Array, "B"]) -> Num[Array, "B"]:
+    """One number of each row.
 
-    Tokens as probable as the last one kept are kept too.
+    A sum over the row, of which all but one are zero, is one operation on a TPU; a gather with the
+    making of its indices is five.
+    """
+    chosen = jnp.arange(values.shape[1]) == index[:, None]
+    return jnp.sum(jnp.where(chosen, values, 0), axis=1, dtype=values.dtype)
+
+
+def lowest_kept(
+    logits: Float[Array, "B V"], top_k: Int[Array, "B"], top_p: Float[Array, "B"]
+) -> Float[Array, "B 1"]:
+    """The smallest logit that a row's filters leave.
+
+    They are the k most probable tokens, and of these the most probable that together exceed
+    probability p (Holtzman et al., 2020, section 3.1); the most probable one is always left, and
+    tokens as probable as the last one are, too.
+
+    Args:
+      logits: of the next token.
+      top_k: 0 for no limit.
+      top_p: 1 for no limit.
     """
     vocab_size = logits.shape[1]
-    smallest_rank = jnp.clip(top_k, 1, vocab_size) - 1
-    descending = -jnp.sort(-logits, axis=-1)
-    threshold = jnp.take_along_axis(descending, smallest_rank[:, None], axis=-1)
-    return jnp.where((top_k[:, None] > 0) & (logits < threshold), FORBIDDEN, logits)
+    # Which of two equal numbers comes first is of no interest, and a stable sort orders indices.
+    ascending = jax.lax.sort(logits, is_stable=False)
+    rank = vocab_size - jnp.clip(top_k, 1, vocab_size)
+    of_rank = number_of_each(ascending, rank)[:, None]
+    lowest = jnp.where(top_k[:, None] > 0, of_rank, FORBIDDEN)
+    ascending = jnp.where(ascending < lowest, FORBIDDEN, ascending)
+    probabilities = jax.nn.softmax(ascending, axis=-1)
+    more_probable = jax.lax.cumsum(probabilities, axis=1, reverse=True) - probabilities
+    kept = (more_probable <= top_p[:, None]).at[:, -1].set(True)
+    of_mass = jnp.min(jnp.where(kept, ascending, jnp.inf), axis=-1, keepdims=True)
+    return jnp.where(top_p[:, None] < 1.0, jnp.maximum(lowest, of_mass), lowest)
 
 
-def keep_top_p(logits: Float[Array, "B V"], top_p: Float[Array, "B"]) -> Float[Array, "B V"]:
-    """Forbids all but the most probable tokens that together exceed probability p; 1 keeps all.
-
-    The most probable token is always kept (Holtzman et al., 2020, section 3.1).
-    """
-    descending = -jnp.sort(-logits, axis=-1)
-    probabilities = jax.nn.softmax(descending, axis=-1)
-    before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    kept = (before <= top_p[:, None]).at[:, 0].set(True)
-    threshold = jnp.min(jnp.where(kept, descending, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where((top_p[:, None] < 1.0) & (logits < threshold), FORBIDDEN, logits)
-
-
-def mask_repeats(
-    scores: Float[Array, "B V"],
+def repeating_tokens(
     tokens: Int[Array, "B M"],
     start: Int[Array, "B"],
     end: Int[Array, "B"],
     ngram: Int[Array, "B"],
-) -> Float[Array, "B V"]:
-    """Forbids every token that would repeat a sequence of `ngram` tokens; 0 forbids none.
+    vocab_size: int,
+) -> Bool[Array, "B V"]:
+    """Every token that would repeat a sequence of `ngram` tokens; 0 for none.
 
     Args:
-      scores: of the next token.
       tokens: what each row has so far; only those from `start` up to but without `end` count.
       start, end: see above.
       ngram: length of the sequences that may not come twice.
+      vocab_size: V.
 
     Source: original code, `NoRepeatNGramLogitsProcessor`.
     """
-    num_slots = tokens.shape[1]
+    batch, num_slots = tokens.shape
     slot = jnp.arange(num_slots)[None, :]
     # A token would complete a repetition if the ngram - 1 tokens before it equal the last ones.
     repeats = (slot >= start[:, None] + ngram[:, None] - 1) & (slot < end[:, None])
     repeats &= ngram[:, None] > 0
 
     def compare(distance: Int[Array, ""], repeats: Bool[Array, "B M"]) -> Bool[Array, "B M"]:
-        last = jnp.take_along_axis(tokens, jnp.maximum(end - distance, 0)[:, None], axis=1)
-        same = jnp.roll(tokens, distance, axis=1) == last
+        last = number_of_each(tokens, jnp.maximum(end - distance, 0))
+        same = jnp.roll(tokens, distance, axis=1) == last[:, None]
         return repeats & (same | (distance >= ngram[:, None]))
 
     repeats = jax.lax.fori_loop(1, jnp.max(ngram), compare, repeats)
     # Along one axis: for two a TPU would bring the scores of every step into another layout.
-    first = jnp.arange(len(scores))[:, None] * scores.shape[1]
-    index = jnp.where(repeats, first + tokens, scores.size)
-    forbidden = jnp.zeros(scores.size, bool).at[index].set(True, mode="drop")
-    return jnp.where(forbidden.reshape(scores.shape), FORBIDDEN, scores)
+    first = jnp.arange(batch)[:, None] * vocab_size
+    index = jnp.where(repeats, first + tokens, batch * vocab_size)
+    forbidden = jnp.zeros(batch * vocab_size, bool).at[index].set(True, mode="drop")
+    return forbidden.reshape(batch, vocab_size)
 
 
-def mask_early_ends(
-    scores: Float[Array, "B V"],
+def early_ends(
     ends: Int[Array, "E"],
     length: Int[Array, "B"],
     min_length: Int[Array, "B"],
-) -> Float[Array, "B V"]:
-    """Forbids the tokens that end a blank while it is shorter than `min_length`."""
-    is_end = jnp.any(jnp.arange(scores.shape[1])[:, None] == ends, axis=1)
-    return jnp.where((length < min_length)[:, None] & is_end, FORBIDDEN, scores)
+    vocab_size: int,
+) -> Bool[Array, "B V"]:
+    """The tokens that end a blank, in rows whose blank is shorter than `min_length`."""
+    is_end = jnp.any(jnp.arange(vocab_size)[:, None] == ends, axis=1)
+    return (length < min_length)[:, None] & is_end
 
 
 def choose(
@@ -95,8 +108,7 @@ def choose(
 ) -> Int[Array, "B"]:
     """The next token of every row: the most probable at temperature 0, else one drawn.
 
-    Drawing is from the softmax of scores / temperature, of which `keep_top_k` and then `keep_top_p`
-    leave the tokens that may be drawn.
+    Drawing is from the softmax of scores / temperature, from `lowest_kept` on.
 
     Args:
       scores: logits or log-probabilities.
@@ -105,17 +117,16 @@ def choose(
     """
     draws = temperature > 0.0
 
-    def drawn(scores: Float[Array, "B V"]) -> Float[Array, "B V"]:
+    def drawn(scores: Float[Array, "B V"]) -> Int[Array, "B"]:
         warm = scores / jnp.where(draws, temperature, 1.0)[:, None]
-        filters = jnp.any(draws & ((top_k > 0) | (top_p < 1.0)))
-        warm = jax.lax.cond(
-            filters,
-            lambda warm: keep_top_p(keep_top_k(warm, top_k), top_p),
-            lambda warm: warm,
-            warm,
+        lowest = jax.lax.cond(
+            jnp.any(draws & ((top_k > 0) | (top_p < 1.0))),
+            lambda: lowest_kept(warm, top_k, top_p),
+            lambda: jnp.full((len(warm), 1), FORBIDDEN, warm.dtype),
         )
         noise = jax.vmap(lambda key: jax.random.gumbel(key, warm.shape[1:]))(keys)
-        return jnp.where(draws[:, None], warm + noise, scores)
+        noisy = jnp.where(warm < lowest, FORBIDDEN, warm) + noise
+        return jnp.argmax(jnp.where(draws[:, None], noisy, scores), axis=-1)
 
     # Sorting and drawing cost as much as a layer: nothing of it where all rows are greedy.
-    return jnp.argmax(jax.lax.cond(jnp.any(draws), drawn, lambda scores: scores, scores), axis=-1)
+    return jax.lax.cond(jnp.any(draws), drawn, lambda scores: jnp.argmax(scores, axis=-1), scores)

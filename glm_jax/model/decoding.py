@@ -118,13 +118,12 @@ class DecodingGLM(GLM):
 
     def last_logits(self, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:
         """`logits` of one position of every example."""
-        return self.scores(few_rows_product(hidden, self.embedding_table()))
+        logits = few_rows_product(hidden, self.embedding_table())
+        # Without this the constraint of `scores` would gather the table, for logits of its rows.
+        return self.scores(constrain(logits, ("batch", "vocab_out")))
 
     def scores(self, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
-        """Logits as tokens are chosen by."""
-        # Without this the next line would gather the table, so that it makes logits of its rows.
-        logits = constrain(logits, ("batch", "vocab_out"))
-        # Every device chooses tokens for a part of the rows.
+        """Logits as tokens are chosen by: every device chooses for a part of the rows."""
         return constrain(logits, ("logits_batch", "replicated"))
 
     def _fits(self, cache: Cache) -> bool:

@@ -13,7 +13,7 @@ from glm_jax.generate.beam_engine import beam_search
 from glm_jax.generate.decoder import Decoder, make_decoder
 from glm_jax.generate.engine import ActiveFill, fill_all
 from glm_jax.generate.prompt import chat_prompt, full_length
-from glm_jax.generate.sampling import keep_top_k, keep_top_p
+from glm_jax.generate.sampling import FORBIDDEN, lowest_kept
 from glm_jax.generate.settings import Sampling
 from glm_jax.model.chatglm import replace_invalid
 from tests.chatglm.recorded import FOLDER, MIXED_SPECIAL, SPECIAL, arrays, facts, network
@@ -130,6 +130,13 @@ def test_beams_of_several_prompts_are_those_of_each_alone():
 CHAINS = [c["case"] for c in facts("chat_real")["logits_chain"]] if FOLDER.is_dir() else []
 
 
+def filtered(scores: jnp.ndarray, top_k: int = 0, top_p: float = 1.0) -> jnp.ndarray:
+    """Scores of what the filters leave."""
+    count = len(scores)
+    limits = (jnp.full(count, top_k, jnp.int32), jnp.full(count, top_p, jnp.float32))
+    return jnp.where(scores < lowest_kept(scores, *limits), FORBIDDEN, scores)
+
+
 @pytest.mark.parametrize("case", CHAINS)
 def test_scores_are_guarded_then_cooled_then_filtered(case):
     settings = next(c for c in facts("chat_real")["logits_chain"] if c["case"] == case)
@@ -137,7 +144,6 @@ def test_scores_are_guarded_then_cooled_then_filtered(case):
         name: arrays("chat_real")[f"chain/{case}/{name}"]
         for name in ("scores", *(f"after_{stage}" for stage in ("guard", *settings["stages"])))
     }
-    count = len(stages["scores"])
     scores = jnp.asarray(stages["scores"])
     # The original guards a batch at once, we each row: it has a batch for each here.
     if not np.isfinite(stages["scores"]).all(axis=1).all():
@@ -150,11 +156,11 @@ def test_scores_are_guarded_then_cooled_then_filtered(case):
         if stage == "temperature":
             scores = scores / settings["temperature"]
         elif stage == "top_k":
-            scores = keep_top_k(scores, jnp.full(count, settings["top_k"], jnp.int32))
+            scores = filtered(scores, top_k=settings["top_k"])
         else:
             if settings["num_beams"] > 1:
                 return  # beams are not drawn here
-            scores = keep_top_p(scores, jnp.full(count, settings["top_p"], jnp.float32))
+            scores = filtered(scores, top_p=settings["top_p"])
         expected = stages[f"after_{stage}"]
         np.testing.assert_array_equal(np.isfinite(scores), np.isfinite(expected))
         kept = np.isfinite(expected)

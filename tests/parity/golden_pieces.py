@@ -19,7 +19,7 @@ from glm_jax.generate.beam_step import (
     no_hypotheses,
     search_step,
 )
-from glm_jax.generate.sampling import keep_top_k, keep_top_p, mask_early_ends, mask_repeats
+from glm_jax.generate.sampling import FORBIDDEN, early_ends, lowest_kept, repeating_tokens
 from tests.parity.rows import Row, absolute, largest
 
 SCORE_TOLERANCE = 1e-4
@@ -58,8 +58,9 @@ def filter_differs(number: int, case: Case, arrays: Arrays) -> bool:
     """Whether top-k and top-p keep other tokens or values."""
     logits = jnp.asarray(arrays[f"top_k_logits_{number}/in"])
     rows = len(logits)
-    kept = keep_top_k(logits, jnp.full(rows, case["top_k"]))
-    kept = keep_top_p(kept, jnp.full(rows, case["top_p"] or 1.0))  # 0 keeps all in the original
+    top_p = jnp.full(rows, case["top_p"] or 1.0)  # 0 keeps all in the original
+    lowest = lowest_kept(logits, jnp.full(rows, case["top_k"]), top_p)
+    kept = jnp.where(logits < lowest, FORBIDDEN, logits)
     return not np.array_equal(kept, arrays[f"top_k_logits_{number}/out"])
 
 
@@ -69,11 +70,16 @@ def processor_differs(number: int, case: Case, arrays: Arrays) -> bool:
     ids = jnp.asarray(arrays[f"processors_{number}/ids"])
     rows, length = ids.shape
     start, stop = jnp.zeros(rows, jnp.int32), jnp.full(rows, length)
-    repeats = mask_repeats(logits, ids, start, stop, jnp.full(rows, case["ngram"]))
+    vocab_size = logits.shape[1]
+    repeats = repeating_tokens(ids, start, stop, jnp.full(rows, case["ngram"]), vocab_size)
     ends, shortest = jnp.array([case["eos_token_id"]]), jnp.full(rows, case["min_length"])
-    early = mask_early_ends(logits, ends, stop, shortest)
-    same = np.array_equal(repeats, arrays[f"processors_{number}/no_repeat_ngram"])
-    return not same or not np.array_equal(early, arrays[f"processors_{number}/min_length"])
+    early = early_ends(ends, stop, shortest, vocab_size)
+    return not all(
+        np.array_equal(
+            jnp.where(forbidden, FORBIDDEN, logits), arrays[f"processors_{number}/{name}"]
+        )
+        for name, forbidden in (("no_repeat_ngram", repeats), ("min_length", early))
+    )
 
 
 def search_differences(case: Case) -> tuple[bool, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.decode_kernels.attention_half import AttentionWeights, Slots, attention_half
-from glm_jax.model.decode_kernels.logits import logits
+from glm_jax.model.decode_kernels.logits import logits, side_by_side
 from glm_jax.model.decode_kernels.mlp_half import MLPWeights, mlp_half
 from glm_jax.model.decode_kernels.stream import Norm, Stream, stream_of
 from glm_jax.model.decode_kernels.tiling import Shard
@@ -113,9 +113,14 @@ def run_step(
         return run(*inputs)
     (rows,) = spec_of(("batch",), hidden.shape[:1], mesh.shape)
     (words,) = spec_of(("vocab_out",), network.table.shape[:1], mesh.shape)
+    (logits_rows,) = spec_of(("logits_batch",), hidden.shape[:1], mesh.shape)
     by_row, of_cache = PartitionSpec(rows), PartitionSpec(None, rows, TENSOR)
     return jax.shard_map(
-        partial(run, tensor_axis=TENSOR),
+        partial(
+            run,
+            tensor_axis=TENSOR,
+            exchange=_exchange(words, logits_rows, interpret=kernels.interpret),
+        ),
         in_specs=(
             by_row,
             [_WEIGHT_SPECS] * len(layers),
@@ -124,7 +129,7 @@ def run_step(
             of_cache,
             Slots(by_row, by_row, _ALL),
         ),
-        out_specs=(PartitionSpec(rows, words), of_cache),
+        out_specs=(PartitionSpec(logits_rows), of_cache),
         check_vma=False,
     )(*inputs)
 
@@ -176,6 +181,7 @@ def _run(
     epsilon: float,
     interpret: bool,
     tensor_axis: str | None = None,
+    exchange: Callable[..., Array] = lambda logits: logits,
 ) -> tuple[Float[Array, "B V"], Cache]:
     """`run_step` on one device."""
     # What devices exchange is in the compute dtype, as in training.
@@ -195,4 +201,29 @@ def _run(
         stream = Stream(base, summed(update), mlp_bias)
         new_cache.append(layer_cache)
     found = logits(stream, final_norm, table, epsilon=epsilon, interpret=interpret)
-    return found, tuple(new_cache)
+    return exchange(found), tuple(new_cache)
+
+
+def _exchange(
+    words: tuple[str, ...] | None, rows: tuple[str, ...] | None, *, interpret: bool
+) -> Callable[[Float[Array, "B #V"]], Float[Array, "#B V"]]:
+    """What makes logits of all words, of a device's rows, from those of its words.
+
+    Args:
+      words: axes of the mesh that divide the words.
+      rows: axes that divide the rows of the result.
+      interpret: see `DecodeKernels`.
+    """
+
+    def exchange(logits: Float[Array, "B #V"]) -> Float[Array, "#B V"]:
+        if not words:
+            return logits
+        if TENSOR not in (rows or ()):
+            parts = lax.all_gather(logits, TENSOR)
+        else:
+            size = lax.axis_size(TENSOR)
+            by_device = logits.reshape(size, -1, logits.shape[1])
+            parts = lax.all_to_all(by_device, TENSOR, split_axis=0, concat_axis=0)
+        return side_by_side(parts, interpret=interpret)
+
+    return exchange

@@ -78,3 +78,26 @@ def _kernel(
     hidden = joined(Stream(*(ref[...] for ref in (base, update, bias))))
     inputs = normalized(hidden, Norm(scale[...], norm_bias[...]), epsilon).astype(hidden.dtype)
     logits_out[...] = product(inputs, table[...], 1, interpret=interpret)
+
+
+def side_by_side(parts: Float[Array, "T B V"], *, interpret: bool) -> Float[Array, "B T*V"]:
+    """Logits of one device's words after another's.
+
+    For a concatenation at columns that are no multiple of 128, the compiler brings the examples
+    into the minor axis, where they are padded to 128.
+    """
+    number, batch, size = parts.shape
+    return pl.pallas_call(
+        _write_side_by_side,
+        out_shape=jax.ShapeDtypeStruct((batch, number * size), parts.dtype),
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM_LIMIT_BYTES),
+        cost_estimate=pl.CostEstimate(flops=0, transcendentals=0, bytes_accessed=2 * parts.nbytes),
+        name="side_by_side",
+        interpret=interpret,
+    )(parts)
+
+
+def _write_side_by_side(parts: Any, out: Any) -> None:
+    size = parts.shape[2]
+    for number in range(len(parts)):
+        out[:, number * size : (number + 1) * size] = parts[number]
