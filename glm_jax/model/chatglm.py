@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from glm_jax.model.chatglm_config import ChatGLMConfig
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.dropout import Dropout
 from glm_jax.model.glm import GLM
-from glm_jax.model.kv_cache import KVCache
+from glm_jax.model.kv_cache import Cache, KVCache
 from glm_jax.model.layers import MLP, Linear, LinearKind, layer_norm, residual_standard_deviation
 from glm_jax.model.paged_attention import LayerCache, PrefixKeyValue
 from glm_jax.model.prefix import PREFIX, LayerPrefix, PrefixEncoder
@@ -124,7 +124,13 @@ class ChatGLM(GLM):
 
 
 class DecodingChatGLM(DecodingGLM, ChatGLM):
-    """`ChatGLM` for decoding, with parameters as `chatglm_by_layer` gives them."""
+    """`ChatGLM` for decoding, with parameters as `decoding_params` gives them."""
+
+    residual_scale: ClassVar[float | None] = RESIDUAL_SCALE
+
+    def _fits(self, cache: Cache) -> bool:
+        """As `DecodingGLM._fits`; prefixes have plain operations."""
+        return not self.config.num_prefix_tokens and super()._fits(cache)
 
     def scores(self, logits: Float[Array, "B V"]) -> Float[Array, "B V"]:
         """As `DecodingGLM.scores`, with invalid ones replaced."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,9 @@ class DecodingGLM(GLM):
     """
 
     kernels: DecodeKernels | None = None
+
+    # Of `HalfBlock`.
+    residual_scale: ClassVar[float | None] = None
 
     def setup(self) -> None:
         super().setup()
@@ -111,9 +114,16 @@ class DecodingGLM(GLM):
         layers = [block.variables["params"] for block in self.blocks]
         final_norm = self.final_layernorm.variables["params"]
         network = Network(layers, final_norm, self.embedding_table())
-        slots = Slots(start, attention_mask[:, 0].astype(jnp.int32), slots_in_use(attention_mask))
+        extras = self.extras(position_ids)
+        slots = Slots(
+            start,
+            attention_mask[:, 0].astype(jnp.int32),
+            slots_in_use(attention_mask),
+            None if extras is None else extras.rotation,
+        )
         hidden = self._embed(tokens, position_ids, None)[:, 0]
-        logits, cache = run_step(hidden, network, cache, slots, self.config, self.kernels)
+        state = (hidden, network, cache, slots)
+        logits, cache = run_step(*state, self.config, self.kernels, self.residual_scale)
         return self.scores(logits), cache
 
     def last_logits(self, hidden: Float[Array, "B D"]) -> Float[Array, "B V"]:

@@ -40,7 +40,8 @@ def decoding_network(config: GLMConfig, *, kernels: DecodeKernels | None = None)
       kernels: of TPUs; None for plain operations.
     """
     if isinstance(config, ChatGLMConfig):
-        return DecodingChatGLM(dataclasses.replace(config, prefix_projection=False))
+        config = dataclasses.replace(config, prefix_projection=False)
+        return DecodingChatGLM(config, kernels=kernels)
     return DecodingGLM(config, kernels=kernels)
 
 

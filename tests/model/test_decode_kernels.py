@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.model import GLMConfig, decoding_network, decoding_params, network_of
+from glm_jax.model import ChatGLMConfig, GLMConfig, decoding_network, decoding_params, network_of
 from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decode_kernels.layers import DecodeKernels, kernels_for
 from glm_jax.model.decode_kernels.tiling import Shard
@@ -21,6 +21,13 @@ from glm_jax.model.paged_attention import CacheLayout
 
 CONFIG = GLMConfig(
     vocab_size=200, num_layers=2, hidden_size=256, num_attention_heads=4, max_sequence_length=32
+)
+CHATGLM = ChatGLMConfig(
+    vocab_size=200,
+    num_layers=2,
+    hidden_size=256,
+    num_attention_heads=2,
+    max_sequence_length=32,
 )
 BATCH = 3
 # Of logits up to 10; of bfloat16 with the rounding of two layers.
@@ -36,6 +43,11 @@ def random_params(config: GLMConfig) -> Any:
     )
 
     def random(keys: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jnp.ndarray:
+        if leaf.dtype == jnp.int8:
+            return jnp.asarray(draw.integers(-128, 128, leaf.shape), jnp.int8)
+        if keys[-1].key == "kernel_scale":
+            largest = {"int8": 128, "int4": 8}[config.quantization]
+            return jnp.asarray(draw.uniform(0.05, 0.15, leaf.shape) / largest, leaf.dtype)
         mean = 1.0 if keys[-1].key == "scale" else 0.0
         return jnp.asarray(mean + 0.06 * draw.normal(size=leaf.shape), leaf.dtype)
 
@@ -61,15 +73,18 @@ def step(kernels: DecodeKernels | None, config: GLMConfig, num_slots: int, start
 
 
 @pytest.mark.parametrize(
-    ("dtype", "num_cores", "num_slots", "start"),
+    ("config", "num_cores", "num_slots", "start"),
     [
-        ("float32", 1, 1024, [17, 1024, 1023]),
-        ("float32", 2, 2048, [1040, 5, 2048]),
-        ("bfloat16", 1, 1024, [0, 500, 64]),
+        (CONFIG, 1, 1024, [17, 1024, 1023]),
+        (CONFIG, 2, 2048, [1040, 5, 2048]),
+        (dataclasses.replace(CONFIG, compute_dtype="bfloat16"), 1, 1024, [0, 500, 64]),
+        (dataclasses.replace(CONFIG, quantization="int4"), 2, 64, [17, 3, 63]),
+        (CHATGLM, 1, 64, [17, 63, 0]),
+        (dataclasses.replace(CHATGLM, quantization="int8"), 1, 64, [17, 63, 0]),
     ],
 )
-def test_kernels_give_what_plain_operations_give(dtype, num_cores, num_slots, start):
-    config = dataclasses.replace(CONFIG, compute_dtype=dtype)
+def test_kernels_give_what_plain_operations_give(config, num_cores, num_slots, start):
+    tolerance = TOLERANCES[config.compute_dtype]
     expected, expected_cache = step(None, config, num_slots, start)
     kernels = DecodeKernels(num_cores, interpret=True)
     found, cache = step(kernels, config, num_slots, start)
@@ -77,12 +92,10 @@ def test_kernels_give_what_plain_operations_give(dtype, num_cores, num_slots, st
     used = np.asarray(start) < num_slots
     assert found.dtype == jnp.float32
     assert np.ptp(expected) > 3.0
-    np.testing.assert_allclose(
-        np.asarray(found)[used], np.asarray(expected)[used], atol=TOLERANCES[dtype]
-    )
+    np.testing.assert_allclose(np.asarray(found)[used], np.asarray(expected)[used], atol=tolerance)
     for one, other in zip(jax.tree.leaves(cache), jax.tree.leaves(expected_cache), strict=True):
         one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
-        np.testing.assert_allclose(one, other, atol=TOLERANCES[dtype])
+        np.testing.assert_allclose(one, other, atol=tolerance)
         # All other slots stay as they are, bit for bit.
         old = np.ones(one.shape, bool)
         for row, slot in enumerate(start):
@@ -104,12 +117,9 @@ def test_kernels_are_used(monkeypatch):
     monkeypatch.setattr(decoding, "run_step", run_step)
     jax.eval_shape(lambda: step(DecodeKernels(1, interpret=True), CONFIG, 1024, [1, 2, 3]))
     assert len(calls) == 1
-    # A head of a row alone, a network that no block divides, and integers have plain operations.
-    for config in (
-        dataclasses.replace(CONFIG, hidden_size=192, num_attention_heads=3),
-        dataclasses.replace(CONFIG, quantization="int8"),
-    ):
-        assert DecodeKernels(1).shard(config, {}) is None
+    # A network that no block divides has plain operations, as one whose weights are gathered.
+    odd = dataclasses.replace(CONFIG, hidden_size=192, num_attention_heads=3)
+    assert DecodeKernels(1).shard(odd, {}) is None
     assert DecodeKernels(1).shard(CONFIG, {"tensor": 2, "fsdp": 2}) is None
 
 
@@ -121,9 +131,9 @@ def test_devices_with_two_cores():
 
 
 def test_blocks_of_published_sizes():
-    glm_2b = Shard(2048, 2048, 8192, 64, 2, 1)
+    glm_2b = Shard(2048, 2048, 8192, 64, 16, 2, 1)
     assert (glm_2b.attention_columns, glm_2b.mlp_columns) == (256, 512)
-    glm_10b = Shard(4096, 1024, 4096, 64, 2, 2)
+    glm_10b = Shard(4096, 1024, 4096, 64, 16, 2, 2)
     assert (glm_10b.attention_columns, glm_10b.mlp_columns) == (128, 256)
     assert glm_10b.rows_at_once(64, 1024) == 16
     assert glm_10b.rows_at_once(60, 1024) == 15

@@ -11,19 +11,40 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from glm_jax.model.decode_kernels.attention_kernel import WINDOW, AttentionRefs, attention_kernel
-from glm_jax.model.decode_kernels.stream import Norm, Stream, core_spec, stream_specs
-from glm_jax.model.decode_kernels.tiling import LANES, VMEM_LIMIT_BYTES, Shard
+from glm_jax.model.decode_kernels.attention_kernel import (
+    RESULTS,
+    SCRATCH,
+    WINDOW,
+    Heads,
+    attention_kernel,
+)
+from glm_jax.model.decode_kernels.head_rotation import head_rotation
+from glm_jax.model.decode_kernels.matrices import (
+    LANES,
+    Matrix,
+    input_columns_spec,
+    output_columns_spec,
+)
+from glm_jax.model.decode_kernels.stream import (
+    HalfBlock,
+    Inputs,
+    Norm,
+    Stream,
+    core_spec,
+    stream_inputs,
+)
+from glm_jax.model.decode_kernels.tiling import VMEM_LIMIT_BYTES, Shard
 from glm_jax.model.paged_attention import MIN_QUERIES, LayerCache
+from glm_jax.model.rotary import Rotation
 
 
 class AttentionWeights(NamedTuple):
     """A device's part of a self-attention, without the bias of its result, and its LayerNorm."""
 
     norm: Norm
-    projection: Float[Array, "3 W D"]
+    projection: Matrix  # [3, W, D]
     projection_bias: Float[Array, "3 W"]
-    output: Float[Array, "D W"]
+    output: Matrix  # [D, W]
 
 
 class Slots(NamedTuple):
@@ -33,11 +54,13 @@ class Slots(NamedTuple):
       start: the slot of each example's new position; beyond the last one, it is not written.
       visible: not zero where the new position sees a slot; it sees itself in any case.
       num_slots: slots up to the last visible one.
+      rotation: of queries and keys, if any.
     """
 
     start: Int[Array, "B"]
     visible: Int[Array, "B 1 M"]
     num_slots: Int[Array, ""]
+    rotation: Rotation | None = None
 
 
 def attention_half(
@@ -46,10 +69,7 @@ def attention_half(
     cache: LayerCache,
     slots: Slots,
     shard: Shard,
-    *,
-    epsilon: float,
-    update_dtype: Any,
-    interpret: bool,
+    half: HalfBlock,
 ) -> tuple[Float[Array, "cores B D"], Float[Array, "cores B D"], LayerCache]:
     """As `mlp_half`, and the cache with the keys and values of the new position.
 
@@ -60,38 +80,37 @@ def attention_half(
         updated in place.
       slots: see there.
       shard: sizes of the weights.
-      epsilon: of the LayerNorm.
-      update_dtype: of what is added.
-      interpret: whether Pallas emulates the kernel instead of compiling it for a TPU.
+      half: how the half block computes.
     """
     _, batch, hidden = stream.base.shape
     shape, dtype = (shard.num_cores, batch, hidden), cache.key.dtype
-    grid = _Grid(shard, batch, cache)
-    # The cache is read in blocks, and written where it lies.
+    grid = AttentionGrid(shard, batch, cache)
+    used_parts = pl.cdiv(slots.num_slots, grid.slots).astype(jnp.int32)[None]
+    inputs = _inputs(stream, weights, cache, slots, grid)
+    prefetched = ("start", "used_parts")
+    names = (*prefetched, *inputs, *RESULTS, *SCRATCH)
+    aliases = {name: len(prefetched) + list(inputs).index(name) for name in ("key", "value")}
+    distance = None if slots.rotation is None else slots.rotation.cosine.shape[-1]
+    heads = Heads(shard.head_size, distance)
     anywhere = pl.BlockSpec(memory_space=pl.ANY)
-    read = (weights.projection, weights.output, *cache)
+    read = (weights.projection.kernel, weights.output.kernel, *cache)
     scores = batch * cache.num_slots * shard.attention_width
     base, update, key, value = pl.pallas_call(
-        functools.partial(
-            attention_kernel, head_size=shard.head_size, epsilon=epsilon, interpret=interpret
-        ),
+        functools.partial(attention_kernel, names=names, heads=heads, half=half),
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=2,
+            num_scalar_prefetch=len(prefetched),
             grid=grid.sizes,
-            in_specs=grid.input_specs(len(stream.update)),
+            in_specs=[spec for _, spec in inputs.values()],
+            # The cache is read in blocks, and written where it lies.
             out_specs=[core_spec(batch, hidden)] * 2 + [anywhere] * 2,
             scratch_shapes=grid.scratch(),
         ),
         out_shape=[
             jax.ShapeDtypeStruct(shape, dtype),
-            jax.ShapeDtypeStruct(shape, update_dtype),
-            jax.ShapeDtypeStruct(cache.key.shape, dtype),
-            jax.ShapeDtypeStruct(cache.value.shape, dtype),
+            jax.ShapeDtypeStruct(shape, half.update_dtype),
+            *(jax.ShapeDtypeStruct(array.shape, dtype) for array in cache),
         ],
-        input_output_aliases={
-            AttentionRefs._fields.index("key"): 2,
-            AttentionRefs._fields.index("value"): 3,
-        },
+        input_output_aliases={aliases["key"]: 2, aliases["value"]: 3},
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", *["arbitrary"] * 3), vmem_limit_bytes=VMEM_LIMIT_BYTES
         ),
@@ -101,25 +120,55 @@ def attention_half(
             bytes_accessed=sum(array.nbytes for array in read),
         ),
         name="decode_attention",
-        interpret=interpret,
-    )(
-        slots.start,
-        pl.cdiv(slots.num_slots, grid.slots).astype(jnp.int32)[None],
-        *stream,
-        *weights.norm,
-        *weights[1:],
-        slots.visible,
-        *cache,
-    )
+        interpret=half.interpret,
+    )(slots.start, used_parts, *(array for array, _ in inputs.values()))
     return base, update, LayerCache(key, value)
 
 
-class _Grid:
+def _inputs(
+    stream: Stream,
+    weights: AttentionWeights,
+    cache: LayerCache,
+    slots: Slots,
+    grid: AttentionGrid,
+) -> Inputs:
+    """The inputs of the kernel and their blocks; scalars come before them."""
+    columns, group = grid.columns, grid.group
+    _, projection, bias, output = weights
+    of_group = pl.BlockSpec((3, columns), lambda *step: (0, group(*step)))
+    inputs = stream_inputs(stream, weights.norm) | {
+        "projection": (projection.kernel, output_columns_spec(projection, columns, group)),
+        "projection_bias": (bias, of_group),
+        "output": (output.kernel, input_columns_spec(output, columns, grid.per_byte, group)),
+        "visible": (
+            slots.visible,
+            pl.BlockSpec(
+                (grid.rows, 1, grid.slots),
+                lambda *step: (step[2], 0, grid.part(*step)),
+            ),
+        ),
+        "key": (cache.key, grid.cache_spec()),
+        "value": (cache.value, grid.cache_spec()),
+    }
+    if projection.scale is not None and output.scale is not None:
+        inputs["projection_scale"] = (projection.scale, of_group)
+        inputs["output_scale"] = (output.scale, pl.BlockSpec(output.scale.shape, lambda *_: (0,)))
+    if slots.rotation is not None:
+        for name, rows in head_rotation(slots.rotation, columns)._asdict().items():
+            inputs[name] = (rows, pl.BlockSpec(rows.shape, lambda *_: (0, 0)))
+    return inputs
+
+
+class AttentionGrid:
     """The steps of the kernel: cores, groups of heads, blocks of examples, parts of the slots."""
 
     def __init__(self, shard: Shard, batch_size: int, cache: LayerCache):
         assert shard.attention_columns is not None, "checked by Shard.is_tiled"
-        self.columns, self.hidden = shard.attention_columns, shard.hidden_size
+        self.columns, self.hidden, self.per_byte = (
+            shard.attention_columns,
+            shard.hidden_size,
+            shard.per_byte,
+        )
         self.batch, self.slots = batch_size, cache.slots_at_once
         self.rows = shard.rows_at_once(batch_size, self.slots)
         self.dtype = cache.key.dtype
@@ -133,53 +182,41 @@ class _Grid:
             cache.num_slots // self.slots,
         )
 
-    def input_specs(self, num_parts: int) -> list[pl.BlockSpec]:
-        """Blocks of the inputs, in the order of `AttentionRefs`."""
-        columns, hidden, groups = self.columns, self.hidden, self.groups
+    def group(self, *step: Any) -> Any:
+        """The group of heads that a step works on, among those of all cores."""
+        core, group, *_ = step
+        return core * self.groups + group
 
-        def columns_at(core: Any, group: Any) -> Any:
-            return core * groups + group
+    def part(self, *step: Any) -> Any:
+        """The part of the slots that a step reads: what is not in use stays unread.
 
-        def slots_at(part: Any, used: Any) -> Any:
-            # What is not in use is not read: a block that stays the same is not copied again.
-            return jnp.minimum(part, used[0] - 1)
+        A block that is that of the step before is not copied again.
+        """
+        *_, part, _, used_parts = step
+        return jnp.minimum(part, used_parts[0] - 1)
 
-        cache_spec = pl.BlockSpec(
-            (1, self.rows, 1, self.slots, columns),
-            lambda core, group, block, part, _, used: (
-                0,
-                block,
-                0,
-                slots_at(part, used),
-                columns_at(core, group),
-            ),
+    def cache_spec(self) -> pl.BlockSpec:
+        """Blocks of keys, or of values."""
+        shape = (1, self.rows, 1, self.slots, self.columns)
+        return pl.BlockSpec(
+            shape, lambda *step: (0, step[2], 0, self.part(*step), self.group(*step))
         )
-        return [
-            *stream_specs(num_parts, self.batch, hidden),
-            pl.BlockSpec((3, columns, hidden), lambda c, g, *_: (0, columns_at(c, g), 0)),
-            pl.BlockSpec((3, columns), lambda c, g, *_: (0, columns_at(c, g))),
-            pl.BlockSpec((hidden, columns), lambda c, g, *_: (0, columns_at(c, g))),
-            pl.BlockSpec(
-                (self.rows, 1, self.slots),
-                lambda core, group, block, part, _, used: (block, 0, slots_at(part, used)),
-            ),
-            cache_spec,
-            cache_spec,
-        ]
 
     def scratch(self) -> list[Any]:
-        """Arrays that stay between steps, in the order of `AttentionRefs`."""
-        one_number = (self.rows, self.query_rows, LANES)
+        """Arrays that stay between steps, in the order of `SCRATCH`."""
+        new = pltpu.VMEM((self.batch, 1, self.columns), jnp.float32)
+        per_row = (self.rows, self.query_rows)
+        of_softmax = pltpu.VMEM((*per_row, LANES), jnp.float32)
         return [
-            pltpu.VMEM((self.batch, self.hidden), self.dtype),
+            pltpu.VMEM((self.per_byte, self.batch, self.hidden // self.per_byte), self.dtype),
             pltpu.VMEM((self.batch, self.hidden), jnp.float32),
             pltpu.VMEM((self.batch, self.query_rows, self.columns), self.dtype),
-            pltpu.VMEM((self.batch, 1, self.columns), jnp.float32),
-            pltpu.VMEM((self.batch, 1, self.columns), jnp.float32),
-            pltpu.VMEM((self.batch, 1, self.columns), jnp.float32),
-            pltpu.VMEM(one_number, jnp.float32),
-            pltpu.VMEM(one_number, jnp.float32),
-            pltpu.VMEM((self.rows, self.query_rows, self.columns), jnp.float32),
+            new,
+            new,
+            new,
+            of_softmax,
+            of_softmax,
+            pltpu.VMEM((*per_row, self.columns), jnp.float32),
             pltpu.VMEM((2, self.rows, WINDOW, self.columns), self.dtype),
             pltpu.SMEM((1,), jnp.int32),
             pltpu.SemaphoreType.DMA(()),

@@ -17,7 +17,14 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
 from glm_jax.model.attention.xla import MASKED_SCORE
-from glm_jax.model.decode_kernels.stream import Norm, Stream, product, write_inputs
+from glm_jax.model.decode_kernels.head_rotation import HeadRotation, rotated
+from glm_jax.model.decode_kernels.matrices import (
+    add_columns_product,
+    apart,
+    columns_product,
+    product,
+)
+from glm_jax.model.decode_kernels.stream import HalfBlock, end_half, start_half
 
 # Slots that are written together: a tile of the memory has 16 rows of bfloat16.
 WINDOW = 16
@@ -29,13 +36,15 @@ class AttentionRefs(NamedTuple):
     Attributes:
       start: the slot of each new position, [B].
       used_parts: parts of the slots that are in use, [1].
-      base, update, bias, scale, norm_bias: the stream and the LayerNorm.
+      base, update, bias, norm_scale, norm_bias: the stream and the LayerNorm.
       projection, projection_bias, output: weights of the group of heads, C columns each.
+      projection_scale, output_scale: of integers, or None.
+      cosine, sine: [B, C], of a `HeadRotation`, or None.
       visible: [b, 1, S], of the block of examples and the part of the slots.
       key, value: [1, b, 1, S, C].
       base_out, update_out: results of this core.
       key_out, value_out: the cache, in the memory where it lies.
-      inputs: [B, D], the normalised stream.
+      inputs: [per_byte, B, D / per_byte], the normalised stream.
       total: [B, D], of the groups so far.
       queries: [B, R, C], a row for each head that is zero outside of it.
       new_key, new_value: [B, 1, C], of the new positions.
@@ -50,9 +59,7 @@ class AttentionRefs(NamedTuple):
     start: Any
     used_parts: Any
     base: Any
-    update: Any
-    bias: Any
-    scale: Any
+    norm_scale: Any
     norm_bias: Any
     projection: Any
     projection_bias: Any
@@ -76,11 +83,36 @@ class AttentionRefs(NamedTuple):
     windows: Any
     num_copies: Any
     semaphore: Any
+    update: Any = None
+    bias: Any = None
+    projection_scale: Any = None
+    output_scale: Any = None
+    cosine: Any = None
+    sine: Any = None
 
 
-def attention_kernel(*refs: Any, head_size: int, epsilon: float, interpret: bool) -> None:
+RESULTS = ("base_out", "update_out", "key_out", "value_out")
+SCRATCH = AttentionRefs._fields[
+    AttentionRefs._fields.index("inputs") : AttentionRefs._fields.index("update")
+]
+
+
+class Heads(NamedTuple):
+    """The form of a head.
+
+    Attributes:
+      size: K.
+      rotation_distance: between two numbers that are rotated with each other; None without rotary
+        positions.
+    """
+
+    size: int
+    rotation_distance: int | None
+
+
+def attention_kernel(*refs: Any, names: tuple[str, ...], heads: Heads, half: HalfBlock) -> None:
     """One step of the grid: core, group of heads, block of examples, part of the slots."""
-    r = AttentionRefs(*refs)
+    r = AttentionRefs(**dict(zip(names, refs, strict=True)))
     group, block, part = (pl.program_id(axis) for axis in (1, 2, 3))
     last_group, last_block, last_part = (pl.num_programs(axis) - 1 for axis in (1, 2, 3))
     num_rows, columns = r.key.shape[1], r.windows.shape[3]
@@ -88,9 +120,7 @@ def attention_kernel(*refs: Any, head_size: int, epsilon: float, interpret: bool
 
     @pl.when((group == 0) & (block == 0) & (part == 0))
     def _() -> None:
-        stream, norm = Stream(r.base, r.update, r.bias), Norm(r.scale, r.norm_bias)
-        write_inputs(stream, norm, epsilon, r.base_out, r.inputs)
-        r.total[...] = jnp.zeros_like(r.total)
+        start_half(r, half)
         r.num_copies[0] = 0
 
     # The windows of the step before are needed again.
@@ -98,7 +128,7 @@ def attention_kernel(*refs: Any, head_size: int, epsilon: float, interpret: bool
 
     @pl.when((block == 0) & (part == 0))
     def _() -> None:
-        _project(r, head_size, interpret)
+        _project(r, heads)
 
     @pl.when(part < r.used_parts[0])
     def _() -> None:
@@ -110,11 +140,11 @@ def attention_kernel(*refs: Any, head_size: int, epsilon: float, interpret: bool
             def _() -> None:
                 _attend_to_itself(r, row, index)
 
-            _attend(r, row, index, part, interpret)
+            _attend(r, row, index, part)
 
             @pl.when(part == r.used_parts[0] - 1)
             def _() -> None:
-                r.context[row] = _context(r, index, head_size)
+                r.context[row] = _context(r, index, heads.size)
 
             @pl.when(r.start[row] // r.key.shape[3] == part)
             def _() -> None:
@@ -123,25 +153,33 @@ def attention_kernel(*refs: Any, head_size: int, epsilon: float, interpret: bool
     @pl.when((block == last_block) & (part == last_part))
     def _() -> None:
         context = r.context[...][:, 0].astype(r.inputs.dtype)
-        r.total[...] += product(context, r.output[...], 1, interpret=interpret)
+        add_columns_product(r.total, apart(context, len(r.inputs)), r.output)
 
     @pl.when((group == last_group) & (block == last_block) & (part == last_part))
     def _() -> None:
-        r.update_out[0] = r.total[...].astype(r.update_out.dtype)
+        end_half(r, r.output_scale)
         _wait_for_copies(r)
 
 
-def _project(r: AttentionRefs, head_size: int, interpret: bool) -> None:
+def _project(r: AttentionRefs, heads: Heads) -> None:
     """Queries, keys and values of a group of heads, rounded as they are without the kernel."""
     inputs = r.inputs[...]
 
-    def projected(number: int) -> Float[Array, "B C"]:
-        found = product(inputs, r.projection[number], 1, interpret=interpret)
-        found = found + r.projection_bias[number].astype(jnp.float32)
-        return found.astype(inputs.dtype).astype(jnp.float32)
+    def rounded(values: Float[Array, "B C"]) -> Float[Array, "B C"]:
+        return values.astype(inputs.dtype).astype(jnp.float32)
 
-    query = projected(0) * head_size**-0.5
-    own = _own_head(r.queries.shape, head_size)
+    def projected(number: int) -> Float[Array, "B C"]:
+        found = columns_product(inputs, r.projection.at[number])
+        if r.projection_scale is not None:
+            found = found * r.projection_scale[number].astype(jnp.float32)
+        found = rounded(found + r.projection_bias[number].astype(jnp.float32))
+        if heads.rotation_distance is None or number == 2:
+            return found
+        rotation = HeadRotation(r.cosine[...], r.sine[...])
+        return rounded(rotated(found, rotation, heads.rotation_distance))
+
+    query = projected(0) * heads.size**-0.5
+    own = _own_head(r.queries.shape, heads.size)
     rows = jnp.broadcast_to(query[:, None], r.queries.shape)
     r.queries[...] = jnp.where(own, rows, 0.0).astype(r.queries.dtype)
     r.new_key[...] = projected(1)[:, None]
@@ -163,22 +201,18 @@ def _attend_to_itself(r: AttentionRefs, row: Int[Array, ""], index: Int[Array, "
 
 
 def _attend(
-    r: AttentionRefs,
-    row: Int[Array, ""],
-    index: Int[Array, ""],
-    part: Int[Array, ""],
-    interpret: bool,
+    r: AttentionRefs, row: Int[Array, ""], index: Int[Array, ""], part: Int[Array, ""]
 ) -> None:
     """Adds a part of the slots to the softmax of an example."""
     slots = r.key.shape[3]
-    scores = product(r.queries[row], r.key[0, index, 0], 1, interpret=interpret)  # [R, S]
+    scores = product(r.queries[row], r.key[0, index, 0], 1)  # [R, S]
     slot = part * slots + lax.broadcasted_iota(jnp.int32, (1, slots), 1)
     seen = (r.visible[index] != 0) & (slot != r.start[row])
     scores = jnp.where(seen, scores, MASKED_SCORE)
     before = r.maximum[index][:, :1]
     maximum = jnp.maximum(before, jnp.max(scores, axis=1, keepdims=True))
     weights, fading = jnp.exp(scores - maximum), jnp.exp(before - maximum)
-    found = product(weights.astype(r.value.dtype), r.value[0, index, 0], 0, interpret=interpret)
+    found = product(weights.astype(r.value.dtype), r.value[0, index, 0], 0)
     r.maximum[index] = jnp.broadcast_to(maximum, r.maximum.shape[1:])
     r.weight_sum[index] = r.weight_sum[index] * fading + jnp.sum(weights, axis=1, keepdims=True)
     r.weighted[index] = r.weighted[index] * fading + found

@@ -16,8 +16,9 @@ from jaxtyping import Array, Float, PyTree
 from glm_jax.model.config import GLMConfig
 from glm_jax.model.decode_kernels.attention_half import AttentionWeights, Slots, attention_half
 from glm_jax.model.decode_kernels.logits import logits, side_by_side
+from glm_jax.model.decode_kernels.matrices import Matrix
 from glm_jax.model.decode_kernels.mlp_half import MLPWeights, mlp_half
-from glm_jax.model.decode_kernels.stream import Norm, Stream, stream_of
+from glm_jax.model.decode_kernels.stream import HalfBlock, Norm, Stream
 from glm_jax.model.decode_kernels.tiling import Shard
 from glm_jax.model.kv_cache import Cache
 from glm_jax.parallel.layout import BATCH_AXES, LENGTH_AXES, TENSOR, spec_of
@@ -47,16 +48,18 @@ class DecodeKernels:
         divided = not any(
             size % devices for size in (config.num_attention_heads, config.mlp_size)
         ) and all(mesh_shape.get(axis, 1) == 1 for axis in others)
+        number_bytes = jnp.dtype(config.compute_dtype).itemsize
+        weight_bits = {"int8": 8, "int4": 4}.get(config.quantization, 8 * number_bytes)
         shard = Shard(
             config.hidden_size,
             config.hidden_size // devices,
             config.mlp_size // devices,
             config.head_size,
-            jnp.dtype(config.compute_dtype).itemsize,
+            weight_bits,
+            number_bytes,
             self.num_cores,
         )
-        plain = config.quantization == "none"
-        return shard if plain and divided and shard.is_tiled else None
+        return shard if divided and shard.is_tiled else None
 
 
 # Two cores that appear as one device.
@@ -91,6 +94,7 @@ def run_step(
     slots: Slots,
     config: GLMConfig,
     kernels: DecodeKernels,
+    residual_scale: float | None,
 ) -> tuple[Float[Array, "B V"], Cache]:
     """Logits of one new position of every example, and the updated cache.
 
@@ -101,13 +105,17 @@ def run_step(
       slots: of the new positions.
       config: of the network.
       kernels: which `DecodeKernels.shard` has found to support it.
+      residual_scale: see `HalfBlock`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     shard = kernels.shard(config, mesh.shape)
     assert shard is not None, "checked by the caller"
     layers = [_weights(layer, config.compute_dtype) for layer in network.layers]
     final_norm = Norm(network.final_norm["scale"], network.final_norm["bias"])
-    run = partial(_run, shard=shard, epsilon=config.layernorm_epsilon, interpret=kernels.interpret)
+    # What devices exchange is in the compute dtype, as in training.
+    update_dtype = jnp.float32 if mesh.empty else hidden.dtype
+    half = HalfBlock(config.layernorm_epsilon, residual_scale, update_dtype, kernels.interpret)
+    run = partial(_run, shard=shard, half=half)
     inputs = (hidden, layers, final_norm, network.table, cache, slots)
     if mesh.empty:
         return run(*inputs)
@@ -127,7 +135,7 @@ def run_step(
             Norm(_ALL, _ALL),
             PartitionSpec(words),
             of_cache,
-            Slots(by_row, by_row, _ALL),
+            Slots(by_row, by_row, _ALL, by_row),
         ),
         out_specs=(PartitionSpec(logits_rows), of_cache),
         check_vma=False,
@@ -139,33 +147,42 @@ _Layer = tuple[AttentionWeights, Float[Array, "D"], MLPWeights, Float[Array, "D"
 
 _ALL = PartitionSpec()
 _ROWS, _COLUMNS = PartitionSpec(TENSOR), PartitionSpec(None, TENSOR)
+
+
+# The second axis has the columns of the input, and of the projection also those of the result.
+_NORM = Norm(_ALL, _ALL)
 _WEIGHT_SPECS: Any = (
-    AttentionWeights(Norm(_ALL, _ALL), _COLUMNS, _COLUMNS, _COLUMNS),
+    AttentionWeights(_NORM, Matrix(_COLUMNS, _COLUMNS), _COLUMNS, Matrix(_COLUMNS, _ALL)),
     _ALL,
-    MLPWeights(Norm(_ALL, _ALL), _ROWS, _ROWS, _COLUMNS),
+    MLPWeights(_NORM, Matrix(_ROWS, _ROWS), _ROWS, Matrix(_COLUMNS, _ALL)),
     _ALL,
 )
 
 
 def _weights(layer: PyTree, dtype: str) -> _Layer:
-    """The parameters of one layer, matrices and their biases in the compute dtype."""
-    linear = {
-        name: jax.tree.map(lambda array: array.astype(dtype), layer[part][name])
-        for part, names in (("attention", ("query_key_value", "output")), ("mlp", ("up", "down")))
-        for name in names
-    }
-    projection, output, up, down = linear.values()
+    """The parameters of one layer, floating-point matrices and biases in the compute dtype."""
+    attention, mlp = layer["attention"], layer["mlp"]
     attention_norm, mlp_norm = (
         Norm(layer[f"{part}_layernorm"]["scale"], layer[f"{part}_layernorm"]["bias"])
         for part in ("attention", "mlp")
     )
+
+    def matrix(linear: Mapping[str, Array]) -> Matrix:
+        kernel = linear["kernel"]
+        if kernel.dtype == jnp.int8:
+            return Matrix(kernel, linear["kernel_scale"])
+        return Matrix(kernel.astype(dtype))
+
+    def bias(linear: Mapping[str, Array]) -> Array:
+        return linear["bias"].astype(dtype)
+
+    projection, output = attention["query_key_value"], attention["output"]
+    up, down = mlp["up"], mlp["down"]
     return (
-        AttentionWeights(
-            attention_norm, projection["kernel"], projection["bias"], output["kernel"]
-        ),
-        output["bias"],
-        MLPWeights(mlp_norm, up["kernel"], up["bias"], down["kernel"]),
-        down["bias"],
+        AttentionWeights(attention_norm, matrix(projection), bias(projection), matrix(output)),
+        bias(output),
+        MLPWeights(mlp_norm, matrix(up), bias(up), matrix(down)),
+        bias(down),
     )
 
 
@@ -178,29 +195,25 @@ def _run(
     slots: Slots,
     *,
     shard: Shard,
-    epsilon: float,
-    interpret: bool,
+    half: HalfBlock,
     tensor_axis: str | None = None,
     exchange: Callable[..., Array] = lambda logits: logits,
 ) -> tuple[Float[Array, "B V"], Cache]:
     """`run_step` on one device."""
-    # What devices exchange is in the compute dtype, as in training.
-    update_dtype = jnp.float32 if tensor_axis is None else hidden.dtype
-    settings = {"epsilon": epsilon, "update_dtype": update_dtype, "interpret": interpret}
 
     def summed(update: Float[Array, "cores B D"]) -> Float[Array, "cores B D"]:
         return update if tensor_axis is None else lax.psum(update, tensor_axis)
 
-    stream, new_cache = stream_of(hidden), []
+    stream, new_cache = Stream(hidden[None]), []
     for (attention, attention_bias, mlp, mlp_bias), layer_cache in zip(layers, cache, strict=True):
         base, update, layer_cache = attention_half(
-            stream, attention, layer_cache, slots, shard, **settings
+            stream, attention, layer_cache, slots, shard, half
         )
         stream = Stream(base, summed(update), attention_bias)
-        base, update = mlp_half(stream, mlp, shard, **settings)
+        base, update = mlp_half(stream, mlp, shard, half)
         stream = Stream(base, summed(update), mlp_bias)
         new_cache.append(layer_cache)
-    found = logits(stream, final_norm, table, epsilon=epsilon, interpret=interpret)
+    found = logits(stream, final_norm, table, half)
     return exchange(found), tuple(new_cache)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +11,32 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
+from glm_jax.model.decode_kernels.matrices import product
 from glm_jax.model.decode_kernels.stream import (
+    HalfBlock,
     Norm,
     Stream,
     joined,
     normalized,
-    product,
-    stream_specs,
+    stream_inputs,
 )
 from glm_jax.model.decode_kernels.tiling import VMEM_LIMIT_BYTES, table_rows
 
 
+class LogitsRefs(NamedTuple):
+    """References of the kernel, by name."""
+
+    base: Any
+    norm_scale: Any
+    norm_bias: Any
+    table: Any
+    logits: Any
+    update: Any = None
+    bias: Any = None
+
+
 def logits(
-    stream: Stream, norm: Norm, table: Float[Array, "V D"], *, epsilon: float, interpret: bool
+    stream: Stream, norm: Norm, table: Float[Array, "V D"], half: HalfBlock
 ) -> Float[Array, "B V"]:
     """Float32 logits of this device's part of the vocabulary.
 
@@ -31,18 +44,16 @@ def logits(
       stream: the residual stream after the last layer.
       norm: the final LayerNorm.
       table: word embeddings in the compute dtype.
-      epsilon: of the LayerNorm.
-      interpret: whether Pallas emulates the kernel instead of compiling it for a TPU.
+      half: how the half blocks compute.
     """
     _, batch, hidden = stream.base.shape
     size, rows = len(table), table_rows(hidden, table.dtype.itemsize)
+    inputs = stream_inputs(stream, norm)
+    inputs["table"] = (table, pl.BlockSpec((rows, hidden), lambda step: (step, 0)))
     return pl.pallas_call(
-        functools.partial(_kernel, epsilon=epsilon, interpret=interpret),
+        functools.partial(_kernel, names=(*inputs, "logits"), epsilon=half.epsilon),
         grid=(pl.cdiv(size, rows),),
-        in_specs=[
-            *stream_specs(len(stream.update), batch, hidden),
-            pl.BlockSpec((rows, hidden), lambda step: (step, 0)),
-        ],
+        in_specs=[spec for _, spec in inputs.values()],
         out_specs=pl.BlockSpec((batch, rows), lambda step: (0, step)),
         out_shape=jax.ShapeDtypeStruct((batch, size), jnp.float32),
         compiler_params=pltpu.CompilerParams(
@@ -54,30 +65,20 @@ def logits(
             bytes_accessed=table.nbytes + 4 * batch * size,
         ),
         name="decode_logits",
-        interpret=interpret,
-    )(*stream, *norm, table)
+        interpret=half.interpret,
+    )(*(array for array, _ in inputs.values()))
 
 
-def _kernel(
-    base: Any,
-    update: Any,
-    bias: Any,
-    scale: Any,
-    norm_bias: Any,
-    table: Any,
-    logits_out: Any,
-    *,
-    epsilon: float,
-    interpret: bool,
-) -> None:
+def _kernel(*refs: Any, names: tuple[str, ...], epsilon: float) -> None:
     """The logits of some rows of the table.
 
     Each step normalises the stream again: that takes less time than reading its rows, and steps can
     run on any core.
     """
-    hidden = joined(Stream(*(ref[...] for ref in (base, update, bias))))
-    inputs = normalized(hidden, Norm(scale[...], norm_bias[...]), epsilon).astype(hidden.dtype)
-    logits_out[...] = product(inputs, table[...], 1, interpret=interpret)
+    r = LogitsRefs(**dict(zip(names, refs, strict=True)))
+    hidden = joined(Stream(r.base, r.update, r.bias))
+    inputs = normalized(hidden, Norm(r.norm_scale, r.norm_bias), epsilon).astype(hidden.dtype)
+    r.logits[...] = product(inputs, r.table[...], 1)
 
 
 def side_by_side(parts: Float[Array, "T B V"], *, interpret: bool) -> Float[Array, "B T*V"]:

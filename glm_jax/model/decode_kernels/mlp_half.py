@@ -12,13 +12,23 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
+from glm_jax.model.decode_kernels.matrices import (
+    Matrix,
+    add_columns_product,
+    apart,
+    columns_product,
+    input_columns_spec,
+    output_columns_spec,
+)
 from glm_jax.model.decode_kernels.stream import (
+    HalfBlock,
+    Inputs,
     Norm,
     Stream,
     core_spec,
-    product,
-    stream_specs,
-    write_inputs,
+    end_half,
+    start_half,
+    stream_inputs,
 )
 from glm_jax.model.decode_kernels.tiling import VMEM_LIMIT_BYTES, Shard
 
@@ -27,49 +37,57 @@ class MLPWeights(NamedTuple):
     """A device's part of an MLP, without the bias of its result, and the LayerNorm before it."""
 
     norm: Norm
-    up: Float[Array, "F D"]
+    up: Matrix  # [F, D]
     up_bias: Float[Array, "F"]
-    down: Float[Array, "D F"]
+    down: Matrix  # [D, F]
+
+
+class MLPRefs(NamedTuple):
+    """References of the kernel, by name; scales are None without integers."""
+
+    base: Any
+    norm_scale: Any
+    norm_bias: Any
+    up: Any
+    up_bias: Any
+    down: Any
+    base_out: Any
+    update_out: Any
+    inputs: Any
+    total: Any
+    update: Any = None
+    bias: Any = None
+    up_scale: Any = None
+    down_scale: Any = None
 
 
 def mlp_half(
-    stream: Stream,
-    weights: MLPWeights,
-    shard: Shard,
-    *,
-    epsilon: float,
-    update_dtype: Any,
-    interpret: bool,
+    stream: Stream, weights: MLPWeights, shard: Shard, half: HalfBlock
 ) -> tuple[Float[Array, "cores B D"], Float[Array, "cores B D"]]:
-    """The stream with its terms joined, and what this half block adds, in parts to be summed.
+    """What the next update is added to, and what this half block adds, in parts to be summed.
 
     Args:
       stream: the residual stream.
       weights: of this device.
       shard: their sizes.
-      epsilon: of the LayerNorm.
-      update_dtype: of what is added.
-      interpret: whether Pallas emulates the kernel instead of compiling it for a TPU.
+      half: how it computes.
     """
     _, batch, hidden = stream.base.shape
-    columns, cores = shard.mlp_columns, shard.num_cores
-    assert columns is not None, "checked by Shard.is_tiled"
-    steps = shard.mlp_width // columns // cores
-    shape = (cores, batch, hidden)
-    dtype = stream.base.dtype
+    cores, steps = shard.num_cores, _num_steps(shard)
+    inputs = _inputs(stream, weights, shard)
+    names = (*inputs, "base_out", "update_out", "inputs", "total")
+    shape, dtype = (cores, batch, hidden), stream.base.dtype
     base, update = pl.pallas_call(
-        functools.partial(_kernel, epsilon=epsilon, interpret=interpret),
+        functools.partial(_kernel, names=names, half=half),
         grid=(cores, steps),
-        in_specs=[
-            *stream_specs(len(stream.update), batch, hidden),
-            pl.BlockSpec((columns, hidden), lambda core, step: (core * steps + step, 0)),
-            pl.BlockSpec((columns,), lambda core, step: (core * steps + step,)),
-            pl.BlockSpec((hidden, columns), lambda core, step: (0, core * steps + step)),
-        ],
+        in_specs=[spec for _, spec in inputs.values()],
         out_specs=[core_spec(batch, hidden)] * 2,
-        out_shape=[jax.ShapeDtypeStruct(shape, dtype), jax.ShapeDtypeStruct(shape, update_dtype)],
+        out_shape=[
+            jax.ShapeDtypeStruct(shape, dtype),
+            jax.ShapeDtypeStruct(shape, half.update_dtype),
+        ],
         scratch_shapes=[
-            pltpu.VMEM((batch, hidden), dtype),
+            pltpu.VMEM((shard.per_byte, batch, hidden // shard.per_byte), dtype),
             pltpu.VMEM((batch, hidden), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(
@@ -78,44 +96,56 @@ def mlp_half(
         cost_estimate=pl.CostEstimate(
             flops=4 * batch * hidden * shard.mlp_width,
             transcendentals=batch * shard.mlp_width,
-            bytes_accessed=weights.up.nbytes + weights.down.nbytes,
+            bytes_accessed=weights.up.kernel.nbytes + weights.down.kernel.nbytes,
         ),
         name="decode_mlp",
-        interpret=interpret,
-    )(*stream, *weights.norm, weights.up, weights.up_bias, weights.down)
+        interpret=half.interpret,
+    )(*(array for array, _ in inputs.values()))
     return base, update
 
 
-def _kernel(
-    base: Any,
-    update: Any,
-    bias: Any,
-    scale: Any,
-    norm_bias: Any,
-    up: Any,
-    up_bias: Any,
-    down: Any,
-    base_out: Any,
-    update_out: Any,
-    inputs: Any,
-    total: Any,
-    *,
-    epsilon: float,
-    interpret: bool,
-) -> None:
+def _num_steps(shard: Shard) -> int:
+    assert shard.mlp_columns is not None, "checked by Shard.is_tiled"
+    return shard.mlp_width // shard.mlp_columns // shard.num_cores
+
+
+def _inputs(stream: Stream, weights: MLPWeights, shard: Shard) -> Inputs:
+    """The inputs of the kernel and their blocks: some columns of the MLP at a time."""
+    columns, steps = shard.mlp_columns, _num_steps(shard)
+    assert columns is not None
+    _, up, up_bias, down = weights
+
+    def block(core: Any, step: Any) -> Any:
+        return core * steps + step
+
+    of_columns = pl.BlockSpec((columns,), lambda core, step: (block(core, step),))
+    inputs = stream_inputs(stream, weights.norm) | {
+        "up": (up.kernel, output_columns_spec(up, columns, block)),
+        "up_bias": (up_bias, of_columns),
+        "down": (down.kernel, input_columns_spec(down, columns, shard.per_byte, block)),
+    }
+    if up.scale is not None and down.scale is not None:
+        inputs["up_scale"] = (up.scale, of_columns)
+        inputs["down_scale"] = (down.scale, pl.BlockSpec(down.scale.shape, lambda *_: (0,)))
+    return inputs
+
+
+def _kernel(*refs: Any, names: tuple[str, ...], half: HalfBlock) -> None:
     """Adds the result of some columns of the MLP; the last step of a core writes the total."""
+    r = MLPRefs(**dict(zip(names, refs, strict=True)))
     step = pl.program_id(1)
 
     @pl.when(step == 0)
     def _() -> None:
-        stream, norm = Stream(base, update, bias), Norm(scale, norm_bias)
-        write_inputs(stream, norm, epsilon, base_out, inputs)
-        total[...] = jnp.zeros_like(total)
+        start_half(r, half)
 
-    inner = product(inputs[...], up[...], 1, interpret=interpret) + up_bias[...].astype(jnp.float32)
-    inner = nn.gelu(inner, approximate=True).astype(inputs.dtype)
-    total[...] += product(inner, down[...], 1, interpret=interpret)
+    inner = columns_product(r.inputs[...], r.up)
+    if r.up_scale is not None:
+        inner = inner * r.up_scale[...].astype(jnp.float32)
+    inner = inner + r.up_bias[...].astype(jnp.float32)
+    inner = nn.gelu(inner, approximate=True).astype(r.inputs.dtype)
+    add_columns_product(r.total, apart(inner, len(r.inputs)), r.down)
 
     @pl.when(step == pl.num_programs(1) - 1)
     def _() -> None:
-        update_out[0] = total[...].astype(update_out.dtype)
+        end_half(r, r.down_scale)

@@ -1,32 +1,36 @@
 """The residual stream between the kernels of decoding.
 
-A kernel adds to the stream what the one before it found, normalises the sum, and returns both the
-sum and its own finding, which tensor-parallel devices add up before the next kernel takes it.
+A kernel adds to the stream what the one before it found, normalises the sum, and returns both what
+the next update is added to and its own finding, which tensor-parallel devices add up before the
+next kernel takes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
+
+from glm_jax.model.decode_kernels.matrices import apart
 
 
 class Stream(NamedTuple):
     """Terms of the residual stream: base[0] + sum(update) + bias.
 
     Attributes:
-      base: the stream before the last half block, a copy from each core.
-      update: what the last half block adds, a part from each core.
+      base: what the last half block adds to, a copy from each core.
+      update: what it adds, a part from each core; None before the first.
       bias: of its last linear map.
     """
 
     base: Float[Array, "copies B D"]
-    update: Float[Array, "parts B D"]
-    bias: Float[Array, "D"]
+    update: Float[Array, "parts B D"] | None = None
+    bias: Float[Array, "D"] | None = None
 
 
 class Norm(NamedTuple):
@@ -36,50 +40,41 @@ class Norm(NamedTuple):
     bias: Float[Array, "D"]
 
 
-def stream_of(hidden: Float[Array, "B D"]) -> Stream:
-    """The stream before the first kernel."""
-    zeros = jnp.zeros((1, *hidden.shape), hidden.dtype)
-    return Stream(hidden[None], zeros, zeros[0, 0])
+@dataclasses.dataclass(frozen=True)
+class HalfBlock:
+    """How both half blocks of a network compute.
 
-
-def joined(stream: Stream) -> Float[Array, "B D"]:
-    """The residual stream, in the dtype of its base."""
-    base, update, bias = (array.astype(jnp.float32) for array in stream)
-    return (base[0] + jnp.sum(update, axis=0) + bias).astype(stream.base.dtype)
-
-
-def normalized(values: Float[Array, "B D"], norm: Norm, epsilon: float) -> Float[Array, "B D"]:
-    """LayerNorm in float32, as `glm_jax.model.layers.layer_norm` computes it."""
-    values = values.astype(jnp.float32)
-    mean = jnp.mean(values, axis=1, keepdims=True)
-    variance = jnp.mean(jnp.square(values), axis=1, keepdims=True) - jnp.square(mean)
-    factor = lax.rsqrt(jnp.maximum(variance, 0.0) + epsilon) * norm.scale
-    return (values - mean) * factor + norm.bias
-
-
-def write_inputs(stream: Stream, norm: Norm, epsilon: float, base_out: Any, inputs: Any) -> None:
-    """Writes the residual stream and its normalised form; the first thing that a kernel does.
-
-    Args:
-      stream, norm: references to their arrays.
+    Attributes:
       epsilon: of the LayerNorm.
-      base_out: reference [1, B, D] to the stream that the kernel returns.
-      inputs: reference [B, D] to what the half block computes with.
+      residual_scale: updates are added to the normalised stream times this, as in ChatGLM-6B; None
+        where they are added to the stream itself.
+      update_dtype: of what a half block adds.
+      interpret: whether Pallas emulates the kernels instead of compiling them for a TPU.
     """
-    base_out[0] = joined(Stream(*(ref[...] for ref in stream)))
-    norm = Norm(*(ref[...] for ref in norm))
-    inputs[...] = normalized(base_out[0], norm, epsilon).astype(inputs.dtype)
+
+    epsilon: float
+    residual_scale: float | None
+    update_dtype: Any
+    interpret: bool
 
 
-def stream_specs(num_parts: int, batch_size: int, hidden_size: int) -> list[pl.BlockSpec]:
-    """How a kernel reads a stream and a LayerNorm: all of them, once."""
-    shapes = [(1, batch_size, hidden_size), (num_parts, batch_size, hidden_size)]
-    shapes += [(hidden_size,)] * 3
-    return [pl.BlockSpec(shape, _at_start(len(shape))) for shape in shapes]
+# Inputs of a kernel by name, with the blocks in which it reads them.
+Inputs = dict[str, tuple[jax.Array, pl.BlockSpec]]
 
 
-def _at_start(num_axes: int) -> Callable[..., tuple[int, ...]]:
-    return lambda *_: (0,) * num_axes
+def stream_inputs(stream: Stream, norm: Norm) -> Inputs:
+    """A stream and a LayerNorm, which a kernel reads once and in one block each."""
+    arrays = stream._asdict() | {"norm_scale": norm.scale, "norm_bias": norm.bias}
+    inputs = {
+        name: (array, _in_one_block(array)) for name, array in arrays.items() if array is not None
+    }
+    inputs["base"] = (stream.base, pl.BlockSpec((1, *stream.base.shape[1:]), lambda *_: (0, 0, 0)))
+    return inputs
+
+
+def _in_one_block(array: jax.Array) -> pl.BlockSpec:
+    start = (0,) * array.ndim
+    return pl.BlockSpec(array.shape, lambda *_: start)
 
 
 def core_spec(batch_size: int, hidden_size: int) -> pl.BlockSpec:
@@ -87,15 +82,46 @@ def core_spec(batch_size: int, hidden_size: int) -> pl.BlockSpec:
     return pl.BlockSpec((1, batch_size, hidden_size), lambda core, *_: (core, 0, 0))
 
 
-def product(
-    left: Float[Array, "B I"], right: Float[Array, "..."], right_axis: int, *, interpret: bool
-) -> Float[Array, "B O"]:
-    """Every row times a matrix, over its last axis and that axis of the matrix, in float32.
+def joined(stream: Stream) -> Float[Array, "B D"]:
+    """The residual stream, in the dtype of its base; of references inside a kernel."""
+    total = stream.base[0].astype(jnp.float32)
+    if stream.update is not None and stream.bias is not None:
+        total += jnp.sum(stream.update[...].astype(jnp.float32), axis=0)
+        total += stream.bias[...].astype(jnp.float32)
+    return total.astype(stream.base.dtype)
 
-    Emulated kernels widen the operands first, which gives the same numbers: XLA for CPUs lacks some
-    products of bfloat16.
+
+def normalized(values: Float[Array, "B D"], norm: Norm, epsilon: float) -> Float[Array, "B D"]:
+    """LayerNorm in float32, as `glm_jax.model.layers.layer_norm` computes it."""
+    values = values.astype(jnp.float32)
+    mean = jnp.mean(values, axis=1, keepdims=True)
+    variance = jnp.mean(jnp.square(values), axis=1, keepdims=True) - jnp.square(mean)
+    factor = lax.rsqrt(jnp.maximum(variance, 0.0) + epsilon) * norm.scale[...]
+    return (values - mean) * factor + norm.bias[...]
+
+
+def start_half(refs: Any, half: HalfBlock) -> None:
+    """The first thing that a kernel does.
+
+    Args:
+      refs: references to a stream and a LayerNorm, and to what is written: `base_out`, what the
+        next update is added to, `inputs`, what the half block computes with, and `total`, what it
+        adds, zero so far.
+      half: see there.
     """
-    if interpret:
-        left, right = left.astype(jnp.float32), right.astype(jnp.float32)
-    axes = (((1,), (right_axis,)), ((), ()))
-    return lax.dot_general(left, right, axes, preferred_element_type=jnp.float32)
+    stream = joined(Stream(refs.base, refs.update, refs.bias))
+    inputs = normalized(stream, Norm(refs.norm_scale, refs.norm_bias), half.epsilon)
+    inputs = inputs.astype(refs.inputs.dtype)
+    if half.residual_scale is not None:
+        stream = (inputs.astype(jnp.float32) * half.residual_scale).astype(stream.dtype)
+    refs.base_out[0] = stream
+    refs.inputs[...] = apart(inputs, len(refs.inputs))
+    refs.total[...] = jnp.zeros_like(refs.total)
+
+
+def end_half(refs: Any, scale: Any) -> None:
+    """The last thing that a kernel does: writes what it adds, scaled as its last matrix is."""
+    total = refs.total[...]
+    if scale is not None:
+        total = total * scale[...].astype(jnp.float32)
+    refs.update_out[0] = total.astype(refs.update_out.dtype)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-LANES = 128
+from glm_jax.model.decode_kernels.matrices import LANES
+
 # Bytes of one block of weights, and of one of keys: large enough for the memory's full bandwidth,
 # small enough that a kernel soon has its first block. Two of each are in on-chip memory at a time.
 _WEIGHT_BYTES = 4 * 2**20
@@ -24,7 +25,8 @@ class Shard:
       attention_width: W, the numbers of its heads.
       mlp_width: F, its columns of the MLP.
       head_size: K.
-      bytes_of_number: of a weight.
+      weight_bits: of a number in a matrix.
+      cache_bytes: of a number in the cache.
       num_cores: that share the work of a device.
     """
 
@@ -32,8 +34,14 @@ class Shard:
     attention_width: int
     mlp_width: int
     head_size: int
-    bytes_of_number: int
+    weight_bits: int
+    cache_bytes: int
     num_cores: int
+
+    @property
+    def per_byte(self) -> int:
+        """Numbers that a byte of a matrix has: two, or one as more bytes have."""
+        return max(8 // self.weight_bits, 1)
 
     @property
     def attention_columns(self) -> int | None:
@@ -57,12 +65,12 @@ class Shard:
     def rows_at_once(self, batch_size: int, num_slots: int) -> int:
         """Examples whose slots are worked on at a time, a divisor of the batch size."""
         columns = self.attention_columns or LANES
-        limit = max(_CACHE_BYTES // (num_slots * columns * self.bytes_of_number), 1)
+        limit = max(_CACHE_BYTES // (num_slots * columns * self.cache_bytes), 1)
         return next(n for n in range(min(limit, batch_size), 0, -1) if batch_size % n == 0)
 
     def _fitting(self, matrices: int) -> int:
         """Columns of several matrices that a block of weights has room for."""
-        return _WEIGHT_BYTES // (matrices * self.hidden_size * self.bytes_of_number)
+        return _WEIGHT_BYTES * 8 // (matrices * self.hidden_size * self.weight_bits)
 
 
 def table_rows(hidden_size: int, bytes_of_number: int) -> int:
