@@ -79,6 +79,10 @@ def step(kernels: DecodeKernels | None, config: GLMConfig, num_slots: int, start
         (CONFIG, 2, 2048, [1040, 5, 2048]),
         (dataclasses.replace(CONFIG, compute_dtype="bfloat16"), 1, 1024, [0, 500, 64]),
         (dataclasses.replace(CONFIG, quantization="int4"), 2, 64, [17, 3, 63]),
+        (
+            dataclasses.replace(CONFIG, quantization="int4", compute_dtype="bfloat16"),
+            *(1, 64, [17, 3, 63]),
+        ),
         (CHATGLM, 1, 64, [17, 63, 0]),
         (dataclasses.replace(CHATGLM, quantization="int8"), 1, 64, [17, 63, 0]),
     ],

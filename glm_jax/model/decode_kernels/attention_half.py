@@ -164,11 +164,8 @@ class AttentionGrid:
 
     def __init__(self, shard: Shard, batch_size: int, cache: LayerCache):
         assert shard.attention_columns is not None, "checked by Shard.is_tiled"
-        self.columns, self.hidden, self.per_byte = (
-            shard.attention_columns,
-            shard.hidden_size,
-            shard.per_byte,
-        )
+        self.columns, self.hidden = shard.attention_columns, shard.hidden_size
+        self.per_byte, self.ways = shard.per_byte, shard.ways
         self.batch, self.slots = batch_size, cache.slots_at_once
         self.rows = shard.rows_at_once(batch_size, self.slots)
         self.dtype = cache.key.dtype
@@ -208,7 +205,7 @@ class AttentionGrid:
         per_row = (self.rows, self.query_rows)
         of_softmax = pltpu.VMEM((*per_row, LANES), jnp.float32)
         return [
-            pltpu.VMEM((self.per_byte, self.batch, self.hidden // self.per_byte), self.dtype),
+            pltpu.VMEM((self.ways, self.batch, self.hidden // self.ways), self.dtype),
             pltpu.VMEM((self.batch, self.hidden), jnp.float32),
             pltpu.VMEM((self.batch, self.query_rows, self.columns), self.dtype),
             new,

@@ -44,7 +44,7 @@ class AttentionRefs(NamedTuple):
       key, value: [1, b, 1, S, C].
       base_out, update_out: results of this core.
       key_out, value_out: the cache, in the memory where it lies.
-      inputs: [per_byte, B, D / per_byte], the normalised stream.
+      inputs: [ways, B, D / ways], the normalised stream.
       total: [B, D], of the groups so far.
       queries: [B, R, C], a row for each head that is zero outside of it.
       new_key, new_value: [B, 1, C], of the new positions.

@@ -87,7 +87,7 @@ def mlp_half(
             jax.ShapeDtypeStruct(shape, half.update_dtype),
         ],
         scratch_shapes=[
-            pltpu.VMEM((shard.per_byte, batch, hidden // shard.per_byte), dtype),
+            pltpu.VMEM((shard.ways, batch, hidden // shard.ways), dtype),
             pltpu.VMEM((batch, hidden), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from glm_jax.model.decode_kernels.matrices import LANES
+from glm_jax.model.decode_kernels.matrices import INT4_WAYS, LANES
 
 # Bytes of one block of weights, and of one of keys: large enough for the memory's full bandwidth,
 # small enough that a kernel soon has its first block. Two of each are in on-chip memory at a time.
@@ -42,6 +42,11 @@ class Shard:
     def per_byte(self) -> int:
         """Numbers that a byte of a matrix has: two, or one as more bytes have."""
         return max(8 // self.weight_bits, 1)
+
+    @property
+    def ways(self) -> int:
+        """Parts of the inputs of a product, see `apart`."""
+        return INT4_WAYS if self.weight_bits == 4 else 1
 
     @property
     def attention_columns(self) -> int | None:
