@@ -19,7 +19,7 @@ from glm_jax.compile.report import StepReport
 from glm_jax.compile.step import Work, compile_and_report
 from glm_jax.compile.topology import Topology
 from glm_jax.errors import UsageError
-from glm_jax.generate.decode import MAX_STEPS, DecodeState, RowSettings, jitted_run_rows, run_rows
+from glm_jax.generate.decode import MAX_STEPS, DecodeState, RowSettings, run_rows
 from glm_jax.generate.decode_config import DecodeSize
 from glm_jax.model import GLMConfig, decoding_network, decoding_params, network_of
 from glm_jax.model.decode_kernels.layers import kernels_for
@@ -77,7 +77,7 @@ def compile_decode_step(
     layout = cache_layout("tpu", size.cache_length, network.num_attention_heads, chips)
     cache, *inputs = _abstract_inputs(model.config, size, layout, mesh)
     with jax.set_mesh(mesh):
-        lowered = jitted_run_rows(topology.chip.device_kind).lower(model, 1, params, cache, *inputs)
+        lowered = run_rows.lower(model, 1, params, cache, *inputs)
     # Parameters as the network has them: a byte of int4 holds two.
     parameters = parameter_count(abstract_decoding_params(_unquantized(model.config), mesh))
     work = DecodeWork(model.config, parameters, size.batch_size, size.cache_length, 1.0)

@@ -52,7 +52,7 @@ def predict(costs: Costs, chip: TpuChip, model_flops: float, head_size: int) -> 
       costs: of one chip's step.
       chip: where it runs.
       model_flops: analytic operations of the model per chip and step.
-      head_size: K, which decides how well the attention kernels can fill the matrix units.
+      head_size: K, which decides how well kernels can fill the matrix units.
     """
     products = costs.cycles.get(PRODUCT_FUSION, 0) / chip.clock
     others = sum(costs.cycles.values()) / chip.clock - products
@@ -112,7 +112,7 @@ def what_limits(prediction: Prediction) -> str:
     parts = {
         "matrix products": prediction.product_seconds,
         "work between the products (memory traffic)": prediction.other_seconds,
-        "attention kernels": prediction.kernel_seconds,
+        "kernels": prediction.kernel_seconds,
         "transfers within a slice (ICI)": prediction.ici_used_seconds,
         "transfers between slices (DCN)": prediction.dcn_seconds,
     }

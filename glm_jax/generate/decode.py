@@ -6,12 +6,12 @@ of its next blank. Rows are independent of each other, so texts may enter and le
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped, UInt32
 
 from glm_jax.generate.decoder import network
 from glm_jax.generate.sampling import (
@@ -25,11 +25,6 @@ from glm_jax.model.attention.mask import memory_mask
 from glm_jax.model.decoding import DecodingGLM
 from glm_jax.model.kv_cache import Cache
 from glm_jax.parallel.layout import constrain
-
-# On-chip memory for the windows of an operation, in KiB. With twice the default the compiler
-# estimates 7% less for reading a matrix on v5e; with more it reads fewer matrices ahead.
-_WINDOWS = {"TPU v6 lite": 48 * 1024}
-_DEFAULT_WINDOWS = 32 * 1024
 
 # Maximum steps of one call: its results stay on the device until it ends.
 MAX_STEPS = 32
@@ -82,6 +77,7 @@ class Emitted(NamedTuple):
     top_log_probs: Float[Array, "S B A"]
 
 
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def run_rows(
     model: DecodingGLM,
     num_top: int,
@@ -118,27 +114,26 @@ def run_rows(
         cache, rows, step, numbers, log_probs = state
         rows = _by_example(rows)
         logits, cache = next_logits(model, params, cache, rows)
-        token, *found = _by_example(_choose_and_rank(logits, rows, ends, num_top))
-        rows, kept, closes = _advance(rows, token, blank_start, ends)
-        log_prob, top_tokens, top_log_probs = found
-        # Two arrays: an operation on a TPU takes a time of its own however small it is.
-        new_numbers = jnp.stack([token, kept, closes, *top_tokens.T])
-        new_log_probs = jnp.stack([log_prob, *top_log_probs.T])
-        numbers = numbers.at[step].set(new_numbers)
-        return cache, rows, step + 1, numbers, log_probs.at[step].set(new_log_probs)
+        keys = _keys_at(all_keys, rows.length - first_length)
+        chosen, log_prob = _by_example(_choose_and_rank(logits, rows, ends, keys, num_top))
+        rows, kept, closes = _advance(rows, chosen[:, 0], blank_start, ends)
+        number = jnp.concatenate([chosen, kept[:, None], closes[:, None]], axis=1)
+        return cache, rows, step + 1, numbers.at[step].set(number), log_probs.at[step].set(log_prob)
 
-    batch_size = rows.length.shape[0]
-    numbers = jnp.zeros((MAX_STEPS, 3 + num_top, batch_size), jnp.int32)
-    log_probs = jnp.zeros((MAX_STEPS, 1 + num_top, batch_size))
+    batch_size, first_length = rows.length.shape[0], rows.length
+    all_keys = _keys_of_steps(rows)
+    # Two arrays: an operation on a TPU takes a time of its own however small it is.
+    numbers = jnp.zeros((MAX_STEPS, batch_size, 3 + num_top), jnp.int32)
+    log_probs = jnp.zeros((MAX_STEPS, batch_size, 1 + num_top))
     state = (cache, rows, jnp.int32(0), numbers, log_probs)
     cache, rows, step, numbers, log_probs = jax.lax.while_loop(should_continue, run_step, state)
     emitted = Emitted(
-        token=numbers[:, 0],
-        log_prob=log_probs[:, 0],
-        kept=numbers[:, 1] > 0,
-        closes=numbers[:, 2] > 0,
-        top_tokens=jnp.swapaxes(numbers[:, 3:], 1, 2),
-        top_log_probs=jnp.swapaxes(log_probs[:, 1:], 1, 2),
+        token=numbers[..., 0],
+        log_prob=log_probs[..., 0],
+        kept=numbers[..., -2] > 0,
+        closes=numbers[..., -1] > 0,
+        top_tokens=numbers[..., 1:-2],
+        top_log_probs=log_probs[..., 1:],
     )
     return cache, rows, step, emitted
 
@@ -153,17 +148,6 @@ def _by_example(tree: PyTree) -> PyTree:
         return constrain(array, ("batch", *["replicated"] * (array.ndim - 1)))
 
     return jax.tree.map(shard, tree)
-
-
-@functools.cache
-def jitted_run_rows(device_kind: str) -> Any:
-    """`run_rows` for devices of a kind, such as "TPU v5 lite"; the cache is donated."""
-    options = None
-    if device_kind.startswith("TPU"):
-        options = {
-            "xla_tpu_scoped_vmem_limit_kib": str(_WINDOWS.get(device_kind, _DEFAULT_WINDOWS))
-        }
-    return jax.jit(run_rows, static_argnums=(0, 1), donate_argnums=3, compiler_options=options)
 
 
 def next_logits(
@@ -198,18 +182,39 @@ def _mask_position(rows: DecodeState) -> Int[Array, "B"]:
     return number_of_each(rows.mask_positions, blank)
 
 
+def _keys_of_steps(rows: DecodeState) -> UInt32[Array, "B S 2"]:
+    """The randomness of each row by its length, for as many lengths as a call can reach."""
+
+    def of_row(key: UInt32[Array, "2"], length: Int[Array, ""]) -> UInt32[Array, "S 2"]:
+        lengths = length + jnp.arange(MAX_STEPS)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(key), lengths)
+        return jax.random.key_data(keys)
+
+    return jax.vmap(of_row)(rows.settings.key, rows.length)
+
+
+def _keys_at(keys: UInt32[Array, "B S 2"], step: Int[Array, "B"]) -> Key[Array, "B"]:
+    """The keys of each row at its number of steps."""
+    of_step = jnp.arange(keys.shape[1]) == step[:, None]
+    chosen = jnp.sum(jnp.where(of_step[..., None], keys, 0), axis=1, dtype=keys.dtype)
+    return jax.random.wrap_key_data(chosen)
+
+
 def _choose_and_rank(
-    logits: Float[Array, "B V"], rows: DecodeState, ends: Int[Array, "E"], num_top: int
-) -> tuple[Int[Array, "B"], Float[Array, "B"], Int[Array, "B A"], Float[Array, "B A"]]:
-    """The next tokens and their log-probabilities; the most probable tokens and theirs."""
+    logits: Float[Array, "B V"],
+    rows: DecodeState,
+    ends: Int[Array, "E"],
+    keys: Key[Array, "B"],
+    num_top: int,
+) -> tuple[Int[Array, "B 1+A"], Float[Array, "B 1+A"]]:
+    """The next token of each row and the most probable ones, and their log-probabilities."""
     settings, first = rows.settings, rows.length - rows.taken - given_tokens(rows)
     scores = apply_constraints(logits, rows, first, ends)
-    keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(settings.key), rows.length)
     token = choose(scores, settings.temperature, settings.top_k, settings.top_p, keys)
-    total = jax.nn.logsumexp(logits, axis=-1)
-    log_prob = number_of_each(logits, token) - total
     top_logits, top_tokens = jax.lax.top_k(logits, num_top)
-    return token, log_prob, top_tokens, top_logits - total[:, None]
+    found = jnp.concatenate([number_of_each(logits, token)[:, None], top_logits], axis=1)
+    total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    return jnp.concatenate([token[:, None], top_tokens], axis=1), found - total
 
 
 def apply_constraints(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from glm_jax.generate.decode import MAX_STEPS, DecodeState, Emitted, RowSettings, jitted_run_rows
+from glm_jax.generate.decode import MAX_STEPS, DecodeState, Emitted, RowSettings, run_rows
 from glm_jax.generate.decoder import Decoder, cache_size
 from glm_jax.generate.prompt import Prompt
 from glm_jax.generate.settings import Sampling
@@ -140,7 +140,6 @@ class Engine:
           until_one_ends: return as soon as one text is filled.
         """
         min_active = self.num_active if until_one_ends else 1
-        run_rows = jitted_run_rows(self._decoder.device.device_kind)
         with self._decoder.on_mesh():
             self._cache, rows, num_steps, emitted = run_rows(
                 self._decoder.model,

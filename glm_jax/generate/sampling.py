@@ -6,12 +6,17 @@ different things. What a setting forbids gets `FORBIDDEN`.
 
 from __future__ import annotations
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 # What may never be chosen.
 FORBIDDEN = -jnp.inf
+# Numbers whose sums are one product.
+_BLOCK = 128
 
 
 def number_of_each(values: Num[Array, "B N"], index: Int[Array, "B"]) -> Num[Array, "B"]:
@@ -45,11 +50,28 @@ def lowest_kept(
     of_rank = number_of_each(ascending, rank)[:, None]
     lowest = jnp.where(top_k[:, None] > 0, of_rank, FORBIDDEN)
     ascending = jnp.where(ascending < lowest, FORBIDDEN, ascending)
-    probabilities = jax.nn.softmax(ascending, axis=-1)
-    more_probable = jax.lax.cumsum(probabilities, axis=1, reverse=True) - probabilities
-    kept = (more_probable <= top_p[:, None]).at[:, -1].set(True)
+    # Proportional to probabilities.
+    weights = jnp.exp(ascending - ascending[:, -1:])
+    so_far = sums_to_end(weights)
+    kept = (so_far - weights <= top_p[:, None] * so_far[:, :1]).at[:, -1].set(True)
     of_mass = jnp.min(jnp.where(kept, ascending, jnp.inf), axis=-1, keepdims=True)
     return jnp.where(top_p[:, None] < 1.0, jnp.maximum(lowest, of_mass), lowest)
+
+
+def sums_to_end(values: Float[Array, "B N"]) -> Float[Array, "B N"]:
+    """The sum of each number and all that follow it.
+
+    As products with zeros and ones, inside blocks of 128 and over blocks, they are five operations
+    on a TPU; a cumulative sum is thirteen.
+    """
+    size = values.shape[1]
+    blocks = jnp.pad(values, ((0, 0), (0, -size % _BLOCK))).reshape(len(values), -1, _BLOCK)
+    number = blocks.shape[1]
+    inside = jnp.tril(jnp.ones((_BLOCK, _BLOCK), values.dtype))
+    later = jnp.tril(jnp.ones((number, number), values.dtype), -1)
+    sums = jnp.matmul(blocks, inside, precision=jax.lax.Precision.HIGHEST)
+    after = jnp.matmul(jnp.sum(blocks, axis=2), later, precision=jax.lax.Precision.HIGHEST)
+    return (sums + after[..., None]).reshape(len(values), -1)[:, :size]
 
 
 def repeating_tokens(
@@ -95,7 +117,10 @@ def early_ends(
     vocab_size: int,
 ) -> Bool[Array, "B V"]:
     """The tokens that end a blank, in rows whose blank is shorter than `min_length`."""
-    is_end = jnp.any(jnp.arange(vocab_size)[:, None] == ends, axis=1)
+    # One after another, for there are few: a reduction would be an operation of its own.
+    is_end = functools.reduce(
+        operator.or_, [jnp.arange(vocab_size) == ends[i] for i in range(len(ends))]
+    )
     return (length < min_length)[:, None] & is_end
 
 
