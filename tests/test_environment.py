@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import pytest
 
 from glm_jax import environment
+from glm_jax.cli.main import main
 
 # New pages of memory, of 4 KiB, in a step with 64 MiB of intermediate results: the fewest of some
 # steps, since the first ones leave a heap with gaps.
@@ -117,3 +119,13 @@ def test_programs_of_other_processors_are_kept_apart(monkeypatch, tmp_path):
     assert len(folders) == 2
     info.write_text(info.read_text().replace("processor : 1", "cpu MHz : 2000"))
     assert environment.program_folder() in folders
+
+
+def test_a_command_searches_for_garbage_rarely():
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    try:
+        assert main(["no-such-command"]) == 2
+        assert gc.get_threshold() == environment.FEW_COLLECTIONS
+    finally:
+        gc.set_threshold(*before)

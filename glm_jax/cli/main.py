@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       SystemExit: a help text was asked for, and is printed.
     """
     environment.leave_out_keras()
+    environment.collect_garbage_rarely()
     _set_streams()
     try:
         try:

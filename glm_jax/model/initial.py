@@ -22,8 +22,11 @@ def abstract_params(model: GLM, mesh: Mesh) -> PyTree:
 
 
 def initial_params(model: GLM, key: Array) -> PyTree:
-    """Initial parameters; they depend neither on the size of the batch nor on the attention."""
-    model = model.clone(config=dataclasses.replace(model.config, attention="xla"))
+    """Initial parameters; they depend neither on the size of the batch nor on the attention.
+
+    Layers are drawn in a loop, which is compiled once for all of them.
+    """
+    model = model.clone(config=dataclasses.replace(model.config, attention="xla", scan_layers=True))
     return _traced_params(model, key)
 
 

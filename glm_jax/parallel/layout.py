@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from glm_jax.errors import UsageError
-from glm_jax.parallel.mesh import MESH_AXES
+from glm_jax.parallel.mesh import MESH_AXES, run_once_options
 
 FSDP = ("fsdp", "fsdp_minor")
 # Mesh axes that shard the data of a step; gradients are summed over all of them.
@@ -182,9 +183,21 @@ def initialize_sharded(
       The result without its names, sharded by `parameter_shardings`. Its numbers do not depend on
       the mesh.
     """
+    return compile_initializer(init, mesh, *arguments, layout=layout)()
+
+
+def compile_initializer(
+    init: Callable[..., PyTree],
+    mesh: Mesh,
+    *arguments: PyTree,
+    layout: LayoutConfig = DEFAULT_LAYOUT,
+) -> Callable[[], PyTree]:
+    """What `initialize_sharded` runs, compiled, with its arguments bound to it."""
     shardings = parameter_shardings(jax.eval_shape(init, *arguments), mesh, layout)
     with jax.set_mesh(mesh):
-        return jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)(*arguments)
+        jitted = jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)
+        compiled = jitted.lower(*arguments).compile(run_once_options(mesh))
+    return partial(compiled, *arguments)
 
 
 def abstract_with_shardings(shapes: PyTree, shardings: PyTree) -> PyTree:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,6 +124,17 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 def platform_of(mesh: Mesh) -> str:
     """The kind of its devices, by JAX's name of it: "cpu", "gpu" or "tpu"."""
     return mesh.devices.flat[0].platform
+
+
+def run_once_options(mesh: Mesh) -> dict[str, Any]:
+    """Compiler options for a program that runs once, which takes longer to compile than to run.
+
+    On CPUs, LLVM's first level of optimization, unless XLA_FLAGS has a level. Results are the same.
+    """
+    name = "xla_backend_optimization_level"
+    if platform_of(mesh) != "cpu" or name in os.environ.get("XLA_FLAGS", ""):
+        return {}
+    return {name: 1}
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

@@ -1,15 +1,18 @@
-"""The train step compiled before there is a batch, from the shapes that the configuration gives."""
+"""Programs compiled before they are needed, from the shapes that the configuration gives."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from typing import TypeVar
 
 import jax
 from jax.sharding import Mesh
 
 from glm_jax.parallel.batches import abstract_batch
 from glm_jax.train.program import Program
+
+Compiled = TypeVar("Compiled")
 
 
 def lower_step(
@@ -21,15 +24,12 @@ def lower_step(
         return program.train_step.lower(program.abstract_state, batch, program.settings)
 
 
-def compile_in_background(
-    program: Program, batch_size: int, sequence_length: int, mesh: Mesh
-) -> Future[jax.stages.Compiled]:
-    """Starts to compile the train step in a thread, which leaves Python to the caller meanwhile.
+def compile_in_background(compile: Callable[[], Compiled]) -> Future[Compiled]:
+    """Starts to compile something in a thread, which leaves Python to the caller meanwhile.
 
     Python waits for the compiler before it exits, whatever happens until then: it can't be stopped.
     """
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compile")
-    lowered = partial(lower_step, program, batch_size, sequence_length, mesh)
-    compiled = executor.submit(lambda: lowered().compile())
+    compiled = executor.submit(compile)
     executor.shutdown(wait=False)
     return compiled

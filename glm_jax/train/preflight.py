@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,12 @@ from glm_jax.errors import RunError, UsageError
 from glm_jax.io.paths import is_url
 from glm_jax.parallel.mesh import make_mesh
 from glm_jax.tokenizer import load_tokenizer
-from glm_jax.train.compile_ahead import compile_in_background
+from glm_jax.train.compile_ahead import compile_in_background, lower_step
 from glm_jax.train.config import RunConfig
 from glm_jax.train.profile import ProfileSteps
 from glm_jax.train.program import Program, check_layout, program_of
 from glm_jax.train.resume import check_same_run, initial_weights
+from glm_jax.train.step import TrainState
 
 if TYPE_CHECKING:
     from glm_jax.data.batches.inputs import Inputs
@@ -37,6 +39,8 @@ class PreparedRun:
       inputs: the data.
       program: the functions of its steps.
       train_step: that of the program, being compiled; None where a checkpoint has all steps.
+      initialize: what makes the program's first state, being compiled; None where there is a
+        checkpoint.
       initial_weights: the parameters that a new run starts from; None for random ones, and where
         the run has a checkpoint of its own.
     """
@@ -45,6 +49,7 @@ class PreparedRun:
     inputs: Inputs
     program: Program
     train_step: Future[jax.stages.Compiled] | None
+    initialize: Future[Callable[[], TrainState]] | None
     initial_weights: PyTree | None
 
 
@@ -53,7 +58,7 @@ def prepare_run(
 ) -> PreparedRun:
     """Opens what a run needs and checks that all of it fits together; writes nothing.
 
-    The train step is compiled meanwhile, which takes as long as TensorFlow and its first batch.
+    Its programs are compiled meanwhile, which takes as long as TensorFlow and its first batch.
 
     Args:
       config: the run.
@@ -70,10 +75,7 @@ def prepare_run(
         open_store(path)  # what is most often wrong, before anything that takes time
     mesh = make_mesh(config.mesh)
     program = program_of(config, mesh)
-    train_step = None
-    if max(complete_steps(folder / "checkpoints"), default=0) < config.train.num_steps:
-        data = config.data
-        train_step = compile_in_background(program, data.batch_size, data.sequence_length, mesh)
+    train_step, initialize = compile_programs(config, folder, program, mesh)
 
     from glm_jax.data.batches.inputs import open_inputs  # which imports TensorFlow
 
@@ -88,7 +90,22 @@ def prepare_run(
     weights = None
     if steps_done is None and config.train.initial_weights:
         weights = initial_weights(config.train.initial_weights, config.model, mesh)
-    return PreparedRun(mesh, inputs, program, train_step, weights)
+    return PreparedRun(mesh, inputs, program, train_step, initialize, weights)
+
+
+def compile_programs(
+    config: RunConfig, folder: epath.Path, program: Program, mesh: Mesh
+) -> tuple[Future[jax.stages.Compiled] | None, Future[Callable[[], TrainState]] | None]:
+    """Starts to compile what a run needs for its first step: `train_step` and `initialize`."""
+    steps_done = max(complete_steps(folder / "checkpoints"), default=0)
+    if steps_done >= config.train.num_steps:
+        return None, None
+    # Lowered here: the compiler, which takes longest, waits for nothing else.
+    step = lower_step(program, config.data.batch_size, config.data.sequence_length, mesh)
+    train_step = compile_in_background(step.compile)
+    if steps_done:
+        return train_step, None
+    return train_step, compile_in_background(program.compile_initialize)
 
 
 def check_evaluation(config: RunConfig, folder: epath.Path, split: str) -> tuple[Inputs, Mesh]:

@@ -160,7 +160,9 @@ def restore_or_initialize(
     abstract = ready.program.abstract_state
     if first_step:
         return checkpoints.restore(first_step, abstract)
-    state = ready.program.initialize()
+    # Compiled only here where all checkpoints turned out to be damaged.
+    initialize = ready.initialize.result() if ready.initialize else ready.program.initialize
+    state = initialize()
     if ready.initial_weights is not None:
         # They come in the default layout; the run's may be another.
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract.params)

@@ -23,7 +23,7 @@ from glm_jax.parallel.layout import (
     LENGTH_AXES,
     LayoutConfig,
     abstract_with_shardings,
-    initialize_sharded,
+    compile_initializer,
     parameter_shardings,
     parameter_specs,
 )
@@ -57,7 +57,7 @@ class Program:
 
     Attributes:
       abstract_state: shapes, dtypes and shardings of the train state.
-      initialize: makes the first state, every device its own shard.
+      compile_initialize: compiles what makes the first state, every device its own shard.
       settings: the run's seed and the numbers of its optimizer, on the host. They are arguments of
         the step, so that runs which differ in them share the compiled one.
       train_step: (state, batch, settings) -> (state, metrics); the given state is donated.
@@ -65,10 +65,14 @@ class Program:
     """
 
     abstract_state: TrainState
-    initialize: Callable[[], TrainState]
+    compile_initialize: Callable[[], Callable[[], TrainState]]
     settings: StepSettings
     train_step: Callable[[TrainState, Batch, StepSettings], tuple[TrainState, Metrics]]
     evaluation_step: Callable[[PyTree, Batch], Sums]
+
+    def initialize(self) -> TrainState:
+        """The first state."""
+        return self.compile_initialize()()
 
 
 def make_program(
@@ -117,7 +121,7 @@ def make_program(
     )
     return Program(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
-        initialize=lambda: initialize_sharded(init, mesh, key, layout=layout),
+        compile_initialize=partial(compile_initializer, init, mesh, key, layout=layout),
         settings=step_settings(optimizer_config, seed),
         train_step=jit_train_step(make_train_step(gradients_of, optimizer_config), shardings, mesh),
         evaluation_step=compile_evaluation(

@@ -16,7 +16,13 @@ from jax.sharding import PartitionSpec as P
 from glm_jax.configure import read_configuration
 from glm_jax.errors import UsageError
 from glm_jax.parallel.layout import LayoutConfig, spec_of
-from glm_jax.parallel.mesh import MESH_AXES, MeshConfig, check_batch_size, make_mesh
+from glm_jax.parallel.mesh import (
+    MESH_AXES,
+    MeshConfig,
+    check_batch_size,
+    make_mesh,
+    run_once_options,
+)
 
 
 @given(
@@ -110,3 +116,13 @@ def test_a_layout_file_holds_a_whole_table(path):
     bound = set(re.findall(r"^layout\.(\w+) = ", path.read_text(), re.MULTILINE))
     assert bound == {field.name for field in dataclasses.fields(config)}
     assert (config == LayoutConfig()) == (path.stem == "fsdp")
+
+
+def test_what_runs_once_is_compiled_quickly_unless_a_level_is_given(monkeypatch):
+    mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    assert run_once_options(mesh) == {"xla_backend_optimization_level": 1}
+    # A flag or option that the compiler did not know would be refused here.
+    jax.jit(lambda x: x + 1).lower(1.0).compile(run_once_options(mesh))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    assert run_once_options(mesh) == {}

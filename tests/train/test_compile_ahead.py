@@ -29,8 +29,22 @@ def test_it_gives_the_numbers_of_the_step_that_is_compiled_at_its_first_call(tin
         for step in (ready.train_step.result(), ready.program.train_step):
             batch = next(ready.inputs.read("train", ready.mesh))
             results.append(step(ready.program.initialize(), batch, settings))
+    assert ready.initialize is not None
+    states = ready.initialize.result()(), ready.program.initialize()
+    for ahead, expected in zip(*map(jax.tree.leaves, [*states]), strict=True):
+        np.testing.assert_array_equal(ahead, expected)
     for ahead, expected in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_array_equal(ahead, expected)
+
+
+def test_a_run_that_resumes_compiles_its_step_only(begun_tiny_run, tiny_run, monkeypatch):
+    from etils import epath
+
+    shutil.copytree(begun_tiny_run, tiny_run.parent / "run")
+    compiled = []
+    monkeypatch.setattr(preflight, "compile_in_background", compiled.append)
+    ready = prepare_run(read_configuration([tiny_run]), epath.Path(tiny_run.parent / "run"), None)
+    assert ready.initialize is None and len(compiled) == 1
 
 
 def test_a_run_that_is_done_compiles_nothing(begun_tiny_run, tiny_run, monkeypatch):
