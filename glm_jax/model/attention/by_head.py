@@ -112,6 +112,9 @@ def _attend_group(rate: float, heads: Heads):
         results = _one_after_another(functools.partial(attend_in_part, rate), parts, heads)
         return tuple(jnp.concatenate(arrays, axis=1) for arrays in zip(*results, strict=True))
 
+    # Masks depend on the prefix alone: without this, those of all groups are computed once, before
+    # the loop over layers, and read from memory in every layer.
+    heads = lax.optimization_barrier(heads)
     return _by_prefix(in_parts, heads, heads)
 
 
