@@ -39,7 +39,7 @@ class GLMConfig:
       compute_dtype: dtype of activations and matrix products, "float32" or "bfloat16"; LayerNorm
         statistics, softmax and logits are float32 either way. "float64" is for comparisons, under
         `jax.enable_x64`, with parameters and everything else in float64.
-      attention: how attention is computed: "xla", on any platform; "by_head", one head after
+      attention: how attention is computed: "xla", on any platform; "by_head", a few heads after
         another, for CPUs; "flash", Pallas kernels for TPUs; "cudnn", on GPUs, without dropout of
         probabilities.
       remat: what the backward pass keeps and what it computes again, one of REMAT_POLICIES, see

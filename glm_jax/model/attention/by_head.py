@@ -1,25 +1,37 @@
-"""Prefix attention one head after another, for processors whose caches hold the scores of a head.
+"""Prefix attention of a few heads after another, for processors whose caches hold their scores.
 
 Attention over all heads at once writes scores of [B, H, L, M] to main memory and reads them several
-times; on a CPU that takes longer than the products. Here the scores of one head stay in cache, and
-the backward pass makes them again from the sum of exponentials of each query.
+times; on a CPU that takes longer than the products. Here the scores of a few heads stay in cache,
+and the backward pass makes them again from the sum of exponentials of each query.
+
+Most keys after a query are hidden where prefixes are short. The queries are divided into blocks,
+and each block is multiplied with the keys up to its own end, or to the end of the prefix.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from glm_jax.model.attention.mask import mask_of_part
-from glm_jax.model.attention.xla import MASKED_SCORE
-from glm_jax.model.dropout import ProbabilityDropout, scale_kept
-from glm_jax.model.random_streams import Streams
+from glm_jax.model.attention.heads import (
+    Heads,
+    KeptHeads,
+    Part,
+    attend_in_part,
+    gradients_of_part,
+)
+from glm_jax.model.dropout import ProbabilityDropout
 
-_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+# Smaller blocks, or more of them, save fewer products than they make slower.
+_MIN_BLOCK, _MAX_BLOCKS = 128, 4
+# Scores that are computed at a time, unless those of one head are more: 6 heads of 512 x 512.
+_MAX_SCORES = 6 * 512 * 512
 
 
 def attend_by_head(
@@ -41,93 +53,112 @@ def attend_by_head(
       query_start: position of the first query among the keys.
       dropout: of the probabilities.
     """
-    batch, _, num_heads, _ = query.shape
-    prefix = jnp.repeat(jnp.broadcast_to(prefix_length, batch), num_heads)
+    batch, length, num_heads, _ = query.shape
+    together = _heads_together(num_heads, length * key.shape[1])
+    groups = num_heads // together
+    prefix = jnp.repeat(jnp.broadcast_to(prefix_length, batch), groups)
     start = jnp.broadcast_to(jnp.asarray(query_start, prefix.dtype), prefix.shape)
-    heads = [_flatten(array) for array in (query, key, value)]
+
+    def grouped(array):
+        return array.swapaxes(1, 2).reshape(batch * groups, together, array.shape[1], -1)
+
     rate, streams = 0.0, None
     if dropout is not None:
         rate = dropout.rate
-        streams = jax.tree.map(lambda word: word.reshape(-1, word.shape[-1]), dropout.streams)
-    context = _attention(rate, *heads, prefix, start, streams)
-    return context.reshape(batch, num_heads, *context.shape[1:]).swapaxes(1, 2)
+        streams = jax.tree.map(
+            lambda word: word.reshape(batch * groups, together, length), dropout.streams
+        )
+    heads = Heads(grouped(query), grouped(key), grouped(value), prefix, start, streams)
+    context = _attention(rate, heads)
+    return context.reshape(batch, num_heads, length, -1).swapaxes(1, 2)
 
 
-def _flatten(array: Float[Array, "B L H K"]) -> Float[Array, "B*H L K"]:
-    batch, length, num_heads, head_size = array.shape
-    return array.swapaxes(1, 2).reshape(batch * num_heads, length, head_size)
+def _heads_together(num_heads: int, scores: int) -> int:
+    """How many heads of an example are computed at a time: a divisor of their number."""
+    limit = max(1, _MAX_SCORES // scores)
+    return max(n for n in range(1, min(limit, num_heads) + 1) if num_heads % n == 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(
-    rate: float,
-    query: Float[Array, "G L K"],
-    key: Float[Array, "G M K"],
-    value: Float[Array, "G M K"],
-    prefix_length: Int[Array, "G"],
-    query_start: Int[Array, "G"],
-    streams: Streams | None,
-) -> Float[Array, "G L K"]:
-    """Attention of G heads of any examples, each with its prefix, and its streams for dropout."""
-    return _forward(rate, query, key, value, prefix_length, query_start, streams)[0]
+def _attention(rate: float, heads: Heads) -> Float[Array, "G H L K"]:
+    """Attention of G groups of heads, one group after another."""
+    return _forward(rate, heads)[0]
 
 
-def _forward(rate, *arguments):
-    context, logsumexp = lax.map(functools.partial(_one_head, rate), arguments)
-    return context, (*arguments, context, logsumexp)
+def _forward(rate, heads):
+    context, logsumexp = lax.map(functools.partial(_attend_group, rate), heads)
+    return context, (heads, context, logsumexp)
 
 
 def _backward(rate, kept, gradient):
-    one_head = functools.partial(_one_head_backward, rate)
-    by_query, by_key, by_value = lax.map(one_head, (*kept, gradient))
-    return by_query, by_key, by_value, None, None, None
+    heads, context, logsumexp = kept
+    # The product for the gradient of queries is the faster of two with this layout.
+    key_columns = heads.key.swapaxes(-1, -2)
+    one_group = functools.partial(_gradients_of_group, rate)
+    group = KeptHeads(heads, key_columns, context, logsumexp, gradient)
+    by_query, by_key, by_value = lax.map(one_group, group)
+    by_query = by_query.swapaxes(-1, -2)
+    numbers = {"prefix_length": None, "query_start": None, "streams": None}
+    return (heads._replace(query=by_query, key=by_key, value=by_value, **numbers),)
 
 
 _attention.defvjp(_forward, _backward)
 
 
-def _visible(query, key, prefix_length, query_start):
-    """Which keys each query sees, [L, M]."""
-    return mask_of_part(prefix_length[None], query_start, query.shape[0], key.shape[0])[0, 0]
+def _attend_group(rate: float, heads: Heads):
+    """Context [H, L, K] and logarithm of the sum of exponentials [H, L]."""
+
+    def in_parts(parts: Sequence[Part], heads: Heads):
+        results = _one_after_another(functools.partial(attend_in_part, rate), parts, heads)
+        return tuple(jnp.concatenate(arrays, axis=1) for arrays in zip(*results, strict=True))
+
+    # Masks depend on the prefix alone: without this, those of all groups are computed once, before
+    # the loop over layers, and read from memory in every layer.
+    heads = lax.optimization_barrier(heads)
+    return _by_prefix(in_parts, heads, heads)
 
 
-def _one_head(rate, arguments):
-    """Context [L, K] and logarithm of the sum of exponentials [L] of one head."""
-    query, key, value, prefix_length, query_start, streams = arguments
-    scores = _product("lk,mk->lm", query * query.shape[1] ** -0.5, key)
-    scores = jnp.where(_visible(query, key, prefix_length, query_start), scores, MASKED_SCORE)
-    maximum = jnp.max(scores, axis=1, keepdims=True)
-    weights = jnp.exp(scores - maximum)
-    total = jnp.sum(weights, axis=1, keepdims=True)
-    if streams is not None:
-        kept = streams.expand(1).keep(rate, jnp.arange(len(key)))
-        weights = scale_kept(rate, weights, kept)
-    context = _product("lm,mk->lk", weights.astype(value.dtype), value) / total
-    return context.astype(query.dtype), (maximum + jnp.log(total))[:, 0]
+def _gradients_of_group(rate: float, kept: KeptHeads):
+    """Gradients of queries [H, K, L], keys and values [H, M, K]."""
+
+    def in_parts(parts: Sequence[Part], kept: KeptHeads):
+        results = _one_after_another(functools.partial(gradients_of_part, rate), parts, kept)
+        by_query, by_key, by_value = zip(*results, strict=True)
+        by_query = jnp.concatenate(by_query, axis=2).astype(kept.heads.query.dtype)
+        key, value = kept.heads.key, kept.heads.value
+        return by_query, _sum(by_key).astype(key.dtype), _sum(by_value).astype(value.dtype)
+
+    return _by_prefix(in_parts, kept.heads, kept)
 
 
-def _one_head_backward(rate, arguments):
-    """Gradients of query [L, K], key and value [M, K] of one head.
+def _by_prefix(function: Callable, heads: Heads, arguments: NamedTuple):
+    """`function(parts, arguments)` of the fewest parts that the prefix of these heads allows."""
+    length, num_keys = heads.query.shape[1], heads.key.shape[1]
+    if length != num_keys:  # queries after other keys
+        return function([Part(0, length, num_keys)], arguments)
+    size = max(_MIN_BLOCK, -(-length // _MAX_BLOCKS))
+    ends = [min(end, length) for end in range(size, length + size, size)]
+    # With a prefix that ends in block i, all blocks up to that one see the same keys.
+    branches = [
+        [Part(first, end, end) for first, end in zip([0, *ends[i:]], ends[i:], strict=False)]
+        for i in range(len(ends))
+    ]
+    block = jnp.clip((heads.prefix_length - 1) // size, 0, len(ends) - 1)
+    return lax.switch(block, [functools.partial(function, parts) for parts in branches], arguments)
 
-    Scores are laid out as [keys, queries], so that two of the three gradients are products of
-    arrays in their memory layout.
-    """
-    query, key, value, prefix_length, query_start, streams = arguments[:6]
-    context, logsumexp, gradient = arguments[6:]
-    scale = query.shape[1] ** -0.5
-    scaled = query * scale
-    weights = jnp.exp(_product("mk,lk->ml", key, scaled) - logsumexp)
-    weights = jnp.where(_visible(query, key, prefix_length, query_start).T, weights, 0.0)
-    # The same with dropout: the context is the sum of what was kept.
-    offset = jnp.sum(gradient.astype(jnp.float32) * context, axis=1)
-    by_weights = _product("mk,lk->ml", value, gradient)
-    used = weights
-    if streams is not None:
-        kept = streams.expand(0).keep(rate, jnp.arange(len(key))[:, None])
-        by_weights, used = scale_kept(rate, by_weights, kept), scale_kept(rate, weights, kept)
-    by_scores = weights * (by_weights - offset)
-    by_scores, used = by_scores.astype(key.dtype), used.astype(value.dtype)
-    by_query = _product("ml,mk->lk", by_scores, key) * scale
-    by_key = _product("ml,lk->mk", by_scores, scaled)
-    by_value = _product("ml,lk->mk", used, gradient)
-    return by_query.astype(query.dtype), by_key.astype(key.dtype), by_value.astype(value.dtype)
+
+def _one_after_another(function: Callable, parts: Sequence[Part], arguments: NamedTuple) -> list:
+    """`function(part, arguments)` of each part, so that not all of their scores are in memory."""
+    results = []
+    for part in parts:
+        result, arguments = lax.optimization_barrier((function(part, arguments), arguments))
+        results.append(result)
+    return results
+
+
+def _sum(parts: Sequence[Float[Array, "H _ K"]]) -> Float[Array, "H M K"]:
+    """The sum of arrays for leading keys; the last one has all keys."""
+    *others, total = parts
+    for part in others:
+        total = total.at[:, : part.shape[1]].add(part)
+    return total

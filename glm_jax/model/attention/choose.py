@@ -43,7 +43,7 @@ def attention_function(name: str) -> Attention:
 
     - "xla": plain operations over all heads at once; runs everywhere, and is what the others are
       tested against.
-    - "by_head": plain operations one head after another; the fastest on a CPU.
+    - "by_head": plain operations a few heads after another; the fastest on a CPU.
     - "flash": a kernel for TPU.
     - "cudnn": cuDNN's kernels for GPU.
 

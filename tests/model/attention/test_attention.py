@@ -118,6 +118,54 @@ def test_plain_attention_and_its_gradients_are_those_of_the_mask(kind, length, s
         np.testing.assert_allclose(result, exact, rtol=0, atol=allowed)
 
 
+# Block sizes of queries: 200 has blocks of 128 and 72; 512 four of 128; 600 four of 150.
+@pytest.mark.parametrize(
+    ("length", "prefix"),
+    [
+        (200, [0, 1]),
+        (200, [128, 129]),
+        (200, [200, 64]),
+        (512, [0, 200]),
+        (512, [384, 512]),
+        (512, [256, 385]),
+        (600, [149, 451]),
+    ],
+)
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_blocks_of_queries_see_what_the_mask_shows(length, prefix, rate):
+    generator = np.random.default_rng(length)
+    query, key, value, gradient = generator.standard_normal((4, 2, length, 3, 8), np.float32)
+    dropout, factors = None, 1.0
+    if rate:
+        dropout = Dropout(jax.random.key(1)).probabilities(rate, 2, 3, length)
+        factors = np.asarray(dropout(jnp.ones((2, 3, length, length))))
+
+    def attend_blocks(query, key, value, prefix):
+        return attention_function("by_head")(query, key, value, prefix, dropout=dropout)
+
+    @jax.jit
+    def with_gradients(prefix):
+        context, pull_back = jax.vjp(
+            lambda q, k, v: attend_blocks(q, k, v, prefix), query, key, value
+        )
+        return context, *pull_back(gradient)
+
+    results = with_gradients(jnp.array(prefix))
+    expected = naive_attention(query, key, value, gradient, np.array(prefix), 0, factors)
+    for result, exact in zip(results, expected, strict=True):
+        allowed = FLOAT32_TOLERANCE * max(1, np.abs(exact).max())
+        np.testing.assert_allclose(result, exact, rtol=0, atol=allowed)
+
+
+def test_a_block_reads_no_key_after_it_that_no_query_of_it_sees():
+    query, key, value = random_heads(6, batch=1, length=512)
+    hidden = jnp.arange(512)[:, None, None] >= 256
+    nan = jnp.where(hidden, jnp.nan, value)
+    prefix = jnp.array([130])
+    context, with_nan = (attention_function("by_head")(query, key, v, prefix) for v in (value, nan))
+    np.testing.assert_array_equal(with_nan[:, :256], context[:, :256])
+
+
 def test_by_head_keeps_the_dtype_of_its_inputs():
     query, key, value = (array.astype(jnp.bfloat16) for array in random_heads(4))
     by_head, xla = (
