@@ -93,8 +93,6 @@ def attention_half(
     distance = None if slots.rotation is None else slots.rotation.cosine.shape[-1]
     heads = Heads(shard.head_size, distance)
     anywhere = pl.BlockSpec(memory_space=pl.ANY)
-    read = (weights.projection.kernel, weights.output.kernel, *cache)
-    scores = batch * cache.num_slots * shard.attention_width
     base, update, key, value = pl.pallas_call(
         functools.partial(attention_kernel, names=names, heads=heads, half=half),
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -112,17 +110,27 @@ def attention_half(
         ],
         input_output_aliases={aliases["key"]: 2, aliases["value"]: 3},
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", *["arbitrary"] * 3), vmem_limit_bytes=VMEM_LIMIT_BYTES
+            dimension_semantics=("parallel", "arbitrary", "arbitrary", "arbitrary"),
+            vmem_limit_bytes=VMEM_LIMIT_BYTES,
         ),
-        cost_estimate=pl.CostEstimate(
-            flops=8 * batch * hidden * shard.attention_width + 4 * scores * grid.query_rows,
-            transcendentals=scores // grid.columns * grid.query_rows,
-            bytes_accessed=sum(array.nbytes for array in read),
-        ),
+        cost_estimate=_cost(weights, cache, shard, grid),
         name="decode_attention",
         interpret=half.interpret,
     )(slots.start, used_parts, *(array for array, _ in inputs.values()))
     return base, update, LayerCache(key, value)
+
+
+def _cost(
+    weights: AttentionWeights, cache: LayerCache, shard: Shard, grid: AttentionGrid
+) -> pl.CostEstimate:
+    """What the kernel computes and reads: full caches, and a row of queries for each head."""
+    read = (weights.projection.kernel, weights.output.kernel, *cache)
+    scores = grid.batch * cache.num_slots * shard.attention_width * grid.query_rows
+    return pl.CostEstimate(
+        flops=8 * grid.batch * shard.hidden_size * shard.attention_width + 4 * scores,
+        transcendentals=scores // grid.columns,
+        bytes_accessed=sum(array.nbytes for array in read),
+    )
 
 
 def _inputs(

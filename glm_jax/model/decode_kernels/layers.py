@@ -122,7 +122,8 @@ def run_step(
     (rows,) = spec_of(("batch",), hidden.shape[:1], mesh.shape)
     (words,) = spec_of(("vocab_out",), network.table.shape[:1], mesh.shape)
     (logits_rows,) = spec_of(("logits_batch",), hidden.shape[:1], mesh.shape)
-    by_row, of_cache = PartitionSpec(rows), PartitionSpec(None, rows, TENSOR)
+    by_row: Any = PartitionSpec(rows)
+    of_cache = PartitionSpec(None, rows, TENSOR)
     return jax.shard_map(
         partial(
             run,
@@ -145,10 +146,10 @@ def run_step(
 # Weights of one layer: attention and its bias, MLP and its bias.
 _Layer = tuple[AttentionWeights, Float[Array, "D"], MLPWeights, Float[Array, "D"]]
 
-_ALL = PartitionSpec()
-_ROWS, _COLUMNS = PartitionSpec(TENSOR), PartitionSpec(None, TENSOR)
-
-
+# In the tuples below, shardings are where arrays would be.
+_ALL: Any = PartitionSpec()
+_ROWS: Any = PartitionSpec(TENSOR)
+_COLUMNS: Any = PartitionSpec(None, TENSOR)
 # The second axis has the columns of the input, and of the projection also those of the result.
 _NORM = Norm(_ALL, _ALL)
 _WEIGHT_SPECS: Any = (
