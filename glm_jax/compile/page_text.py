@@ -28,8 +28,9 @@ compiled on two cores, partly shared with other work.
   Utilisation is the model's own operations (nothing that remat repeats) as a share of the chip's
   bfloat16 peak.
 - Computing is the sum of the compiler's estimated cycles, times the rounds of each loop, at the
-  chip's clock. Attention kernels count with the operations that they declare, at the part of the
-  peak that their heads can fill. What the compiler has no estimate for (gathers and scatters) is
+  chip's clock. Kernels, which the compiler has no estimate for, count with the operations that
+  they declare, at the part of the peak that a head can fill, or with the bytes that they read,
+  whichever takes longer. What the compiler has no estimate for (gathers and scatters) is
   taken to move its result, a scatter its updates, at the memory's bandwidth. Of the branches of a
   conditional the one with most cycles counts.
 - **Transfers** are the bytes that a chip takes in per step over ICI and DCN.
@@ -68,15 +69,22 @@ caches, on the smallest slice of each generation that it fits. Several chips div
   top-p and repeated n-grams, and a share of what a program does once in 32 steps. The compiler
   reads some matrices ahead, while other operations run, and estimates nothing for that: so a step
   counts as no faster than its reads.
-- For a product that reads its matrix from memory the compiler estimates 72% of the bandwidth on
-  v5e, 85% on v6e and 47% on v5p, and no operation has less than 2,000 cycles, about 1.2
-  microseconds: a layer has about twenty. That is what keeps small networks on many chips far from
-  their reads.
-- A slot of the cache is one row of all heads of a chip, and attention is two products with such
-  rows; up to 1,024 slots are read at a time. Fewer than 8 texts are filled up to 8 rows: the
-  compiler gives products of one row to the vector units, and estimates 2.7 to 2.9 times as long.
-- Programs have 32 MiB of on-chip memory for the windows of an operation, on v6e 48
-  (`xla_tpu_scoped_vmem_limit_kib`), as those of `glm-jax fill`, `chat` and `serve` on a TPU.
+- A layer is two kernels, and the logits are one. A kernel reads weights and cache in blocks of
+  4 MiB, the next one while it computes with one, and counts with the bytes that it reads. Without
+  them the compiler estimates 72% of the bandwidth on v5e, 85% on v6e and 47% on v5p for a product
+  that reads its matrix from memory, and no operation has less than 2,000 cycles, 1.2 microseconds,
+  of which a layer has twenty: GLM-2B on four chips of v5p took five times as long as its reads.
+- Not counted is what a kernel waits for before its first block, one or two microseconds, and the
+  latency of the two sums over chips in a layer, of which only the bytes count. On many chips and
+  small networks that is as long as the reads themselves: a layer of GLM-2B is 10 microseconds on
+  v5p:2x2x1, 140 on v5e:1x1.
+- That the kernels wait for memory and not for their operations can be seen in the compiler's
+  schedule (`benchmarks/decode_kernels.py`): for a block of bfloat16, int8 and int4 weights it has
+  1,465, 2,753 and 4,514 cycles on v5e, where reading takes 7,697; 1,512, 2,094 and 4,591 of 4,478
+  on v6e; and 1,411, 2,754 and 4,522 of 5,312 on v5p.
+- A slot of the cache is one row of all heads of a chip. Networks that the kernels don't support
+  (trained prefixes, sizes that no block of 128 or 256 divides, weights sharded over fsdp) have
+  plain operations, as all have on other platforms.
 
 ```bash
 glm-jax compile --decode --model_file=configs/hardware/decode/chatglm_6b_int8-v5e-1x1.gin \\
