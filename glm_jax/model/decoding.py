@@ -140,10 +140,11 @@ class DecodingGLM(GLM):
         """Whether the kernels support this network, on this mesh, with a cache of this layout."""
         assert self.kernels is not None
         mesh_shape = jax.sharding.get_abstract_mesh().shape
-        page_size, width = cache[0].key.shape[3:]
+        _, batch, _, page_size, width = cache[0].key.shape
         shard = self.kernels.shard(self.config, mesh_shape)
-        one_page = page_size == cache[0].num_slots
-        return bool(shard and one_page and width == shard.attention_width)
+        if shard is None or batch > shard.max_batch_size:
+            return False
+        return page_size == cache[0].num_slots and width == shard.attention_width
 
     def _run_with_cache(
         self,

@@ -145,3 +145,5 @@ def test_blocks_of_published_sizes():
     assert glm_10b.rows_at_once(64, 1024) == 16
     assert glm_10b.rows_at_once(60, 1024) == 15
     assert not dataclasses.replace(glm_2b, attention_width=192).is_tiled
+    # Compiled for v5e and v5p with so many.
+    assert (glm_2b.max_batch_size, glm_10b.max_batch_size) == (372, 197)

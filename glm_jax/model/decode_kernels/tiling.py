@@ -67,6 +67,20 @@ class Shard:
         aligned = self.hidden_size % LANES == 0
         return bool(even and aligned and self.attention_columns and self.mlp_columns)
 
+    @property
+    def max_batch_size(self) -> int:
+        """Examples whose streams fit on-chip memory next to the blocks.
+
+        Of every number of a stream a kernel has its terms, from all cores, two results, each twice,
+        and what it computes with; an example has its queries, keys and values of a group besides,
+        in rows that are padded to 8.
+        """
+        stream = (2 * self.cache_bytes + 8 * self.num_cores) + (2 * self.cache_bytes + 8)
+        stream += self.cache_bytes + 4
+        group = 8 * (3 * 4 + self.cache_bytes) * (self.attention_columns or LANES)
+        blocks = 2 * _WEIGHT_BYTES + 4 * _CACHE_BYTES
+        return (VMEM_LIMIT_BYTES - blocks) // (stream * self.hidden_size + group)
+
     def rows_at_once(self, batch_size: int, num_slots: int) -> int:
         """Examples whose slots are worked on at a time, a divisor of the batch size."""
         columns = self.attention_columns or LANES
