@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 HIDDEN_SIZE, HEAD_SIZE = 4096, 128
 BITS = (16, 8, 4)
@@ -82,7 +83,7 @@ def compile_kernel(topology_name: str, batch_size: int, bits: int) -> None:
     mesh = jax.sharding.Mesh(topology.devices[:1], ("chip",))
     sharding = NamedSharding(mesh, PartitionSpec())
 
-    def array(*shape: int, dtype: object = jnp.bfloat16) -> jax.ShapeDtypeStruct:
+    def array(*shape: int, dtype: Any = jnp.bfloat16) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     def matrix(outputs: int, inputs: int) -> Matrix:
