@@ -287,10 +287,13 @@ def stored(pages: jnp.ndarray, layout: CacheLayout) -> jnp.ndarray:
     return split.transpose(1, 0, 3, 2, 4)
 
 
+jitted_attention = jax.jit(attend_at_least, static_argnums=0)
+
+
 @settings(max_examples=20)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    length=st.sampled_from([1, 2, 3, 8, 9]),
+    length=st.sampled_from([1, 3, 8]),
     num_pages=st.integers(1, 6),
     with_prefix=st.booleans(),
 )
@@ -311,7 +314,7 @@ def test_the_layout_of_a_cache_changes_nothing(seed, length, num_pages, with_pre
     expected = attend_pages(query, LayerCache(*arrays), *inputs)
     for layout in (CacheLayout(), CacheLayout(128, 2), CacheLayout(192, 3), CacheLayout(384, 6)):
         cache = LayerCache(*(stored(array, layout) for array in arrays))
-        found = attend_at_least(8, query, cache, *inputs)
+        found = jitted_attention(8, query, cache, *inputs)
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
