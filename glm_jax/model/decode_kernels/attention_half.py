@@ -99,7 +99,7 @@ def attention_half(
             num_scalar_prefetch=len(prefetched),
             grid=grid.sizes,
             in_specs=[spec for _, spec in inputs.values()],
-            # The cache is read in blocks, and written where it lies.
+            # The cache is read in blocks, and written in place.
             out_specs=[core_spec(batch, hidden)] * 2 + [anywhere] * 2,
             scratch_shapes=grid.scratch(),
         ),
@@ -177,7 +177,7 @@ class AttentionGrid:
         self.batch, self.slots = batch_size, cache.slots_at_once
         self.rows = shard.rows_at_once(batch_size, self.slots)
         self.dtype = cache.key.dtype
-        # A row for each head, and as many as the matrix units want.
+        # A row for each head, and at least as many as the matrix units fill a tile with.
         self.query_rows = max(MIN_QUERIES, self.columns // shard.head_size)
         self.groups = shard.attention_width // self.columns // shard.num_cores
         self.sizes = (

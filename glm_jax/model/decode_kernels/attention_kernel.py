@@ -43,7 +43,7 @@ class AttentionRefs(NamedTuple):
       visible: [b, 1, S], of the block of examples and the part of the slots.
       key, value: [1, b, 1, S, C].
       base_out, update_out: results of this core.
-      key_out, value_out: the cache, in the memory where it lies.
+      key_out, value_out: the cache in main memory, updated in place.
       inputs: [ways, B, D / ways], the normalised stream.
       total: [B, D], of the groups so far.
       queries: [B, R, C], a row for each head that is zero outside of it.

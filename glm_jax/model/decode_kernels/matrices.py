@@ -69,7 +69,7 @@ def input_columns_spec(
 
 
 def apart(values: Float[Array, "B I"], ways: int) -> Float[Array, "ways B J"]:
-    """The columns in as many parts as the products with a matrix want.
+    """The columns in as many parts as products with a matrix take.
 
     A product with zeros and ones separates them exactly; it is as wide as the matrix units.
     """
