@@ -69,8 +69,9 @@ def compile_kernel(topology_name: str, batch_size: int, bits: int) -> None:
     from jax.sharding import NamedSharding, PartitionSpec
 
     from glm_jax.compile.topology import open_topology
+    from glm_jax.model.attention.flash_tiling import LANES
     from glm_jax.model.decode_kernels.layers import kernels_for
-    from glm_jax.model.decode_kernels.matrices import LANES, Matrix
+    from glm_jax.model.decode_kernels.matrices import Matrix
     from glm_jax.model.decode_kernels.mlp_half import MLPWeights, mlp_half
     from glm_jax.model.decode_kernels.stream import HalfBlock, Norm, Stream
     from glm_jax.model.decode_kernels.tiling import Shard

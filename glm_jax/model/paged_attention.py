@@ -6,7 +6,8 @@ all are in one page, which the compiler updates in place; and a device stores th
 heads of a position as one row, as a projection gives them: a head of 64 would be padded to 128 in
 memory. Scores are the products of these rows with one row for each head, the query inside the head
 and zero outside. That is more arithmetic, on matrix units which wait for the memory anyway, and
-needs no array in another layout.
+needs no array in another layout. One new position of every example has kernels of its own there,
+see `decode_kernels`.
 """
 
 from __future__ import annotations

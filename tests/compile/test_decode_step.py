@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -87,6 +88,10 @@ def test_a_step_copies_no_cache_and_is_close_to_what_it_reads():
     )  # fmt: skip
     size = DecodeSize(batch_size=8, cache_length=1024)
     report = compile_decode_step(config, size, open_topology("v5e:1x1"), "step", {})
+    calls = Counter()
+    for kernel in report.kernels:
+        calls[kernel.name] += kernel.calls
+    assert calls == {"decode_attention": 2, "decode_mlp": 2, "decode_logits": 1}
     cache = 2 * 2 * 8 * 1024 * 2048 * 2
     assert report.memory.temporaries < 0.1 * cache
     assert report.prediction.serial_used_seconds < 2 * report.reading_seconds

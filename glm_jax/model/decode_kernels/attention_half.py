@@ -11,16 +11,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
+from glm_jax.model.attention.flash_tiling import LANES
 from glm_jax.model.decode_kernels.attention_kernel import (
     RESULTS,
     SCRATCH,
     WINDOW,
-    Heads,
+    HeadShape,
     attention_kernel,
 )
 from glm_jax.model.decode_kernels.head_rotation import head_rotation
 from glm_jax.model.decode_kernels.matrices import (
-    LANES,
     Matrix,
     input_columns_spec,
     output_columns_spec,
@@ -91,10 +91,10 @@ def attention_half(
     names = (*prefetched, *inputs, *RESULTS, *SCRATCH)
     aliases = {name: len(prefetched) + list(inputs).index(name) for name in ("key", "value")}
     distance = None if slots.rotation is None else slots.rotation.cosine.shape[-1]
-    heads = Heads(shard.head_size, distance)
+    head = HeadShape(shard.head_size, distance)
     anywhere = pl.BlockSpec(memory_space=pl.ANY)
     base, update, key, value = pl.pallas_call(
-        functools.partial(attention_kernel, names=names, heads=heads, half=half),
+        functools.partial(attention_kernel, names=names, head=head, half=half),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(prefetched),
             grid=grid.sizes,

@@ -97,7 +97,7 @@ SCRATCH = AttentionRefs._fields[
 ]
 
 
-class Heads(NamedTuple):
+class HeadShape(NamedTuple):
     """The form of a head.
 
     Attributes:
@@ -110,7 +110,7 @@ class Heads(NamedTuple):
     rotation_distance: int | None
 
 
-def attention_kernel(*refs: Any, names: tuple[str, ...], heads: Heads, half: HalfBlock) -> None:
+def attention_kernel(*refs: Any, names: tuple[str, ...], head: HeadShape, half: HalfBlock) -> None:
     """One step of the grid: core, group of heads, block of examples, part of the slots."""
     r = AttentionRefs(**dict(zip(names, refs, strict=True)))
     group, block, part = (pl.program_id(axis) for axis in (1, 2, 3))
@@ -128,7 +128,7 @@ def attention_kernel(*refs: Any, names: tuple[str, ...], heads: Heads, half: Hal
 
     @pl.when((block == 0) & (part == 0))
     def _() -> None:
-        _project(r, heads)
+        _project(r, head)
 
     @pl.when(part < r.used_parts[0])
     def _() -> None:
@@ -144,7 +144,7 @@ def attention_kernel(*refs: Any, names: tuple[str, ...], heads: Heads, half: Hal
 
             @pl.when(part == r.used_parts[0] - 1)
             def _() -> None:
-                r.context[row] = _context(r, index, heads.size)
+                r.context[row] = _context(r, index, head.size)
 
             @pl.when(r.start[row] // r.key.shape[3] == part)
             def _() -> None:
@@ -161,7 +161,7 @@ def attention_kernel(*refs: Any, names: tuple[str, ...], heads: Heads, half: Hal
         _wait_for_copies(r)
 
 
-def _project(r: AttentionRefs, heads: Heads) -> None:
+def _project(r: AttentionRefs, head: HeadShape) -> None:
     """Queries, keys and values of a group of heads, rounded as they are without the kernel."""
     inputs = r.inputs[...]
 
@@ -173,13 +173,13 @@ def _project(r: AttentionRefs, heads: Heads) -> None:
         if r.projection_scale is not None:
             found = found * r.projection_scale[number].astype(jnp.float32)
         found = rounded(found + r.projection_bias[number].astype(jnp.float32))
-        if heads.rotation_distance is None or number == 2:
+        if head.rotation_distance is None or number == 2:
             return found
         rotation = HeadRotation(r.cosine[...], r.sine[...])
-        return rounded(rotated(found, rotation, heads.rotation_distance))
+        return rounded(rotated(found, rotation, head.rotation_distance))
 
-    query = projected(0) * heads.size**-0.5
-    own = _own_head(r.queries.shape, heads.size)
+    query = projected(0) * head.size**-0.5
+    own = _own_head(r.queries.shape, head.size)
     rows = jnp.broadcast_to(query[:, None], r.queries.shape)
     r.queries[...] = jnp.where(own, rows, 0.0).astype(r.queries.dtype)
     r.new_key[...] = projected(1)[:, None]

@@ -17,7 +17,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int8
 
-LANES = 128
+from glm_jax.model.attention.flash_tiling import LANES
+
 # Parts of the rows of a matrix of int4 numbers.
 INT4_WAYS = 4
 _INT4_SHIFT = 136.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from glm_jax.model.decode_kernels.matrices import INT4_WAYS, LANES
+from glm_jax.model.attention.flash_tiling import LANES
+from glm_jax.model.decode_kernels.matrices import INT4_WAYS
 
 # Bytes of one block of weights, and of one of keys: large enough for the memory's full bandwidth,
 # small enough that a kernel soon has its first block. Two of each are in on-chip memory at a time.
