@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import jax
@@ -88,7 +88,7 @@ def test_a_step_copies_no_cache_and_is_close_to_what_it_reads():
     )  # fmt: skip
     size = DecodeSize(batch_size=8, cache_length=1024)
     report = compile_decode_step(config, size, open_topology("v5e:1x1"), "step", {})
-    calls = Counter()
+    calls: dict[str, float] = defaultdict(float)
     for kernel in report.kernels:
         calls[kernel.name] += kernel.calls
     assert calls == {"decode_attention": 2, "decode_mlp": 2, "decode_logits": 1}
