@@ -28,12 +28,7 @@ from glm_jax.parallel.layout import (
     parameter_shardings,
     parameter_specs,
 )
-from glm_jax.parallel.mesh import (
-    MESH_AXES,
-    check_batch_size,
-    platform_of,
-    train_step_options,
-)
+from glm_jax.parallel.mesh import MESH_AXES, check_batch_size, platform_of, train_step_options
 from glm_jax.train.clipped_accumulation import clipped_means
 from glm_jax.train.config import RunConfig
 from glm_jax.train.evaluate import Sums, make_evaluation_step
@@ -125,16 +120,13 @@ def make_program(
         accumulation=accumulation,
         clip_norm=optimizer_config.clip_norm,
     )
+    train_step = make_train_step(gradients_of, optimizer_config)
+    options = train_step_options(mesh, model_config.compute_dtype)
     return Program(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
         compile_initialize=partial(compile_initializer, init, mesh, key, layout=layout),
         settings=step_settings(optimizer_config, seed),
-        train_step=jit_train_step(
-            make_train_step(gradients_of, optimizer_config),
-            shardings,
-            mesh,
-            compiler_options=train_step_options(mesh, model_config.compute_dtype),
-        ),
+        train_step=jit_train_step(train_step, shardings, mesh, compiler_options=options),
         evaluation_step=compile_evaluation(
             model,
             shardings.params,

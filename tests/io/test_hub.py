@@ -130,8 +130,11 @@ def run(code: str, endpoint: str, home: Path, **more: str) -> subprocess.Complet
     )
 
 
+# The library waits 24 seconds between its attempts to reach a server.
 SHOW = """
 import sys
+import time
+time.sleep = lambda seconds: None
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.hub import checkpoint_name, checkpoint_path
 for name in sys.argv[1:] or {names!r}:
