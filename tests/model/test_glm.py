@@ -75,7 +75,7 @@ def test_logits_of_chosen_hidden_states_are_those_of_the_whole(params):
 
 
 @pytest.mark.parametrize("separate", [0, 1])
-@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("deterministic", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_the_last_layer_at_some_positions_is_that_of_all(params, deterministic, separate):
     config = dataclasses.replace(CONFIG, num_layers=3, hidden_dropout=0.2, attention_dropout=0.2)
     model = GLM(config, num_separate_layers=separate)

@@ -118,6 +118,27 @@ def test_plain_attention_and_its_gradients_are_those_of_the_mask(kind, length, s
         np.testing.assert_allclose(result, exact, rtol=0, atol=allowed)
 
 
+@functools.cache
+def attention_in_blocks(length: int, rate: float):
+    """Query, key, value and gradient, the factors of dropout, and a function of the prefixes."""
+    generator = np.random.default_rng(length)
+    query, key, value, gradient = generator.standard_normal((4, 2, length, 3, 8), np.float32)
+    dropout, factors = None, 1.0
+    if rate:
+        dropout = Dropout(jax.random.key(1)).probabilities(rate, 2, 3, length)
+        factors = np.asarray(dropout(jnp.ones((2, 3, length, length))))
+
+    @jax.jit
+    def with_gradients(prefix):
+        attend = functools.partial(
+            attention_function("by_head"), prefix_length=prefix, dropout=dropout
+        )
+        context, pull_back = jax.vjp(attend, query, key, value)
+        return context, *pull_back(gradient)
+
+    return (query, key, value, gradient), factors, with_gradients
+
+
 # Block sizes of queries: 200 has blocks of 128 and 72; 512 four of 128; 600 four of 150.
 @pytest.mark.parametrize(
     ("length", "prefix"),
@@ -133,25 +154,9 @@ def test_plain_attention_and_its_gradients_are_those_of_the_mask(kind, length, s
 )
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_blocks_of_queries_see_what_the_mask_shows(length, prefix, rate):
-    generator = np.random.default_rng(length)
-    query, key, value, gradient = generator.standard_normal((4, 2, length, 3, 8), np.float32)
-    dropout, factors = None, 1.0
-    if rate:
-        dropout = Dropout(jax.random.key(1)).probabilities(rate, 2, 3, length)
-        factors = np.asarray(dropout(jnp.ones((2, 3, length, length))))
-
-    def attend_blocks(query, key, value, prefix):
-        return attention_function("by_head")(query, key, value, prefix, dropout=dropout)
-
-    @jax.jit
-    def with_gradients(prefix):
-        context, pull_back = jax.vjp(
-            lambda q, k, v: attend_blocks(q, k, v, prefix), query, key, value
-        )
-        return context, *pull_back(gradient)
-
+    inputs, factors, with_gradients = attention_in_blocks(length, rate)
     results = with_gradients(jnp.array(prefix))
-    expected = naive_attention(query, key, value, gradient, np.array(prefix), 0, factors)
+    expected = naive_attention(*inputs, np.array(prefix), 0, factors)
     for result, exact in zip(results, expected, strict=True):
         allowed = FLOAT32_TOLERANCE * max(1, np.abs(exact).max())
         np.testing.assert_allclose(result, exact, rtol=0, atol=allowed)
