@@ -19,9 +19,6 @@ from glm_jax.validation import at_least
 # From the outermost to the innermost: neighbours along the last axis are the closest devices.
 MESH_AXES = ("data", "fsdp", "fsdp_minor", "context", "tensor")
 
-# The release whose compiler `train_step_options` were measured with; others may not know them.
-MEASURED_JAX = (0, 10)
-
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
@@ -132,31 +129,12 @@ def platform_of(mesh: Mesh) -> str:
 def run_once_options(mesh: Mesh) -> dict[str, Any]:
     """Compiler options for a program that runs once, which takes longer to compile than to run.
 
-    On CPUs, LLVM's first level of optimization. Results are the same.
+    On CPUs, LLVM's first level of optimization, unless XLA_FLAGS has a level. Results are the same.
     """
-    return _options_on_cpus(mesh, {"xla_backend_optimization_level": 1})
-
-
-def train_step_options(mesh: Mesh, compute_dtype: str) -> dict[str, Any]:
-    """Compiler options for the train step of a network that computes in this dtype.
-
-    On CPUs, float32 matrix products by Eigen in place of YNNPACK, which is the compiler's default:
-    a step of GLM-Base takes 4% less time (benchmarks/README.md). Products of bfloat16 stay with
-    YNNPACK, which has instructions for them.
-    """
-    if compute_dtype != "float32" or jax.__version_info__[:2] != MEASURED_JAX:
+    name = "xla_backend_optimization_level"
+    if platform_of(mesh) != "cpu" or name in os.environ.get("XLA_FLAGS", ""):
         return {}
-    return _options_on_cpus(
-        mesh, {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-    )
-
-
-def _options_on_cpus(mesh: Mesh, options: dict[str, Any]) -> dict[str, Any]:
-    """Those of the options that XLA_FLAGS does not set; none where devices are no CPUs."""
-    if platform_of(mesh) != "cpu":
-        return {}
-    given = os.environ.get("XLA_FLAGS", "")
-    return {name: value for name, value in options.items() if name not in given}
+    return {name: 1}
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
