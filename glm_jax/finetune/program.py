@@ -125,7 +125,8 @@ def make_finetune_program(
         return initial_state(partition(init_params(key), is_trained)[0], optimizer)
 
     key = jax.random.key(0)
-    boxed, boxed_params = jax.eval_shape(init, key), jax.eval_shape(init_params, key)
+    with jax.set_mesh(mesh):  # as the initializer is traced: JAX keeps traces for each mesh
+        boxed, boxed_params = jax.eval_shape(init, key), jax.eval_shape(init_params, key)
     specs = parameter_specs(boxed_params, mesh, layout)
     shardings = parameter_shardings(boxed, mesh, layout)
     dtype = scorer.model.config.compute_dtype

@@ -193,8 +193,8 @@ def compile_initializer(
     layout: LayoutConfig = DEFAULT_LAYOUT,
 ) -> Callable[[], PyTree]:
     """What `initialize_sharded` runs, compiled, with its arguments bound to it."""
-    shardings = parameter_shardings(jax.eval_shape(init, *arguments), mesh, layout)
     with jax.set_mesh(mesh):
+        shardings = parameter_shardings(jax.eval_shape(init, *arguments), mesh, layout)
         jitted = jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)
         compiled = jitted.lower(*arguments).compile(run_once_options(mesh))
     return partial(compiled, *arguments)

@@ -107,7 +107,8 @@ def make_program(
         return initial_state(initial_params(model, key), optimizer)
 
     key = jax.random.key(seed)
-    boxed = jax.eval_shape(init, key)
+    with jax.set_mesh(mesh):  # as the initializer is traced: JAX keeps traces for each mesh
+        boxed = jax.eval_shape(init, key)
     shardings = parameter_shardings(boxed, mesh, layout)
     param_specs = parameter_specs(boxed.params, mesh, layout)
     sharded_model = model.clone(param_specs=param_specs)
