@@ -134,9 +134,7 @@ def make_finetune_program(
     scores = replace(scorer, model=scorer.model.clone(param_specs=specs))
     over_mesh = OverMesh(mesh, shardings, frozen, specs, is_trained)
     step_of = partial(
-        over_mesh.train_step,
-        optimizer=optimizer_config,
-        accumulation_steps=accumulation_steps,
+        over_mesh.train_step, optimizer=optimizer_config, accumulation_steps=accumulation_steps
     )
     choices = partial(_loss_sum, scores, loss, label_smoothing)
     tokens = partial(language_model_loss, scores, token_smoothing)
