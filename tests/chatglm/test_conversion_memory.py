@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 LAYERS, HIDDEN, VOCABULARY = 64, 256, 130_528
 MEBIBYTE = 2**20
 
 
+@pytest.mark.slow
 def test_a_conversion_takes_little_more_memory_than_its_largest_tensor(tmp_path):
     sizes = [f"--num_layers={LAYERS}", f"--hidden_size={HIDDEN}", "--repeats=1"]
     command = [ROOT / "benchmarks/convert.py", "--chatglm", *sizes, f"--folder={tmp_path}"]

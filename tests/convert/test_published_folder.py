@@ -178,7 +178,11 @@ def test_a_trained_head_is_exported(flags, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("settings", "note"),
     [
-        (["task.pool='start'"], "left out is the run's head: with task.pool 'start', transformers"),
+        pytest.param(
+            ["task.pool='start'"],
+            "left out is the run's head: with task.pool 'start', transformers",
+            marks=pytest.mark.slow,
+        ),
         (["task.cloze=True", "prompt.prefix=2"], "left out are the run's continuous prompts"),
     ],
     ids=["start", "prompts"],

@@ -120,6 +120,7 @@ def test_keys_of_a_trained_prefix_come_before_those_of_the_sequence(generation):
     assert num_kernels(compile_gradients(with_prefix, generation, (1, 512, 2, 128))) == 2
 
 
+@pytest.mark.slow
 def test_memory_does_not_hold_the_scores():
     shape = (4, 1024, 16, 64)
     scores = 4 * 16 * 1024**2 * 4  # float32
