@@ -19,6 +19,10 @@ from glm_jax.validation import at_least
 # From the outermost to the innermost: neighbours along the last axis are the closest devices.
 MESH_AXES = ("data", "fsdp", "fsdp_minor", "context", "tensor")
 
+# The release whose compiler `train_step_options` were measured with; others may not know them.
+MEASURED_JAX = (0, 10)
+MIN_EIGEN_WIDTH = 768
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
@@ -129,12 +133,32 @@ def platform_of(mesh: Mesh) -> str:
 def run_once_options(mesh: Mesh) -> dict[str, Any]:
     """Compiler options for a program that runs once, which takes longer to compile than to run.
 
-    On CPUs, LLVM's first level of optimization, unless XLA_FLAGS has a level. Results are the same.
+    On CPUs, LLVM's first level of optimization. Results are the same.
     """
-    name = "xla_backend_optimization_level"
-    if platform_of(mesh) != "cpu" or name in os.environ.get("XLA_FLAGS", ""):
+    return _options_on_cpus(mesh, {"xla_backend_optimization_level": 1})
+
+
+def train_step_options(mesh: Mesh, compute_dtype: str, hidden_size: int) -> dict[str, Any]:
+    """Compiler options for the train step of a network of this dtype and width.
+
+    On CPUs, matrix products by Eigen where they are faster than YNNPACK's, the compiler's default:
+    in float32 from the width of GLM-Base on (benchmarks/README.md).
+    """
+    if compute_dtype != "float32" or hidden_size < MIN_EIGEN_WIDTH:
         return {}
-    return {name: 1}
+    if jax.__version_info__[:2] != MEASURED_JAX:
+        return {}
+    return _options_on_cpus(
+        mesh, {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+    )
+
+
+def _options_on_cpus(mesh: Mesh, options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that XLA_FLAGS does not set; none where devices are no CPUs."""
+    if platform_of(mesh) != "cpu":
+        return {}
+    given = os.environ.get("XLA_FLAGS", "")
+    return {name: value for name, value in options.items() if name not in given}
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

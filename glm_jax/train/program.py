@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -27,7 +28,7 @@ from glm_jax.parallel.layout import (
     parameter_shardings,
     parameter_specs,
 )
-from glm_jax.parallel.mesh import MESH_AXES, check_batch_size, platform_of
+from glm_jax.parallel.mesh import MESH_AXES, check_batch_size, platform_of, train_step_options
 from glm_jax.train.clipped_accumulation import clipped_means
 from glm_jax.train.config import RunConfig
 from glm_jax.train.evaluate import Sums, make_evaluation_step
@@ -120,11 +121,13 @@ def make_program(
         accumulation=accumulation,
         clip_norm=optimizer_config.clip_norm,
     )
+    train_step = make_train_step(gradients_of, optimizer_config)
+    options = train_step_options(mesh, model_config.compute_dtype, model_config.hidden_size)
     return Program(
         abstract_state=abstract_with_shardings(nn.unbox(boxed), shardings),
         compile_initialize=partial(compile_initializer, init, mesh, key, layout=layout),
         settings=step_settings(optimizer_config, seed),
-        train_step=jit_train_step(make_train_step(gradients_of, optimizer_config), shardings, mesh),
+        train_step=jit_train_step(train_step, shardings, mesh, compiler_options=options),
         evaluation_step=compile_evaluation(
             model,
             shardings.params,
@@ -136,7 +139,11 @@ def make_program(
 
 
 def jit_train_step(
-    train_step: Callable, shardings: TrainState, mesh: Mesh, *frozen: PyTree
+    train_step: Callable,
+    shardings: TrainState,
+    mesh: Mesh,
+    *frozen: PyTree,
+    compiler_options: dict[str, Any] | None = None,
 ) -> Callable:
     """The train step with its shardings, and those of frozen parameters where there are some.
 
@@ -148,6 +155,7 @@ def jit_train_step(
         in_shardings=(shardings, batch_sharding(mesh), replicated, *frozen),
         out_shardings=(shardings, replicated),
         donate_argnums=0,
+        compiler_options=compiler_options,
     )
 
 

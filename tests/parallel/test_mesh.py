@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,11 +18,13 @@ from glm_jax.configure import read_configuration
 from glm_jax.errors import UsageError
 from glm_jax.parallel.layout import LayoutConfig, spec_of
 from glm_jax.parallel.mesh import (
+    MEASURED_JAX,
     MESH_AXES,
     MeshConfig,
     check_batch_size,
     make_mesh,
     run_once_options,
+    train_step_options,
 )
 
 
@@ -126,3 +129,20 @@ def test_what_runs_once_is_compiled_quickly_unless_a_level_is_given(monkeypatch)
     jax.jit(lambda x: x + 1).lower(1.0).compile(run_once_options(mesh))
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     assert run_once_options(mesh) == {}
+
+
+def test_a_wide_float32_step_on_cpus_has_other_products_unless_flags_are_given(monkeypatch):
+    mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+    monkeypatch.setenv("XLA_FLAGS", "")
+    options = train_step_options(mesh, "float32", 768)
+    if jax.__version_info__[:2] != MEASURED_JAX:
+        assert options == {}
+        pytest.skip(f"measured with JAX {MEASURED_JAX}, this is {jax.__version__}")
+    lowered = jax.jit(jnp.matmul).lower(jnp.ones((512, 512)), jnp.ones((512, 512)))
+    assert "ynn_fusion" in lowered.compile().as_text()
+    assert "ynn_fusion" not in lowered.compile(options).as_text()
+    assert train_step_options(mesh, "float32", 512) == {}
+    assert train_step_options(mesh, "bfloat16", 768) == {}
+    (name,) = options
+    monkeypatch.setenv("XLA_FLAGS", f"--{name}=LIBRARY_FUSION_TYPE_DOT")
+    assert train_step_options(mesh, "float32", 768) == {}
