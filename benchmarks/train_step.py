@@ -6,8 +6,8 @@
 Both networks have the sizes of configs/models/glm_base.gin and the AdamW of its run, float32, no
 dropout, one batch of 4 x 512 random tokens, gradient clipping, and as many threads. GLM has the
 settings that suit a CPU: `model.remat='none'`, `model.attention='by_head'` and
-`model.scan_layers=False`, which compiles longer (--scan_layers for the other). Steps alternate in
-one process, and the median counts. What differs:
+`model.scan_layers=False`, which compiles longer (--scan_layers for the other). Each program has a
+process of its own. Their steps alternate, and the median counts. What differs:
 - GLM sees a prefix and has a second position table of 513 rows; GPT-2 is causal throughout.
 - GPT-2's targets are the next tokens, 511 of 512 positions; GLM's are what the variant says: all
   positions, or the share that blank infilling masks.
@@ -19,10 +19,12 @@ one process, and the median counts. What differs:
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -47,28 +49,17 @@ def main() -> None:
     # Both libraries take as many threads as there are cores to run on.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from glm_jax.environment import keep_memory_between_steps
 
-    keep_memory_between_steps()  # as the commands do; PyTorch's allocations profit as well
-
-    shape = (arguments.batch_size, arguments.length)
-    programs: dict[str, Step] = {
-        "glm_jax, targets everywhere": glm_step(
-            *shape, target_share=1.0, target_fraction=1.0, scan_layers=arguments.scan_layers
-        ),
-        f"glm_jax, {TARGET_SHARE:.0%} targets": glm_step(
-            *shape, TARGET_SHARE, TARGET_FRACTION, scan_layers=arguments.scan_layers
-        ),
-        "PyTorch GPT-2": gpt2_step(*shape, arguments.threads),
-    }
+    names = ("glm_jax, targets everywhere", f"glm_jax, {TARGET_SHARE:.0%} targets", "PyTorch GPT-2")
+    programs = {name: start(number, arguments) for number, name in enumerate(names)}
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     losses: dict[str, float] = {}
     for number in range(arguments.warmup_steps + arguments.steps):
-        for name, step in programs.items():
-            started = time.perf_counter()
-            losses[name] = step()
+        for name, program in programs.items():
+            program.send(True)
+            taken, losses[name] = program.recv()
             if number >= arguments.warmup_steps:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(taken)
 
     tokens = arguments.batch_size * arguments.length
     reference = statistics.median(seconds["PyTorch GPT-2"])
@@ -79,6 +70,33 @@ def main() -> None:
             f"{name:30} {median:7.3f} s (fastest {min(measured):.3f})  "
             f"{tokens / median:7.0f} tokens/s  {reference / median:5.2f}x  loss {losses[name]:.3f}"
         )
+
+
+def start(number: int, arguments: argparse.Namespace) -> Connection:
+    """Starts the process of a program, and waits until it can do a step."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    context.Process(target=serve, args=(number, arguments, theirs), daemon=True).start()
+    ours.recv()
+    return ours
+
+
+def serve(number: int, arguments: argparse.Namespace, connection: Connection) -> None:
+    """Does a step whenever it is asked for one, and answers with its seconds and its loss."""
+    from glm_jax.environment import keep_memory_between_steps
+
+    keep_memory_between_steps()  # as the commands do; PyTorch's allocations profit as well
+    shape = (arguments.batch_size, arguments.length)
+    if number == 2:
+        step = gpt2_step(*shape, arguments.threads)
+    else:
+        targets = ((1.0, 1.0), (TARGET_SHARE, TARGET_FRACTION))[number]
+        step = glm_step(*shape, *targets, scan_layers=arguments.scan_layers)
+    connection.send(True)
+    while connection.recv():
+        started = time.perf_counter()
+        loss = step()
+        connection.send((time.perf_counter() - started, loss))
 
 
 def glm_step(
