@@ -60,6 +60,8 @@ def main() -> None:
             taken, losses[name] = program.recv()
             if number >= arguments.warmup_steps:
                 seconds[name].append(taken)
+    for program in programs.values():
+        program.send(False)
 
     tokens = arguments.batch_size * arguments.length
     reference = statistics.median(seconds["PyTorch GPT-2"])
