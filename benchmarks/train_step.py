@@ -50,8 +50,15 @@ def main() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     os.environ["JAX_PLATFORMS"] = "cpu"
 
-    names = ("glm_jax, targets everywhere", f"glm_jax, {TARGET_SHARE:.0%} targets", "PyTorch GPT-2")
-    programs = {name: start(number, arguments) for number, name in enumerate(names)}
+    shape = (arguments.batch_size, arguments.length)
+    scan = arguments.scan_layers
+    programs = {
+        "glm_jax, targets everywhere": start(glm_step, *shape, 1.0, 1.0, scan),
+        f"glm_jax, {TARGET_SHARE:.0%} targets": start(
+            glm_step, *shape, TARGET_SHARE, TARGET_FRACTION, scan
+        ),
+        "PyTorch GPT-2": start(gpt2_step, *shape, arguments.threads),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     losses: dict[str, float] = {}
     for number in range(arguments.warmup_steps + arguments.steps):
@@ -74,26 +81,22 @@ def main() -> None:
         )
 
 
-def start(number: int, arguments: argparse.Namespace) -> Connection:
-    """Starts the process of a program, and waits until it can do a step."""
+def start(make_step: Callable[..., Step], *arguments: Any) -> Connection:
+    """Starts a process for `make_step(*arguments)`, and waits until it can do a step."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    context.Process(target=serve, args=(number, arguments, theirs), daemon=True).start()
+    context.Process(target=serve, args=(theirs, make_step, *arguments), daemon=True).start()
+    theirs.close()  # so that the end of the process ends the wait for it
     ours.recv()
     return ours
 
 
-def serve(number: int, arguments: argparse.Namespace, connection: Connection) -> None:
+def serve(connection: Connection, make_step: Callable[..., Step], *arguments: Any) -> None:
     """Does a step whenever it is asked for one, and answers with its seconds and its loss."""
     from glm_jax.environment import keep_memory_between_steps
 
     keep_memory_between_steps()  # as the commands do; PyTorch's allocations profit as well
-    shape = (arguments.batch_size, arguments.length)
-    if number == 2:
-        step = gpt2_step(*shape, arguments.threads)
-    else:
-        targets = ((1.0, 1.0), (TARGET_SHARE, TARGET_FRACTION))[number]
-        step = glm_step(*shape, *targets, scan_layers=arguments.scan_layers)
+    step = make_step(*arguments)
     connection.send(True)
     while connection.recv():
         started = time.perf_counter()
@@ -106,7 +109,7 @@ def glm_step(
     length: int,
     target_share: float,
     target_fraction: float,
-    scan_layers: bool = False,
+    scan_layers: bool,
 ) -> Step:
     """A step of the program that `glm-jax pretrain` runs, with the last positions as targets."""
     import jax

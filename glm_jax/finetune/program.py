@@ -32,6 +32,7 @@ from glm_jax.parallel.layout import (
     initialize_sharded,
     parameter_shardings,
     parameter_specs,
+    shapes_over,
 )
 from glm_jax.train.gradients import LossSum, mean_gradients
 from glm_jax.train.optimizer import OptimizerConfig, make_optimizer
@@ -125,8 +126,7 @@ def make_finetune_program(
         return initial_state(partition(init_params(key), is_trained)[0], optimizer)
 
     key = jax.random.key(0)
-    with jax.set_mesh(mesh):  # as the initializer is traced: JAX keeps traces for each mesh
-        boxed, boxed_params = jax.eval_shape(init, key), jax.eval_shape(init_params, key)
+    boxed, boxed_params = shapes_over(mesh, init, key), shapes_over(mesh, init_params, key)
     specs = parameter_specs(boxed_params, mesh, layout)
     shardings = parameter_shardings(boxed, mesh, layout)
     dtype = scorer.model.config.compute_dtype

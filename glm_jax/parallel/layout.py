@@ -186,6 +186,15 @@ def initialize_sharded(
     return compile_initializer(init, mesh, *arguments, layout=layout)()
 
 
+def shapes_over(mesh: Mesh, init: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+    """Shapes and dtypes of `init(*arguments)`, traced as `compile_initializer` does.
+
+    JAX keeps traces for each mesh: without it, what both trace would be traced twice.
+    """
+    with jax.set_mesh(mesh):
+        return jax.eval_shape(init, *arguments)
+
+
 def compile_initializer(
     init: Callable[..., PyTree],
     mesh: Mesh,
@@ -193,8 +202,8 @@ def compile_initializer(
     layout: LayoutConfig = DEFAULT_LAYOUT,
 ) -> Callable[[], PyTree]:
     """What `initialize_sharded` runs, compiled, with its arguments bound to it."""
+    shardings = parameter_shardings(shapes_over(mesh, init, *arguments), mesh, layout)
     with jax.set_mesh(mesh):
-        shardings = parameter_shardings(jax.eval_shape(init, *arguments), mesh, layout)
         jitted = jax.jit(lambda *args: nn.unbox(init(*args)), out_shardings=shardings)
         compiled = jitted.lower(*arguments).compile(run_once_options(mesh))
     return partial(compiled, *arguments)

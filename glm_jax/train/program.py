@@ -27,6 +27,7 @@ from glm_jax.parallel.layout import (
     compile_initializer,
     parameter_shardings,
     parameter_specs,
+    shapes_over,
 )
 from glm_jax.parallel.mesh import MESH_AXES, check_batch_size, platform_of, train_step_options
 from glm_jax.train.clipped_accumulation import clipped_means
@@ -108,8 +109,7 @@ def make_program(
         return initial_state(initial_params(model, key), optimizer)
 
     key = jax.random.key(seed)
-    with jax.set_mesh(mesh):  # as the initializer is traced: JAX keeps traces for each mesh
-        boxed = jax.eval_shape(init, key)
+    boxed = shapes_over(mesh, init, key)
     shardings = parameter_shardings(boxed, mesh, layout)
     param_specs = parameter_specs(boxed.params, mesh, layout)
     sharded_model = model.clone(param_specs=param_specs)

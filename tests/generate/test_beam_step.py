@@ -104,7 +104,7 @@ def next_log_probs(sequence, prefix_length) -> np.ndarray:
     penalty=st.sampled_from([0.0, 0.7, 2.0]),
     early_stopping=st.booleans(),
 )
-@settings(max_examples=4)
+@settings(max_examples=6)
 def test_searches_side_by_side_equal_a_plain_search_of_each(texts, ends, penalty, early_stopping):
     sampling = Sampling(
         max_blank_length=4, beams=3, length_penalty=penalty, early_stopping=early_stopping

@@ -87,7 +87,7 @@ def prefixes(num_keys: int) -> st.SearchStrategy[int]:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @given(data=st.data())
 # The same examples in every run: a sum of 384 rounded products was once 2.04e-6 from the exact one.
-@settings(max_examples=3, derandomize=True)
+@settings(max_examples=6, derandomize=True)
 def test_context_and_gradients_are_those_of_the_mask(shape, data):
     prefix = data.draw(st.lists(prefixes(shape.num_keys), min_size=BATCH, max_size=BATCH))
     start = data.draw(st.integers(0, shape.num_keys - shape.length))
