@@ -44,7 +44,7 @@ def collective_bytes(kind: str) -> Callable[[StepReport], float]:
 
 MEMORY_FIGURES = (
     Figure("arguments, GiB", lambda r: r.memory.arguments / GIBIBYTE, "{:.2f}"),
-    Figure("temporaries, GiB", lambda r: r.memory.temporaries / GIBIBYTE, "{:.2f}"),
+    Figure("temporaries, GiB", lambda r: r.memory.temporaries / GIBIBYTE, "{:.4f}"),
     Figure("other outputs, GiB", lambda r: r.memory.outputs / GIBIBYTE, "{:.2f}"),
     Figure("program, GiB", lambda r: r.memory.code / GIBIBYTE, "{:.2f}"),
     Figure("peak, GiB", lambda r: r.memory.peak / GIBIBYTE, "{:.2f}"),
@@ -67,16 +67,16 @@ WIRE_FIGURES = (
     ),
 )
 TIME_FIGURES = (
-    Figure("matrix products, s", lambda r: r.prediction.product_seconds, "{:.4f}"),
-    Figure("between them, s", lambda r: r.prediction.other_seconds, "{:.4f}"),
-    Figure("kernels, s", lambda r: r.prediction.kernel_seconds, "{:.4f}"),
-    Figure("ICI, all links busy, s", lambda r: r.prediction.ici_seconds, "{:.4f}"),
-    Figure("ICI, on the links used, s", lambda r: r.prediction.ici_used_seconds, "{:.4f}"),
-    Figure("DCN, s", lambda r: r.prediction.dcn_seconds, "{:.4f}"),
-    Figure("reading weights and caches, s", lambda r: r.reading_seconds, "{:.4f}"),
-    Figure("step, overlapped, s", lambda r: r.prediction.overlapped_seconds, "{:.4f}"),
-    Figure("step, serial, s", lambda r: r.prediction.serial_seconds, "{:.4f}"),
-    Figure("step, serial, links used, s", lambda r: r.prediction.serial_used_seconds, "{:.4f}"),
+    Figure("matrix products, s", lambda r: r.prediction.product_seconds, "{:.6f}"),
+    Figure("between them, s", lambda r: r.prediction.other_seconds, "{:.6f}"),
+    Figure("kernels, s", lambda r: r.prediction.kernel_seconds, "{:.6f}"),
+    Figure("ICI, all links busy, s", lambda r: r.prediction.ici_seconds, "{:.6f}"),
+    Figure("ICI, on the links used, s", lambda r: r.prediction.ici_used_seconds, "{:.6f}"),
+    Figure("DCN, s", lambda r: r.prediction.dcn_seconds, "{:.6f}"),
+    Figure("reading weights and caches, s", lambda r: r.reading_seconds, "{:.6f}"),
+    Figure("step, overlapped, s", lambda r: r.prediction.overlapped_seconds, "{:.6f}"),
+    Figure("step, serial, s", lambda r: r.prediction.serial_seconds, "{:.6f}"),
+    Figure("step, serial, links used, s", lambda r: r.prediction.serial_used_seconds, "{:.6f}"),
     Figure("utilisation, overlapped", lambda r: r.prediction.overlapped_utilisation, "{:.3f}"),
     Figure("utilisation, serial", lambda r: r.prediction.serial_utilisation, "{:.3f}"),
     Figure(

@@ -69,6 +69,9 @@ def _positions(flags: Bool[tf.Tensor, "B T"]) -> Int32[tf.Tensor, "B N"]:
     """The positions of the True values of each row in order; others are _BEYOND."""
     found = tf.where(flags)
     positions = tf.RaggedTensor.from_value_rowids(
-        tf.cast(found[:, 1], tf.int32), found[:, 0], nrows=tf.shape(flags, tf.int64)[0]
+        tf.cast(found[:, 1], tf.int32),
+        found[:, 0],
+        nrows=tf.shape(flags, tf.int64)[0],
+        validate=False,  # `where` gives rows in order; assertions are most of the graph
     )
     return positions.to_tensor(default_value=_BEYOND)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PyTree
 
@@ -205,6 +206,8 @@ def _run(
     def summed(update: Float[Array, "cores B D"]) -> Float[Array, "cores B D"]:
         return update if tensor_axis is None else lax.psum(update, tensor_axis)
 
+    if not half.interpret:
+        layers, final_norm, table, cache = _in_hbm((layers, final_norm, table, cache))
     stream, new_cache = Stream(hidden[None]), []
     for (attention, attention_bias, mlp, mlp_bias), layer_cache in zip(layers, cache, strict=True):
         base, update, layer_cache = attention_half(
@@ -216,6 +219,17 @@ def _run(
         new_cache.append(layer_cache)
     found = logits(stream, final_norm, table, half)
     return exchange(found), tuple(new_cache)
+
+
+def _in_hbm(arrays: PyTree) -> PyTree:
+    """Inputs of kernels that are kept in HBM until a kernel reads them.
+
+    Kernels read them in blocks, the next one ahead. Without this constraint the compiler reads the
+    vectors ahead, too, for which it needs a tenth of a short cache in HBM, and it copies a cache
+    that is small enough to VMEM and back.
+    """
+    constrain = partial(pltpu.with_memory_space_constraint, memory_space=pltpu.HBM)
+    return jax.tree.map(constrain, arrays)
 
 
 def _exchange(
