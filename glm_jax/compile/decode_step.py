@@ -91,7 +91,11 @@ def compile_decode_step(
         MAX_STEPS,
     )
     report = compile_and_report(lowered, work, mesh, topology, name, compiler_options, loops)
-    report = dataclasses.replace(report, read_bytes=_bytes_per_chip((params, cache)))
+    report = dataclasses.replace(
+        report,
+        read_bytes=_bytes_per_chip((params, cache)),
+        cache_bytes=_bytes_per_chip(cache),
+    )
     prediction = no_faster_than(report.prediction, report.reading_seconds)
     return dataclasses.replace(report, prediction=prediction)
 

@@ -38,7 +38,7 @@ from glm_jax.train.run_folder import gin_text
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-GIBIBYTE = 2**30
+MEBIBYTE, GIBIBYTE = 2**20, 2**30
 # Configurations whose largest operations the page shows.
 WITH_OPERATIONS = ("glm_large-v5p-2x2x4", "glm_10b-v5p-4x4x4")
 
@@ -224,6 +224,10 @@ def _reads(report: StepReport) -> str:
     return f"{report.read_bytes / 1e9:.2f} GB, {1e3 * report.reading_seconds:.3g} ms"
 
 
+def _temporaries(report: StepReport) -> str:
+    return f"{report.memory.temporaries / MEBIBYTE:.1f} / {report.cache_bytes / MEBIBYTE:,.0f}"
+
+
 def _row(texts: Iterable[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
@@ -243,8 +247,10 @@ DECODING_COLUMNS: dict[str, Callable[[StepReport], str]] = {
     "mesh": _mesh,
     "texts x cache": lambda r: f"{r.batch_size} x {r.sequence_length}",
     "memory, GiB": _memory,
+    "temporaries / caches, MiB": _temporaries,
     "reads": _reads,
     "step, ms": lambda r: _seconds(r, 1e3),
+    "step / reads": lambda r: f"{r.prediction.serial_used_seconds / r.reading_seconds:.3f}",
     "tokens/s": lambda r: f"{r.batch_size / r.prediction.serial_used_seconds:,.0f}",
     "what limits it": lambda r: r.verdict(),
     "compiled in, s": lambda r: f"{r.compile_seconds:.0f}",

@@ -66,9 +66,12 @@ caches, on the smallest slice of each generation that it fits. Several chips div
   and caches are bfloat16.
 - **Reads** is what a chip reads of weights and caches, and how long that takes at the memory's
   bandwidth. **Step** is computed as above; it includes the choice of a token by temperature, top-k,
-  top-p and repeated n-grams, and a share of what a program does once in 32 steps. The compiler
-  reads some matrices ahead, while other operations run, and estimates nothing for that: so a step
-  counts as no faster than its reads.
+  top-p and repeated n-grams, and a share of what a program does once in 32 steps. **Step / reads**
+  is the largest of the three bounds as a multiple of that time. Where a network has no kernels, the
+  compiler reads some matrices ahead, while other operations run, and estimates nothing for that: so
+  a step counts as no faster than its reads.
+- **Temporaries** are next to the caches, which no step copies: what the kernels read is kept in HBM
+  until they read it.
 - A layer is two kernels, and the logits are one. A kernel reads weights and cache in blocks of
   4 MiB, the next one while it computes with one, and counts with the bytes that it reads. Without
   them the compiler estimates 72% of the bandwidth on v5e, 85% on v6e and 47% on v5p for a product

@@ -64,6 +64,7 @@ class StepReport:
       compiler: versions.
       scan_layers: whether the program has a loop over the layers.
       read_bytes: of weights and caches that a step of decoding reads; 0 for other steps.
+      cache_bytes: the part of them that is caches.
       fusions: the operations with most cycles; reports of before have none.
     """
 
@@ -94,6 +95,7 @@ class StepReport:
     compiler: dict[str, str]
     scan_layers: bool = True  # reports of before have no such field, and a loop
     read_bytes: float = 0.0
+    cache_bytes: float = 0.0
     fusions: tuple[Fusion, ...] = ()
 
     @property

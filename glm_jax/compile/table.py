@@ -45,6 +45,7 @@ def collective_bytes(kind: str) -> Callable[[StepReport], float]:
 MEMORY_FIGURES = (
     Figure("arguments, GiB", lambda r: r.memory.arguments / GIBIBYTE, "{:.2f}"),
     Figure("temporaries, GiB", lambda r: r.memory.temporaries / GIBIBYTE, "{:.4f}"),
+    Figure("caches, GiB", lambda r: r.cache_bytes / GIBIBYTE, "{:.4f}"),
     Figure("other outputs, GiB", lambda r: r.memory.outputs / GIBIBYTE, "{:.2f}"),
     Figure("program, GiB", lambda r: r.memory.code / GIBIBYTE, "{:.2f}"),
     Figure("peak, GiB", lambda r: r.memory.peak / GIBIBYTE, "{:.2f}"),

@@ -17,6 +17,7 @@ from glm_jax.finetune.model_scores import ScoreFunction
 from glm_jax.finetune.trainable import IsTrained, join, partition
 from glm_jax.parallel.batches import Batch, batch_sharding, batch_specs
 from glm_jax.parallel.layout import BATCH_AXES
+from glm_jax.parallel.mesh import quick_step_options
 from glm_jax.train.gradients import (
     Gradients,
     LossFunction,
@@ -68,7 +69,13 @@ class OverMesh:
         sums = partial(gradient_sums, of_all, accumulation_steps=accumulation_steps)
         sums = partial(sums_over_mesh, sums, self.mesh, trained, frozen_specs=(frozen,))
         step = make_train_step(partial(mean, sums), optimizer, weights=weights)
-        return jit_train_step(step, self.shardings, self.mesh, self._frozen_shardings)
+        return jit_train_step(
+            step,
+            self.shardings,
+            self.mesh,
+            self._frozen_shardings,
+            compiler_options=quick_step_options(self.mesh),
+        )
 
     def scores(self, score: ScoreFunction) -> Callable[[PyTree, Batch], Float[Array, "B C"]]:
         """The scores of a batch without dropout, on all processes."""

@@ -19,7 +19,7 @@ from glm_jax.validation import at_least
 # From the outermost to the innermost: neighbours along the last axis are the closest devices.
 MESH_AXES = ("data", "fsdp", "fsdp_minor", "context", "tensor")
 
-# The release whose compiler `train_step_options` were measured with; others may not know them.
+# The release whose compiler these options were measured with; others may not know them.
 MEASURED_JAX = (0, 10)
 MIN_EIGEN_WIDTH = 768
 
@@ -133,19 +133,37 @@ def platform_of(mesh: Mesh) -> str:
 def run_once_options(mesh: Mesh) -> dict[str, Any]:
     """Compiler options for a program that runs once, which takes longer to compile than to run.
 
-    On CPUs, LLVM's first level of optimization. Results are the same.
+    On CPUs, LLVM's first level of optimization, and XLA's older emitter of loops, which later
+    releases lack. Results are the same.
     """
-    return _options_on_cpus(mesh, {"xla_backend_optimization_level": 1})
+    options: dict[str, Any] = {"xla_backend_optimization_level": 1}
+    if jax.__version_info__[:2] == MEASURED_JAX:
+        options["xla_cpu_use_fusion_emitters"] = False
+        options["xla_cpu_parallel_codegen_split_count"] = 1
+    return _options_on_cpus(mesh, options)
+
+
+def quick_step_options(mesh: Mesh) -> dict[str, Any]:
+    """Compiler options with which a step takes less time to compile, and as long to run.
+
+    On CPUs, LLVM's first level of optimization, in few modules: XLA's emitters have optimized loops
+    before. Results are the same.
+    """
+    if jax.__version_info__[:2] != MEASURED_JAX:
+        return {}
+    options = {"xla_backend_optimization_level": 1, "xla_cpu_parallel_codegen_split_count": 4}
+    return _options_on_cpus(mesh, options)
 
 
 def train_step_options(mesh: Mesh, compute_dtype: str, hidden_size: int) -> dict[str, Any]:
     """Compiler options for the train step of a network of this dtype and width.
 
     On CPUs, matrix products by Eigen where they are faster than YNNPACK's, the compiler's default:
-    in float32 from the width of GLM-Base on (benchmarks/README.md).
+    in float32 from the width of GLM-Base on (benchmarks/README.md). Narrower networks are trained
+    for minutes: their steps are compiled quickly.
     """
     if compute_dtype != "float32" or hidden_size < MIN_EIGEN_WIDTH:
-        return {}
+        return quick_step_options(mesh)
     if jax.__version_info__[:2] != MEASURED_JAX:
         return {}
     return _options_on_cpus(

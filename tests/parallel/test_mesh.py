@@ -6,9 +6,11 @@ import dataclasses
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +25,7 @@ from glm_jax.parallel.mesh import (
     MeshConfig,
     check_batch_size,
     make_mesh,
+    quick_step_options,
     run_once_options,
     train_step_options,
 )
@@ -121,14 +124,24 @@ def test_a_layout_file_holds_a_whole_table(path):
     assert (config == LayoutConfig()) == (path.stem == "fsdp")
 
 
-def test_what_runs_once_is_compiled_quickly_unless_a_level_is_given(monkeypatch):
+@pytest.mark.parametrize("options_for", [run_once_options, quick_step_options])
+def test_quick_compilation_gives_the_same_results_unless_flags_are_given(monkeypatch, options_for):
     mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
-    assert run_once_options(mesh) == {"xla_backend_optimization_level": 1}
-    # A flag or option that the compiler did not know would be refused here.
-    jax.jit(lambda x: x + 1).lower(1.0).compile(run_once_options(mesh))
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    assert run_once_options(mesh) == {}
+    options = options_for(mesh)
+    if options_for is quick_step_options and jax.__version_info__[:2] != MEASURED_JAX:
+        assert options == {}
+    else:
+        assert options["xla_backend_optimization_level"] == 1
+    lowered = jax.jit(lambda key: jax.random.normal(key, (257,))).lower(jax.random.key(0))
+    # An option that the compiler did not know would be refused here.
+    defaults: dict[str, Any] = {"xla_backend_optimization_level": 3}
+    if jax.__version_info__[:2] == MEASURED_JAX:
+        defaults["xla_cpu_use_fusion_emitters"] = True  # which this process has turned off
+    plain, quick = lowered.compile(defaults), lowered.compile(defaults | options)
+    np.testing.assert_array_equal(plain(jax.random.key(1)), quick(jax.random.key(1)))
+    monkeypatch.setenv("XLA_FLAGS", " ".join(f"--{name}=0" for name in options))
+    assert options_for(mesh) == {}
 
 
 def test_a_wide_float32_step_on_cpus_has_other_products_unless_flags_are_given(monkeypatch):
@@ -141,8 +154,8 @@ def test_a_wide_float32_step_on_cpus_has_other_products_unless_flags_are_given(m
     lowered = jax.jit(jnp.matmul).lower(jnp.ones((512, 512)), jnp.ones((512, 512)))
     assert "ynn_fusion" in str(lowered.compile().as_text())
     assert "ynn_fusion" not in str(lowered.compile(options).as_text())
-    assert train_step_options(mesh, "float32", 512) == {}
-    assert train_step_options(mesh, "bfloat16", 768) == {}
+    assert train_step_options(mesh, "float32", 512) == quick_step_options(mesh)
+    assert train_step_options(mesh, "bfloat16", 768) == quick_step_options(mesh)
     (name,) = options
     monkeypatch.setenv("XLA_FLAGS", f"--{name}=LIBRARY_FUSION_TYPE_DOT")
     assert train_step_options(mesh, "float32", 768) == {}
