@@ -54,7 +54,8 @@ def batches(
 
     stopped = tf.Variable(tf.constant(False), trainable=False)
     dataset = tf.data.Dataset.range(np.iinfo(np.int64).max if num_steps is None else num_steps)
-    dataset = dataset.take_while(lambda _: tf.logical_not(stopped))
+    running = tf.autograph.experimental.do_not_convert(lambda _: tf.logical_not(stopped))
+    dataset = dataset.take_while(running)
     dataset = dataset.map(choose, num_parallel_calls=threads, deterministic=True)
     blank = tf.autograph.experimental.do_not_convert(make.blank)
     dataset = dataset.map(blank, num_parallel_calls=threads, deterministic=True)
