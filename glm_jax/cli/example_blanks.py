@@ -6,10 +6,12 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from glm_jax.data.store.store import Split
+from glm_jax.generate.batched import ROWS_AT_ONCE, search
 from glm_jax.generate.fill import Filler
 from glm_jax.generate.score import score_answers
 from glm_jax.generate.settings import Sampling
@@ -36,17 +38,34 @@ class HeldOutBlank:
     ending: str
 
 
+class Token(NamedTuple):
+    """A token, how it is shown, and its probability."""
+
+    id: int
+    text: str
+    share: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Guess:
-    """What a model makes of a blank: tokens that it may start with, and their probabilities.
+    """What a model expects after the first words of a sentence.
 
     Attributes:
-      answers: the most probable ones, the best first.
-      truth: the first token of what was left out.
+      before: these words; those of the blank are written in it already.
+      after: the words that follow.
+      answers: the most probable tokens, the best first.
+      truth: the first token of what follows.
     """
 
-    answers: list[tuple[str, float]]
-    truth: tuple[str, float]
+    before: str
+    after: str
+    answers: list[Token]
+    truth: Token
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the best answer is the truth."""
+        return self.answers[0].id == self.truth.id
 
 
 def held_out_blanks(
@@ -58,7 +77,7 @@ def held_out_blanks(
       split: held-out part of a token store.
       tokenizer: the one that the store was written with.
       count: how many; fewer come back where the text has fewer plain sentences.
-      max_tokens: longest text with its blank, in tokens.
+      max_tokens: of the longest text with its mask and its ending.
     """
     length = min(split.num_tokens, TOKENS_READ)
     ids = split.read(np.zeros(1, np.int64), length)[0]
@@ -69,37 +88,82 @@ def held_out_blanks(
         for document in np.split(ids, document_starts)
         for sentence in plain_sentences(tokenizer.decode(_without_special(document, tokenizer)))
     ]
-    fitting = [blank for blank in blanks if len(tokenizer.encode(blank.text)) <= max_tokens]
+    fitting = [
+        blank
+        for blank in blanks
+        if len(tokenizer.encode(blank.text)) + len(ending_ids(tokenizer, blank)) <= max_tokens
+    ]
     chosen = np.linspace(0, len(fitting) - 1, min(count, len(fitting))).astype(int)
     return [fitting[index] for index in chosen]
 
 
 def guesses(filler: Filler, blanks: Sequence[HeldOutBlank]) -> list[Guess]:
-    """The most probable first tokens of answers, and the truth's, with their probabilities."""
-    texts = [blank.text for blank in blanks]
-    prompts = [filler.read(text).prompt for text in texts]
-    firsts = [first_token(filler.tokenizer, blank) for blank in blanks]
-    truths = score_answers(
-        filler.decoder, prompts, [[[[first]]] for first in firsts], num_rows=len(blanks)
+    """What the model expects at every word of the blanks, those before it being written."""
+    tokenizer = filler.tokenizer
+    prompts = [filler.read(blank.text).prompt for blank in blanks]
+    endings = [ending_ids(tokenizer, blank) for blank in blanks]
+    scores = score_answers(
+        filler.decoder, prompts, [[[ids]] for ids in endings], num_rows=ROWS_AT_ONCE
     )
+    starts = [word_starts(tokenizer, blank) for blank in blanks]
+    continued = [
+        dataclasses.replace(prompt, written=ids[:start])
+        for prompt, ids, found in zip(prompts, endings, starts, strict=True)
+        for start in found.values()
+    ]
+    expected = iter(search(filler.decoder, continued, SEARCH))
 
-    def shown(token: int, log_prob: float) -> tuple[str, float]:
-        text = filler.tokenizer.decode([token])
-        return text.strip() or ("(new line)" if "\n" in text else "(space)"), math.exp(log_prob)
+    def token(id: int, log_prob: float) -> Token:
+        text = tokenizer.decode([id])
+        shown = text.strip() or ("(new line)" if "\n" in text else "(space)")
+        return Token(id, shown, math.exp(log_prob))
 
-    found = []
-    for filled, (score,), first in zip(filler.fill(texts, SEARCH), truths, firsts, strict=True):
-        best = filled.blanks[0]
-        tokens = [(blank.ids[0], blank.log_probs[0]) for blank in (best, *best.alternatives)]
-        answers = [shown(token, log_prob) for token, log_prob in tokens[:NUM_ANSWERS]]
-        found.append(Guess(answers, shown(first, score.blanks[0].log_probs[0])))
-    return found
+    made = []
+    for blank, ids, found, (score,) in zip(blanks, endings, starts, scores, strict=True):
+        words = blank.ending.split(" ")
+        for number, start in found.items():
+            (hypotheses,) = next(expected)
+            made.append(
+                Guess(
+                    " ".join([blank.words, *words[:number]]),
+                    " ".join(words[number:]),
+                    [token(each.blank.ids[0], each.blank.log_probs[0]) for each in hypotheses],
+                    token(ids[start], score.blanks[0].log_probs[start]),
+                )
+            )
+    return made
 
 
-def first_token(tokenizer: Tokenizer, blank: HeldOutBlank) -> int:
-    """The token that follows the first words of a sentence."""
+def surest(made: Sequence[Guess], count: int) -> list[Guess]:
+    """The guesses with the most probable answers, right or not; each answer and sentence once."""
+    chosen: list[Guess] = []
+    for guess in sorted(made, key=lambda guess: -guess.answers[0].share):
+        answers = {other.answers[0].id for other in chosen}
+        sentences = {f"{other.before} {other.after}" for other in chosen}
+        if guess.answers[0].id not in answers and f"{guess.before} {guess.after}" not in sentences:
+            chosen.append(guess)
+    return chosen[:count]
+
+
+def ending_ids(tokenizer: Tokenizer, blank: HeldOutBlank) -> list[int]:
+    """The tokens of what is left out, as they follow the first words."""
     num_shown = len(tokenizer.encode_text(blank.words))
-    return tokenizer.encode_text(f"{blank.words} {blank.ending}")[num_shown]
+    return tokenizer.encode_text(f"{blank.words} {blank.ending}")[num_shown:]
+
+
+def word_starts(tokenizer: Tokenizer, blank: HeldOutBlank) -> dict[int, int]:
+    """The index of the first token of each word of an ending, by the word's number.
+
+    Words that do not start with a token of their own are left out.
+    """
+    ids, words = ending_ids(tokenizer, blank), blank.ending.split(" ")
+    found = {}
+    for number in range(len(words)):
+        part = ending_ids(tokenizer, dataclasses.replace(blank, ending=" ".join(words[:number])))
+        part = part if number else []
+        if ids[: len(part)] == part:
+            found[number] = len(part)
+    return found
 
 
 def shown_share(share: float) -> str:

@@ -10,7 +10,7 @@ from etils import epath
 from rich.console import Console
 from rich.text import Text
 
-from glm_jax.cli.example_blanks import guesses, held_out_blanks, shown_share
+from glm_jax.cli.example_blanks import guesses, held_out_blanks, shown_share, surest
 from glm_jax.convert.load import load_glm
 from glm_jax.data.store.store import open_store
 from glm_jax.generate.fill import Filler
@@ -20,6 +20,9 @@ from glm_jax.train.config import RunConfig
 from glm_jax.train.evaluate import distance
 from glm_jax.train.metrics import read_metrics
 from glm_jax.train.pretrain import Outcome
+
+# Held-out sentences that examples are chosen from.
+NUM_SENTENCES = 60
 
 
 def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, examples: bool) -> None:
@@ -43,7 +46,7 @@ def show_ending(config: RunConfig, outcome: Outcome, console: Console, *, exampl
             f"{last['unigram_entropy']:.3f} of the same targets"
         )
     if outcome.finished and trained and examples and config.evaluation.fill_examples:
-        _show_filled(folder, config, console)
+        _show_guesses(folder, config, console)
     shown = config.train.run_folder.rstrip("/")  # as it was given, not as an absolute path
     say(f"run folder  {shown}")
     say(f"loss plot   {shown}/loss.png")
@@ -58,24 +61,32 @@ def continue_command(run_folder: str, num_steps: int) -> str:
     return shlex.join([program, "pretrain", gin_file, f"--gin.train.num_steps={num_steps}"])
 
 
-def _show_filled(folder: epath.Path, config: RunConfig, console: Console) -> None:
-    """Held-out sentences without their ends, and how the newest checkpoint would end them."""
+def _show_guesses(folder: epath.Path, config: RunConfig, console: Console) -> None:
+    """Held-out sentences up to a word that the newest checkpoint is sure of, and how it guesses."""
     tokenizer = load_tokenizer(str(folder))
     model, params = load_glm(folder)
     validation = open_store(config.data.main_store).split("validation")
     max_tokens = model.config.max_sequence_length - 2  # ENC and eos surround a text
-    blanks = held_out_blanks(validation, tokenizer, config.evaluation.fill_examples, max_tokens)
-    if not blanks:
+    blanks = held_out_blanks(validation, tokenizer, NUM_SENTENCES, max_tokens)
+    made = guesses(Filler(model, params, tokenizer), blanks)
+    if not made:
         return
     console.print(
-        "held-out sentences: the tokens that the model just trained holds most probable next, and "
-        "the truth",
+        "held-out sentences up to a word that the model just trained is sure of: the most probable "
+        "next tokens, and the truth",
         style="bold",
         soft_wrap=True,
     )
-    for blank, guess in zip(blanks, guesses(Filler(model, params, tokenizer), blanks), strict=True):
-        console.print(Text(f"  {blank.words} ____ {blank.ending}"), soft_wrap=True)
-        shown = ", ".join(f'"{answer}" {shown_share(share)}' for answer, share in guess.answers)
-        truth = f'"{guess.truth[0]}" {shown_share(guess.truth[1])}'
+    for guess in surest(made, config.evaluation.fill_examples):
+        console.print(Text(f"  {guess.before} ____ {guess.after}"), soft_wrap=True)
+        shown = ", ".join(f'"{token.text}" {shown_share(token.share)}' for token in guess.answers)
+        truth = f'"{guess.truth.text}" {shown_share(guess.truth.share)}'
         line = Text.assemble("    model: ", (shown, "bold green"), "    truth: ", truth)
         console.print(line, soft_wrap=True)
+    right = sum(guess.is_right for guess in made)
+    console.print(
+        f"  (the surest of {len(made)} guesses, each answer once; "
+        f"{shown_share(right / len(made))} of all are right)",
+        highlight=False,
+        soft_wrap=True,
+    )

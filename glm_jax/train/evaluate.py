@@ -29,7 +29,7 @@ class EvaluationConfig:
     Attributes:
       every: steps between evaluations; the last step is always evaluated.
       num_batches: batches of the validation split per evaluation.
-      fill_examples: held-out sentences whose blanks are filled and shown at the end of a run.
+      fill_examples: held-out sentences that are shown at the end of a run, with guesses of words.
       proportions: those in which the objectives are mixed, by name; where there are none, those of
         training. Losses of runs that are trained on other mixtures can be compared so.
     """

@@ -1,5 +1,6 @@
 """Held-out sentences are real ones, with the words of their blank remembered."""
 
+import re
 from functools import partial
 
 import flax.linen as nn
@@ -8,11 +9,17 @@ import numpy as np
 import pytest
 
 from glm_jax.cli.example_blanks import (
+    Guess,
+    HeldOutBlank,
+    Token,
+    ending_ids,
     guesses,
     held_out_blanks,
     plain_sentences,
     shown_share,
+    surest,
     with_blank,
+    word_starts,
 )
 from glm_jax.data.store.store import open_store
 from glm_jax.generate.fill import Filler
@@ -54,32 +61,75 @@ def test_the_blank_takes_the_last_third():
     assert blank.text == f"{blank.words} [gMASK]"
 
 
-def test_answers_come_with_their_probabilities_beside_that_of_the_truth(tiny_store):
+@pytest.fixture(scope="module")
+def filler(tiny_store):
     tokenizer = load_tokenizer(tiny_store)
     config = GLMConfig(
-        vocab_size=512,
-        num_layers=1,
-        hidden_size=16,
-        num_attention_heads=2,
-        max_sequence_length=64,
+        vocab_size=512, num_layers=1, hidden_size=16, num_attention_heads=2, max_sequence_length=64
     )
     model = GLM(config)
+    # So large that probabilities differ.
     params = nn.unbox(jax.jit(partial(initial_params, model))(jax.random.key(0)))
-    filler = Filler(model, params, tokenizer)
+    return Filler(model, jax.tree.map(lambda values: 5 * values, params), tokenizer)
+
+
+def test_words_are_guessed_from_all_words_before_them(filler, tiny_store):
+    tokenizer = filler.tokenizer
     blanks = held_out_blanks(open_store(tiny_store).split("validation"), tokenizer, 2, 60)
     found = guesses(filler, blanks)
-    for blank, guess in zip(blanks, found, strict=True):
-        shares = [share for _, share in guess.answers]
+    sentences = [f"{blank.words} {blank.ending}" for blank in blanks]
+    assert {f"{guess.before} {guess.after}" for guess in found} == set(sentences)
+    assert len(found) > len(blanks)
+    by_sentence = dict(zip(sentences, blanks, strict=True))
+    for guess in found:
+        blank = by_sentence[f"{guess.before} {guess.after}"]
+        shares = [token.share for token in guess.answers]
         assert len(shares) == 3 and shares == sorted(shares, reverse=True)
-        first = tokenizer.encode_text(f"{blank.words} {blank.ending}")[
-            len(tokenizer.encode_text(blank.words))
-        ]
-        prompt = filler.read(blank.text).prompt
-        scores = score_answers(filler.decoder, [prompt], [[[[first, 7]]]], num_rows=1)
-        assert guess.truth[1] == pytest.approx(
-            np.exp(scores[0][0].blanks[0].log_probs[0]), rel=1e-4
-        )
-        assert guess.truth[1] <= shares[0] * (1 + 1e-4)
+        # The ids of the answer up to the word; its own first one is scored after them.
+        written = len(tokenizer.encode_text(guess.before)) - len(tokenizer.encode_text(blank.words))
+        ids = ending_ids(tokenizer, blank)[: written + 1]
+        assert guess.truth.id == ids[-1]
+        prompts = [filler.read(blank.text).prompt]
+        other = guess.answers[0].id
+        answers = [[ids], [[*ids[:-1], other]]]
+        (scores,) = score_answers(filler.decoder, prompts, [answers], num_rows=2)
+        truth, best = (np.exp(score.blanks[0].log_probs[-1]) for score in scores)
+        assert guess.truth.share == pytest.approx(truth, rel=1e-4)
+        assert shares[0] == pytest.approx(best, rel=1e-4)
+        assert guess.is_right == (other == ids[-1])
+
+
+def test_the_surest_guesses_are_shown_whether_right_or_not_each_answer_and_sentence_once():
+    def guess(before: str, after: str, answer: int, share: float, truth: int) -> Guess:
+        return Guess(before, after, [Token(answer, "", share)], Token(truth, "", 0.1))
+
+    made = [
+        guess("a b", "c d", 1, 0.5, 1),
+        guess("a b c", "d", 2, 0.9, 3),
+        guess("e", "f", 2, 0.8, 2),
+        guess("g", "h", 3, 0.1, 4),
+        guess("i", "j", 4, 0.7, 4),
+    ]
+    assert surest(made, 5) == [made[1], made[4], made[3]]
+    assert surest(made, 1) == [made[1]]
+    assert [one.is_right for one in made] == [True, False, True, False, True]
+
+
+def test_words_are_left_out_that_start_with_no_token_of_their_own(tiny_store):
+    class JoinedWords:
+        """Every character is a token, except for a space and the letter after it before `x`."""
+
+        def encode_text(self, text: str) -> list[str]:
+            return re.findall(r"x | ?.", text)
+
+    blank = HeldOutBlank("", "one", "two ax three")
+    assert word_starts(JoinedWords(), blank) == {0: 0, 1: 3}  # type: ignore[arg-type]
+    tokenizer = load_tokenizer(tiny_store)
+    plain = with_blank("One two three four five six.", "[gMASK]")
+    starts = word_starts(tokenizer, plain)
+    ids = ending_ids(tokenizer, plain)
+    assert tokenizer.decode(ids).strip() == plain.ending
+    assert tokenizer.decode(ids[starts[1] :]).strip() == "six."
 
 
 def test_probabilities_are_shown_with_one_or_two_digits():
