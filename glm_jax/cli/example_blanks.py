@@ -77,7 +77,7 @@ def held_out_blanks(
       split: held-out part of a token store.
       tokenizer: the one that the store was written with.
       count: how many; fewer come back where the text has fewer plain sentences.
-      max_tokens: of the longest text with its mask and its ending.
+      max_tokens: of the longest text with its mask, and of the longest ending.
     """
     length = min(split.num_tokens, TOKENS_READ)
     ids = split.read(np.zeros(1, np.int64), length)[0]
@@ -91,7 +91,8 @@ def held_out_blanks(
     fitting = [
         blank
         for blank in blanks
-        if len(tokenizer.encode(blank.text)) + len(ending_ids(tokenizer, blank)) <= max_tokens
+        if len(tokenizer.encode(blank.text)) <= max_tokens
+        and len(ending_ids(tokenizer, blank)) <= max_tokens
     ]
     chosen = np.linspace(0, len(fitting) - 1, min(count, len(fitting))).astype(int)
     return [fitting[index] for index in chosen]
