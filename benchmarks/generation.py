@@ -22,21 +22,16 @@ import argparse
 import os
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+from random_inputs import FillSeconds
 
 LAYERS, HIDDEN, HEADS, WORDS = 12, 768, 12, 30_592
 POSITIONS = 512
 
 
-class Measured(NamedTuple):
-    """Seconds until the first token, and for the others."""
-
-    first: float
-    rest: float
-
-
 # Reads a batch of prompts and generates a number of tokens.
-Run = Callable[[int, int], Measured]
+Run = Callable[[int, int], FillSeconds]
 
 
 def main() -> None:
@@ -64,7 +59,7 @@ def main() -> None:
     }
     print(f"{arguments.prompt} + {arguments.tokens} tokens, {arguments.threads} threads")
     for batch_size in arguments.batch_sizes:
-        measured: dict[str, list[Measured]] = {name: [] for name in runs}
+        measured: dict[str, list[FillSeconds]] = {name: [] for name in runs}
         count, seconds = compile_programs(batch_size, arguments.tokens)
         for _ in range(arguments.repeats):
             for name, run in runs.items():
@@ -73,10 +68,10 @@ def main() -> None:
         print(f"  glm_jax compiled {count} programs in {seconds:.1f} s before that")
 
 
-def report(batch_size: int, tokens: int, measured: dict[str, list[Measured]]) -> None:
+def report(batch_size: int, tokens: int, measured: dict[str, list[FillSeconds]]) -> None:
     """Prints one line a program, with the ratio of its speed to ours."""
     best = {
-        name: Measured(min(run.first for run in of_all), min(run.rest for run in of_all))
+        name: FillSeconds(min(run.first for run in of_all), min(run.rest for run in of_all))
         for name, of_all in measured.items()
     }
     print(f"batch {batch_size}")
@@ -95,12 +90,9 @@ def glm_jax_run(prompt: int) -> tuple[Run, Callable[[int, int], tuple[int, float
     import jax
     import jax.numpy as jnp
     import numpy as np
+    from random_inputs import random_decoder, timed_fill
 
     from glm_jax.cli.compile_counter import counted_compilations
-    from glm_jax.generate.decoder import make_decoder
-    from glm_jax.generate.engine import ActiveFill, Engine, slots_needed
-    from glm_jax.generate.prompt import Prompt
-    from glm_jax.generate.settings import Sampling
     from glm_jax.model import GLM, GLMConfig
 
     config = GLMConfig(
@@ -112,27 +104,11 @@ def glm_jax_run(prompt: int) -> tuple[Run, Callable[[int, int], tuple[int, float
     )
     inputs = (jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 2, 8), jnp.int32), jnp.ones(1, jnp.int32))
     params = nn.unbox(jax.jit(GLM(config).init)(jax.random.key(0), *inputs))["params"]
-    never = WORDS  # no token ends a blank, so that all take as many as asked for
-    decoder = make_decoder(GLM(config), params, {"sop": 1, "never": never}, ends=("never",))
+    decoder = random_decoder(GLM(config), params)
     draw = np.random.default_rng(0)
 
-    def run(batch_size: int, tokens: int) -> Measured:
-        sampling = Sampling(max_blank_length=tokens)
-        fills = [
-            ActiveFill(Prompt(draw.integers(2, WORDS, prompt).tolist(), [prompt // 2]), sampling)
-            for _ in range(batch_size)
-        ]
-        num_slots = max(slots_needed(active.prompt, tokens) for active in fills)
-        engine = Engine(decoder, num_rows=batch_size, num_slots=num_slots)
-        started = time.perf_counter()
-        for active in fills:
-            engine.start([active])
-        engine.advance(1)
-        first = time.perf_counter()
-        while engine.num_active:
-            engine.advance()
-        assert all(len(active.blanks[0].ids) == tokens for active in fills)
-        return Measured(first - started, time.perf_counter() - first)
+    def run(batch_size: int, tokens: int) -> FillSeconds:
+        return timed_fill(decoder, draw, batch_size, prompt, tokens)
 
     def compile_programs(batch_size: int, tokens: int) -> tuple[int, float]:
         with counted_compilations() as compilations:
@@ -159,7 +135,7 @@ def gpt2_run(prompt: int) -> Run:
     model: Any = GPT2LMHeadModel(config).eval()
 
     @torch.inference_mode()
-    def run(batch_size: int, tokens: int) -> Measured:
+    def run(batch_size: int, tokens: int) -> FillSeconds:
         ids = torch.randint(0, WORDS, (batch_size, prompt))
         started = time.perf_counter()
         output = model(input_ids=ids, use_cache=True, logits_to_keep=1)
@@ -168,7 +144,7 @@ def gpt2_run(prompt: int) -> Run:
         for _ in range(tokens - 1):
             output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
             token = output.logits[:, -1:].argmax(-1)
-        return Measured(first - started, time.perf_counter() - first)
+        return FillSeconds(first - started, time.perf_counter() - first)
 
     return run
 
@@ -227,7 +203,7 @@ def layer_input_run(prompt: int) -> Run:
         return functional.linear(norm(hidden[:, -1:]), embedding_table).argmax(-1), new_memory
 
     @torch.inference_mode()
-    def run(batch_size: int, tokens: int) -> Measured:
+    def run(batch_size: int, tokens: int) -> FillSeconds:
         ids = torch.randint(0, WORDS, (batch_size, prompt))
         position = torch.arange(prompt)
         started = time.perf_counter()
@@ -239,7 +215,7 @@ def layer_input_run(prompt: int) -> Run:
         first = time.perf_counter()
         for number in range(tokens - 1):
             token, memory = step(token, mask, mask * 0 + number + 2, memory)
-        return Measured(first - started, time.perf_counter() - first)
+        return FillSeconds(first - started, time.perf_counter() - first)
 
     return run
 

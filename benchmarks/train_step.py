@@ -113,7 +113,7 @@ def glm_step(
 ) -> Step:
     """A step of the program that `glm-jax pretrain` runs, with the last positions as targets."""
     import jax
-    import numpy as np
+    from random_inputs import training_rows
 
     from glm_jax.parallel.batches import to_devices
     from glm_jax.parallel.mesh import MeshConfig, make_mesh
@@ -125,18 +125,7 @@ def glm_step(
     program = make_program(
         config.model, config.optimizer, mesh, seed=0, target_fraction=target_fraction
     )
-    tokens = draw_tokens(batch_size, length, config.model.vocab_size)
-    prefix = length - round(target_share * length)
-    rows = {
-        "tokens": tokens,
-        "targets": np.roll(tokens, -1, axis=1),
-        "loss_mask": np.tile(np.arange(length) >= prefix, (batch_size, 1)).astype(np.float32),
-        "position_ids": np.tile(
-            np.stack([np.arange(length), np.zeros(length)]), (batch_size, 1, 1)
-        ).astype(np.int32),
-        "prefix_length": np.full(batch_size, prefix, np.int32),
-        "objective": np.zeros(batch_size, np.int32),
-    }
+    rows = training_rows(batch_size, length, config.model.vocab_size, target_share)
     with jax.set_mesh(mesh):
         (batch,) = to_devices([rows], mesh, batch_size)
         state, settings = program.initialize(), settings_on_devices(program.settings, mesh)
@@ -154,6 +143,7 @@ def glm_step(
 def gpt2_step(batch_size: int, length: int, threads: int) -> Step:
     """The same for a GPT-2 of that size in PyTorch."""
     import torch
+    from random_inputs import draw_tokens
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.set_num_threads(threads)
@@ -214,13 +204,6 @@ def configuration(scan_layers: bool = False) -> Any:
             *dropouts,
         ],
     )
-
-
-def draw_tokens(batch_size: int, length: int, vocab_size: int) -> Any:
-    """The batch of both, int32 [B, L]."""
-    import numpy as np
-
-    return np.random.default_rng(0).integers(0, vocab_size, (batch_size, length), np.int32)
 
 
 if __name__ == "__main__":
