@@ -63,6 +63,11 @@ class Guess:
     truth: Token
 
     @property
+    def sentence(self) -> str:
+        """All words."""
+        return f"{self.before} {self.after}"
+
+    @property
     def is_right(self) -> bool:
         """Whether the best answer is the truth."""
         return self.answers[0].id == self.truth.id
@@ -140,8 +145,8 @@ def surest(made: Sequence[Guess], count: int) -> list[Guess]:
     chosen: list[Guess] = []
     for guess in sorted(made, key=lambda guess: -guess.answers[0].share):
         answers = {other.answers[0].id for other in chosen}
-        sentences = {f"{other.before} {other.after}" for other in chosen}
-        if guess.answers[0].id not in answers and f"{guess.before} {guess.after}" not in sentences:
+        sentences = {other.sentence for other in chosen}
+        if guess.answers[0].id not in answers and guess.sentence not in sentences:
             chosen.append(guess)
     return chosen[:count]
 
@@ -162,7 +167,7 @@ def word_starts(tokenizer: Tokenizer, blank: HeldOutBlank) -> dict[int, int]:
     for number in range(len(words)):
         part = ending_ids(tokenizer, dataclasses.replace(blank, ending=" ".join(words[:number])))
         part = part if number else []
-        if ids[: len(part)] == part:
+        if len(part) < len(ids) and ids[: len(part)] == part:
             found[number] = len(part)
     return found
 

@@ -68,9 +68,9 @@ def _show_guesses(folder: epath.Path, config: RunConfig, console: Console) -> No
     validation = open_store(config.data.main_store).split("validation")
     max_tokens = model.config.max_sequence_length - 2  # ENC and eos surround a text
     blanks = held_out_blanks(validation, tokenizer, NUM_SENTENCES, max_tokens)
-    made = guesses(Filler(model, params, tokenizer), blanks)
-    if not made:
+    if not blanks:
         return
+    made = guesses(Filler(model, params, tokenizer), blanks)
     console.print(
         "held-out sentences up to a word that the model just trained is sure of: the most probable "
         "next tokens, and the truth",

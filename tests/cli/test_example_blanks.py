@@ -78,11 +78,11 @@ def test_words_are_guessed_from_all_words_before_them(filler, tiny_store):
     blanks = held_out_blanks(open_store(tiny_store).split("validation"), tokenizer, 2, 60)
     found = guesses(filler, blanks)
     sentences = [f"{blank.words} {blank.ending}" for blank in blanks]
-    assert {f"{guess.before} {guess.after}" for guess in found} == set(sentences)
+    assert {guess.sentence for guess in found} == set(sentences)
     assert len(found) > len(blanks)
     by_sentence = dict(zip(sentences, blanks, strict=True))
     for guess in found:
-        blank = by_sentence[f"{guess.before} {guess.after}"]
+        blank = by_sentence[guess.sentence]
         shares = [token.share for token in guess.answers]
         assert len(shares) == 3 and shares == sorted(shares, reverse=True)
         # The ids of the answer up to the word; its own first one is scored after them.
