@@ -60,15 +60,19 @@ def batch() -> dict[str, np.ndarray]:
 
 
 def weights_of(config: ChatGLMConfig):
-    """Random parameters; integers where they are stored as such."""
+    """Random parameters; integers where they are stored as such, as large as other weights.
+
+    Larger ones saturate attention, which leaves gradients of which few digits are right.
+    """
     draw = np.random.default_rng(1)
 
-    def value(leaf):
+    def value(path, leaf):
         if leaf.dtype == np.int8:
             return draw.integers(-127, 128, leaf.shape).astype(np.int8)
-        return leaf
+        return 3e-4 * np.ones_like(leaf) if path[-1].key == "kernel_scale" else leaf
 
-    return jax.tree.map(value, nn.unbox(initial_params(network_of(config), jax.random.key(2))))
+    initial = nn.unbox(initial_params(network_of(config), jax.random.key(2)))
+    return jax.tree_util.tree_map_with_path(value, initial)
 
 
 def found_on(mesh, way: str, remat: str) -> list[list[float]]:
