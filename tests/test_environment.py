@@ -129,3 +129,20 @@ def test_a_command_searches_for_garbage_rarely():
         assert gc.get_threshold() == environment.FEW_COLLECTIONS
     finally:
         gc.set_threshold(*before)
+
+
+def test_no_garbage_is_searched_for_until_the_first_step(monkeypatch):
+    frozen = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
+    for already_frozen in (0, 5):
+        monkeypatch.setattr(gc, "get_freeze_count", lambda count=already_frozen: count)
+        with environment.without_garbage_collection():
+            assert not gc.isenabled()
+            environment.collect_garbage_again()
+            assert gc.isenabled()
+    assert frozen == [False]  # once, before it is searched again
+    environment.collect_garbage_again()  # nothing to end
+    assert frozen == [False]
+    with pytest.raises(KeyError), environment.without_garbage_collection():
+        raise KeyError
+    assert gc.isenabled()

@@ -9,7 +9,8 @@ from glm_jax.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from glm_jax.checkpoints.async_save import FinishedSave, RetentionPolicy
-    from glm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
+    from glm_jax.checkpoints.checkpoints import Checkpoints
+    from glm_jax.checkpoints.config import CheckpointConfig
     from glm_jax.checkpoints.record import find_step, read_record
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
 __getattr__ = lazy_exports(
     __name__,
     {
-        "CheckpointConfig": "checkpoints",
+        "CheckpointConfig": "config",
         "Checkpoints": "checkpoints",
         "FinishedSave": "async_save",
         "RetentionPolicy": "async_save",

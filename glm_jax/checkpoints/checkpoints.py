@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import time
@@ -12,10 +11,8 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath
 from jaxtyping import PyTree
 
-from glm_jax import validation
 from glm_jax.checkpoints.async_save import (
     FinishedSave,
     PendingSave,
@@ -23,8 +20,10 @@ from glm_jax.checkpoints.async_save import (
     open_manager,
 )
 from glm_jax.checkpoints.checksums import record_sum
+from glm_jax.checkpoints.config import CheckpointConfig
 from glm_jax.checkpoints.damage import DAMAGED, describe_damage, free_name
-from glm_jax.checkpoints.mirror import Mirror, check_one_process
+from glm_jax.checkpoints.location import check_checkpoint_folder
+from glm_jax.checkpoints.mirror import Mirror
 from glm_jax.checkpoints.record import (
     PARAMETER_LAYOUT,
     first_line,
@@ -33,26 +32,7 @@ from glm_jax.checkpoints.record import (
 from glm_jax.cluster.agree import any_process, first_message, wait_for_all
 from glm_jax.errors import RunError
 from glm_jax.io.files import folder_names
-from glm_jax.io.paths import is_tensorstore_location, resolve_path
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
-    """When a run is saved: at regular steps, at its end, and when it is asked to stop.
-
-    Attributes:
-      every: steps between saves.
-      keep: newest checkpoints kept; older ones are deleted.
-      keep_every: checkpoints of steps that this divides are kept for good; 0 for none.
-    """
-
-    every: int = 1000
-    keep: int = 3
-    keep_every: int = 0
-
-    def __post_init__(self):
-        validation.at_least("checkpoint", self, 1, "every", "keep")
-        validation.at_least("checkpoint", self, 0, "keep_every")
+from glm_jax.io.paths import is_tensorstore_location
 
 
 class Checkpoints:
@@ -276,15 +256,3 @@ class Checkpoints:
                 f"checkpoint {self._folder / str(step)} can't be restored: {first_line(error)}"
             ) from error
         return restored["state"]
-
-
-def check_checkpoint_folder(folder: str | os.PathLike[str]) -> epath.Path:
-    """The absolute path of a folder that checkpoints can be kept in, or below.
-
-    Raises:
-      UsageError: several processes can't write to URLs of this scheme.
-    """
-    path = resolve_path(folder, "the checkpoint folder")
-    if not is_tensorstore_location(path):
-        check_one_process(path)
-    return path

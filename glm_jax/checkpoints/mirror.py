@@ -7,28 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from tempfile import TemporaryDirectory
 
-import jax
 from etils import epath
 
 from glm_jax.checkpoints.async_save import RetentionPolicy
+from glm_jax.checkpoints.location import check_one_process
 from glm_jax.checkpoints.record import RECORD_ITEM, complete_steps
-from glm_jax.errors import UsageError
 from glm_jax.io.files import copy_folder, remove_folder
 
 POLL_SECONDS = 0.05
-
-
-def check_one_process(url: epath.Path) -> None:
-    """Makes sure that the run has one process, whose local folder can be mirrored at the URL.
-
-    Raises:
-      UsageError: it has several.
-    """
-    if jax.process_count() > 1:
-        raise UsageError(
-            f"the checkpoints of a run with several processes can't be kept at {url}; expected "
-            "a local path that all processes share, or a URL of gs:// or s3://"
-        )
 
 
 class Mirror:

@@ -50,6 +50,11 @@ def add_process_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Reads the configuration, trains, and prints examples."""
+    with environment.without_garbage_collection():
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from glm_jax.configure import read_configuration

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from glm_jax import validation
-from glm_jax.checkpoints.checkpoints import CheckpointConfig
+from glm_jax.checkpoints.config import CheckpointConfig
 from glm_jax.convert.positions import DEFAULT_NEW_POSITIONS, NEW_POSITIONS
 from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.errors import UsageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from glm_jax import validation
-from glm_jax.checkpoints.checkpoints import CheckpointConfig
+from glm_jax.checkpoints.config import CheckpointConfig
 from glm_jax.data.blanks.config import BlankConfig
 from glm_jax.data.config import DataConfig
 from glm_jax.errors import UsageError

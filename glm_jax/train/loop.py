@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.cluster.heartbeat import Heartbeat
 from glm_jax.cluster.preemption import StopRequest
 from glm_jax.cluster.run_lock import RunLock
@@ -17,6 +16,9 @@ from glm_jax.train.profile import Profiler
 from glm_jax.train.reporter import RunReporter
 from glm_jax.train.step import Metrics, TrainState
 from glm_jax.train.timer import StepTimer
+
+if TYPE_CHECKING:
+    from glm_jax.checkpoints.checkpoints import Checkpoints
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from glm_jax.checkpoints.checkpoints import check_checkpoint_folder
+from glm_jax.checkpoints.location import check_checkpoint_folder
 from glm_jax.checkpoints.record import complete_steps, find_step, read_record
 from glm_jax.data.store.store import open_store
 from glm_jax.errors import RunError, UsageError

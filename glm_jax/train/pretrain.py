@@ -14,7 +14,7 @@ from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
 
-from glm_jax.checkpoints.checkpoints import Checkpoints
+from glm_jax import environment
 from glm_jax.cluster.heartbeat import Heartbeat
 from glm_jax.cluster.preemption import StopRequest
 from glm_jax.cluster.run_lock import RunLock
@@ -34,6 +34,7 @@ from glm_jax.train.step import Metrics, TrainState, settings_on_devices
 from glm_jax.train.summary import describe, notes
 
 if TYPE_CHECKING:
+    from glm_jax.checkpoints.checkpoints import Checkpoints
     from glm_jax.data.batches.inputs import Inputs
 
 
@@ -76,7 +77,7 @@ def pretrain(
         ready = prepare_run(config, folder, profile_steps)
         stop = enter(StopRequest())  # so that the lock is released on SIGTERM, too
         lock = enter(RunLock(folder, line.say))
-        checkpoints = enter(Checkpoints(folder / "checkpoints", config.checkpoint))
+        checkpoints = enter(open_checkpoints(folder, config))
         first_step = checkpoints.latest_intact_step(line.say) or 0
         checkpoints.delete_superseded()
         inputs = ready.inputs
@@ -110,7 +111,16 @@ def pretrain(
             stop=stop,
             lock=lock,
         )
+        environment.collect_garbage_again()
         return _outcome(config, first_step, train_loop(run, state, first_step))
+
+
+def open_checkpoints(folder: epath.Path, config: RunConfig) -> Checkpoints:
+    """The checkpoints of a run folder, a context."""
+    # Which imports orbax: now, while programs are compiled.
+    from glm_jax.checkpoints.checkpoints import Checkpoints
+
+    return Checkpoints(folder / "checkpoints", config.checkpoint)
 
 
 def is_finished(config: RunConfig, folder: epath.Path, step: int) -> bool:

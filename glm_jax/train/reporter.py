@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import jax
 
-from glm_jax.checkpoints.async_save import FinishedSave
 from glm_jax.errors import RunError
 from glm_jax.model import GLMConfig
 from glm_jax.model.flops import Chip, model_flops_utilisation
 from glm_jax.train.metrics import MetricsWriter, ProgressLine, duration
 from glm_jax.train.timer import Speed
+
+if TYPE_CHECKING:
+    from glm_jax.checkpoints.async_save import FinishedSave
 
 
 @dataclasses.dataclass(frozen=True)

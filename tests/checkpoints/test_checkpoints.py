@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
+from glm_jax.checkpoints.checkpoints import Checkpoints
 from glm_jax.checkpoints.checksums import SummedPyTreeHandler, record_sum
+from glm_jax.checkpoints.config import CheckpointConfig
 from glm_jax.errors import RunError, UsageError
 from glm_jax.train.step import TrainState
 from tests.conftest import HANG_SECONDS

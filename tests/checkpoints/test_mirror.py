@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
+from glm_jax.checkpoints.checkpoints import Checkpoints
+from glm_jax.checkpoints.config import CheckpointConfig
 from glm_jax.checkpoints.mirror import Mirror
 from glm_jax.errors import RunError, UsageError
 from glm_jax.io.files import folder_names, read_file, remove_folder, write_file

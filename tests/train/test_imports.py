@@ -35,7 +35,7 @@ def test_what_is_needed_later_is_imported_while_the_step_is_compiled(process_env
     program = """
 import sys
 import glm_jax.configure, glm_jax.train.pretrain
-print(sorted({"tensorflow", "matplotlib", "scipy"} & set(sys.modules)))
+print(sorted({"tensorflow", "matplotlib", "scipy", "orbax"} & set(sys.modules)))
 """
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -12,7 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from glm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
+from glm_jax.checkpoints.checkpoints import Checkpoints
+from glm_jax.checkpoints.config import CheckpointConfig
 from glm_jax.configure import read_configuration
 from glm_jax.errors import UsageError
 from glm_jax.model import GLM, GLMConfig

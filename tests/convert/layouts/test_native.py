@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_jax.checkpoints.checkpoints import CheckpointConfig, Checkpoints
+from glm_jax.checkpoints.checkpoints import Checkpoints
+from glm_jax.checkpoints.config import CheckpointConfig
 from glm_jax.convert.array_layouts import to_native
 from glm_jax.convert.dimensions import Dimensions
 from glm_jax.convert.infer_config import infer_config
