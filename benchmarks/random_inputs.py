@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# The share of positions that token blanks mask, and the room that the loss leaves for them.
+TARGET_SHARE, TARGET_FRACTION = 0.15, 0.25
+
 
 class FillSeconds(NamedTuple):
     """Seconds until the first token, and for the others."""

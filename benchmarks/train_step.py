@@ -28,9 +28,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from random_inputs import TARGET_FRACTION, TARGET_SHARE
+
 CONFIGURATION = Path(__file__).parents[1] / "configs" / "runs" / "glm_base.gin"
-# The share of positions that token blanks mask, and the room that the loss leaves for them.
-TARGET_SHARE, TARGET_FRACTION = 0.15, 0.25
 
 # Does one step and returns its loss.
 Step = Callable[[], float]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,6 @@ from glm_jax.finetune.model_scores import ScoreFunction
 from glm_jax.finetune.trainable import IsTrained, join, partition
 from glm_jax.parallel.batches import Batch, batch_sharding, batch_specs
 from glm_jax.parallel.layout import BATCH_AXES
-from glm_jax.parallel.mesh import quick_step_options
 from glm_jax.train.gradients import (
     Gradients,
     LossFunction,
@@ -59,6 +59,7 @@ class OverMesh:
         *,
         optimizer: OptimizerConfig,
         accumulation_steps: int,
+        compiler_options: dict[str, Any],
     ) -> TrainStep:
         """The step whose loss is `mean` of sums of `loss_of`; `weights` as in `make_train_step`."""
 
@@ -74,7 +75,7 @@ class OverMesh:
             self.shardings,
             self.mesh,
             self._frozen_shardings,
-            compiler_options=quick_step_options(self.mesh),
+            compiler_options=compiler_options,
         )
 
     def scores(self, score: ScoreFunction) -> Callable[[PyTree, Batch], Float[Array, "B C"]]:

@@ -34,6 +34,7 @@ from glm_jax.parallel.layout import (
     parameter_specs,
     shapes_over,
 )
+from glm_jax.parallel.mesh import quick_step_options
 from glm_jax.train.gradients import LossSum, mean_gradients
 from glm_jax.train.optimizer import OptimizerConfig, make_optimizer
 from glm_jax.train.step import (
@@ -129,13 +130,14 @@ def make_finetune_program(
     boxed, boxed_params = shapes_over(mesh, init, key), shapes_over(mesh, init_params, key)
     specs = parameter_specs(boxed_params, mesh, layout)
     shardings = parameter_shardings(boxed, mesh, layout)
-    dtype = scorer.model.config.compute_dtype
-    frozen = _abstract_frozen(partition(boxed_params, is_trained)[1], mesh, layout, dtype)
+    config, (_, kept) = scorer.model.config, partition(boxed_params, is_trained)
+    frozen = _abstract_frozen(kept, mesh, layout, config.compute_dtype)
     scores = replace(scorer, model=scorer.model.clone(param_specs=specs))
     over_mesh = OverMesh(mesh, shardings, frozen, specs, is_trained)
     step_of = partial(
         over_mesh.train_step, optimizer=optimizer_config, accumulation_steps=accumulation_steps
     )
+    step_of = partial(step_of, compiler_options=quick_step_options(mesh, config.hidden_size))
     choices = partial(_loss_sum, scores, loss, label_smoothing)
     tokens = partial(language_model_loss, scores, token_smoothing)
     return FinetuneProgram(

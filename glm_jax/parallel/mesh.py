@@ -21,7 +21,8 @@ MESH_AXES = ("data", "fsdp", "fsdp_minor", "context", "tensor")
 
 # The release whose compiler these options were measured with; others may not know them.
 MEASURED_JAX = (0, 10)
-MIN_EIGEN_WIDTH = 768
+# Of networks whose steps take so long that the compiler should do what it can.
+MIN_WIDE = 768
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,39 +137,41 @@ def run_once_options(mesh: Mesh) -> dict[str, Any]:
     On CPUs, LLVM's first level of optimization, and XLA's older emitter of loops, which later
     releases lack. Results are the same.
     """
-    options: dict[str, Any] = {"xla_backend_optimization_level": 1}
-    if jax.__version_info__[:2] == MEASURED_JAX:
-        options["xla_cpu_use_fusion_emitters"] = False
-        options["xla_cpu_parallel_codegen_split_count"] = 1
-    return _options_on_cpus(mesh, options)
+    emitters = {
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_cpu_parallel_codegen_split_count": 1,
+    }
+    level = {"xla_backend_optimization_level": 1}
+    return _options_on_cpus(mesh, level) | _measured_options_on_cpus(mesh, emitters)
 
 
-def quick_step_options(mesh: Mesh) -> dict[str, Any]:
-    """Compiler options with which a step takes less time to compile, and as long to run.
+def quick_step_options(mesh: Mesh, hidden_size: int) -> dict[str, Any]:
+    """Compiler options with which a narrow network's step compiles sooner, and runs as long.
 
     On CPUs, LLVM's first level of optimization, in few modules: XLA's emitters have optimized loops
-    before. Results are the same.
+    before. Results are the same. Steps of wide networks become up to 1% slower with them.
     """
-    if jax.__version_info__[:2] != MEASURED_JAX:
+    if hidden_size >= MIN_WIDE:
         return {}
     options = {"xla_backend_optimization_level": 1, "xla_cpu_parallel_codegen_split_count": 4}
-    return _options_on_cpus(mesh, options)
+    return _measured_options_on_cpus(mesh, options)
 
 
 def train_step_options(mesh: Mesh, compute_dtype: str, hidden_size: int) -> dict[str, Any]:
     """Compiler options for the train step of a network of this dtype and width.
 
     On CPUs, matrix products by Eigen where they are faster than YNNPACK's, the compiler's default:
-    in float32 from the width of GLM-Base on (benchmarks/README.md). Narrower networks are trained
-    for minutes: their steps are compiled quickly.
+    in float32 from the width of GLM-Base on (benchmarks/README.md).
     """
-    if compute_dtype != "float32" or hidden_size < MIN_EIGEN_WIDTH:
-        return quick_step_options(mesh)
-    if jax.__version_info__[:2] != MEASURED_JAX:
-        return {}
-    return _options_on_cpus(
-        mesh, {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-    )
+    if compute_dtype != "float32" or hidden_size < MIN_WIDE:
+        return quick_step_options(mesh, hidden_size)
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+    return _measured_options_on_cpus(mesh, options)
+
+
+def _measured_options_on_cpus(mesh: Mesh, options: dict[str, Any]) -> dict[str, Any]:
+    """`_options_on_cpus` with the release that they were measured with, none with others."""
+    return _options_on_cpus(mesh, options) if jax.__version_info__[:2] == MEASURED_JAX else {}
 
 
 def _options_on_cpus(mesh: Mesh, options: dict[str, Any]) -> dict[str, Any]:
